@@ -1,0 +1,1 @@
+"""The autopilot: everything that observes, proposes, proves, applies and undoes."""

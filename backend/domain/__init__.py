@@ -1,0 +1,1 @@
+"""The nouns of the project: frozen values and pure functions; numpy only, no I/O."""
