@@ -1,0 +1,106 @@
+"""Modes, phases and verdicts: small closed vocabularies, stored by their value."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Mode(str, Enum):
+    """How far the tuner may go by itself."""
+
+    OBSERVE = "observe"
+    ADVISE = "advise"
+    APPROVE = "approve"
+    AUTO = "auto"
+
+
+class Phase(str, Enum):
+    """Where a run stands."""
+
+    STARTING = "starting"
+    BASELINE = "baseline"
+    LEARNING = "learning"
+    OPTIMISED = "optimised"
+    FINAL_COMPARISON = "final comparison"
+    FINISHED = "finished"
+
+
+class Arm(str, Enum):
+    """The two sides of a trial."""
+
+    INCUMBENT = "incumbent"
+    CANDIDATE = "candidate"
+
+
+class TrialKind(str, Enum):
+    """Probe: cheap and noisy. Promotion: strict. The others use the promotion's machinery."""
+
+    PROBE = "probe"
+    PROMOTION = "promotion"
+    PROBATION = "probation"
+    FINAL = "final"
+
+
+class TrialState(str, Enum):
+    """The states of the trial machine, in order."""
+
+    APPLYING = "applying"
+    SETTLING = "settling"
+    MEASURING = "measuring"
+    FINISHED = "finished"
+
+
+class Verdict(str, Enum):
+    """What a trial ended with."""
+
+    ACCEPT = "accept"
+    REJECT = "reject"
+    INCONCLUSIVE = "inconclusive"
+    ABORTED = "aborted"
+
+
+class SafetyAction(str, Enum):
+    """What the safety monitor asks for."""
+
+    ALLOW = "allow"
+    BLOCK = "block"
+    ROLLBACK = "rollback"
+
+
+class ChangeState(str, Enum):
+    """The life of a journalled knob change.
+
+    PENDING: written to the journal, perhaps on the server. APPLIED: read back. KEPT: part of the
+    deployed policy version. ROLLED_BACK: what stood before stands again. CONFLICT: a human
+    changed the knob meanwhile, the human's value stays. FAILED: it never took effect.
+    """
+
+    PENDING = "pending"
+    APPLIED = "applied"
+    KEPT = "kept"
+    ROLLED_BACK = "rolled back"
+    CONFLICT = "conflict"
+    FAILED = "failed"
+
+
+class CommandKind(str, Enum):
+    """What an operator may ask for."""
+
+    SET_KNOBS = "set_knobs"
+    ROLL_BACK = "roll_back"
+    PAUSE = "pause"
+    RESUME = "resume"
+    FREEZE = "freeze"
+    UNFREEZE = "unfreeze"
+    SET_MODE = "set_mode"
+    APPROVE = "approve"
+    DECLINE = "decline"
+
+
+class CommandState(str, Enum):
+    """The life of an operator's command."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    REFUSED = "refused"

@@ -1,0 +1,277 @@
+"""What the store holds: one frozen record a table row. Times are aware and in UTC.
+
+These records are the whole interface between the tuner, the workload and the dashboard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from backend.domain.knobs import KnobValue
+from backend.domain.modes import (
+    Arm,
+    ChangeState,
+    CommandKind,
+    CommandState,
+    Mode,
+    Phase,
+    SafetyAction,
+    TrialKind,
+    TrialState,
+    Verdict,
+)
+
+
+@dataclass(frozen=True)
+class QueryClassRecord:
+    """A normalised statement as pg_stat_statements shows it (no literals). ``key`` = QueryKey."""
+
+    key: str
+    text: str
+    first_seen_at: datetime
+
+
+@dataclass(frozen=True)
+class QueryWindowRecord:
+    """One query class over one window."""
+
+    key: str
+    calls: int
+    mean_ms: float
+    rows: int = 0
+    shared_blocks_hit: int = 0
+    shared_blocks_read: int = 0
+    temp_blocks_written: int = 0
+
+
+@dataclass(frozen=True)
+class WindowRecord:
+    """A metrics window as judged by the sample filter.
+
+    ``index`` is the published latency index against the start of the run, None where it cannot
+    be told (no reference yet, too little coverage). ``rates`` and ``gauges`` carry every metric.
+    """
+
+    started_at: datetime
+    ended_at: datetime
+    duration_s: float
+    phase: Phase
+    config: Mapping[str, KnobValue]
+    id: int | None = None
+    arm: Arm | None = None
+    trial_id: int | None = None
+    index: float | None = None
+    coverage: float = 0.0
+    quality: float = 1.0
+    quality_reasons: tuple[str, ...] = ()
+    calls_per_s: float = 0.0
+    mean_ms: float | None = None
+    rates: Mapping[str, float] = field(default_factory=dict)
+    gauges: Mapping[str, float] = field(default_factory=dict)
+    queries: tuple[QueryWindowRecord, ...] = ()
+
+
+@dataclass(frozen=True)
+class ClientIntervalRecord:
+    """Client-side truth of the workload generator over a few seconds, one statement class.
+
+    Latencies in ms count from the scheduled arrival (``response``) or the send (``service``).
+    ``class_name`` is ``*`` for all classes together.
+    """
+
+    started_at: datetime
+    ended_at: datetime
+    class_name: str
+    offered: int
+    completed: int
+    errors: int
+    timeouts: int
+    mean_ms: float | None = None
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+    service_mean_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One candidate, its evidence and its verdict.
+
+    ``effect`` is the relative change of the latency index (-0.25: a quarter lower) with the
+    interval [``ci_low``, ``ci_high``] at ``confidence``; ``block_log_ratios`` holds one
+    log(candidate / incumbent) a block; ``class_effects`` maps a query key to
+    ``{"effect", "ci_low", "ci_high", "incumbent_ms", "candidate_ms"}``.
+    """
+
+    kind: TrialKind
+    state: TrialState
+    proposer: str
+    created_at: datetime
+    before: Mapping[str, KnobValue | None]
+    after: Mapping[str, KnobValue]
+    id: int | None = None
+    finished_at: datetime | None = None
+    verdict: Verdict | None = None
+    reasons: tuple[str, ...] = ()
+    effect: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    confidence: float = 0.95
+    blocks: int = 0
+    max_blocks: int = 0
+    block_log_ratios: tuple[float, ...] = ()
+    coverage: float | None = None
+    quality: float | None = None
+    needs_restart: bool = False
+    class_effects: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    progress: float = 0.0
+
+
+@dataclass(frozen=True)
+class ChangeRecord:
+    """One journalled knob change. Values are native; None stands for "no entry".
+
+    ``before_entry`` and ``after_entry`` are what postgresql.auto.conf held and will hold;
+    ``before_value`` is the effective value before.
+    """
+
+    batch_id: str
+    epoch: int
+    actor: str
+    knob: str
+    before_entry: str | None
+    after_entry: str | None
+    before_value: KnobValue | None
+    after_value: KnobValue | None
+    state: ChangeState
+    created_at: datetime
+    id: int | None = None
+    trial_id: int | None = None
+    settled_at: datetime | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class PolicyVersionRecord:
+    """A deployed state: the knobs that differ from the server's own, with parent and evidence.
+
+    ``index`` is the chain-linked latency index against the start (1.0 at the root).
+    """
+
+    created_at: datetime
+    author: str
+    config: Mapping[str, KnobValue]
+    id: int | None = None
+    parent_id: int | None = None
+    trial_id: int | None = None
+    index: float = 1.0
+    note: str = ""
+    active: bool = True
+
+
+@dataclass(frozen=True)
+class EventRecord:
+    """Something worth telling. ``level``: info, warning or error; ``kind``: a short slug."""
+
+    at: datetime
+    level: str
+    kind: str
+    message: str
+    id: int | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CommandRecord:
+    """An operator's request, queued in the store. ``payload`` depends on ``kind``:
+
+    SET_KNOBS ``{"knobs": {name: value}}``, ROLL_BACK ``{"batch_id": ...}`` or
+    ``{"version_id": ...}`` or ``{}`` (to the last good), SET_MODE ``{"mode": ...}``,
+    APPROVE / DECLINE ``{"trial_id": ...}``. ``result`` is what came of it, for people.
+    """
+
+    kind: CommandKind
+    payload: Mapping[str, Any]
+    actor: str
+    created_at: datetime
+    id: int | None = None
+    state: CommandState = CommandState.QUEUED
+    finished_at: datetime | None = None
+    result: str = ""
+
+
+@dataclass(frozen=True)
+class LearningRecord:
+    """One learning step of an agent; None where the quantity does not exist yet."""
+
+    at: datetime
+    agent: str
+    step: int
+    reward: float | None = None
+    critic_loss: float | None = None
+    actor_loss: float | None = None
+    noise: float | None = None
+    replay_size: int = 0
+    quality: float | None = None
+    reward_terms: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class KnobStatusRecord:
+    """A catalogued knob as it stands on the server now: all that the Knobs page shows."""
+
+    name: str
+    value: KnobValue | None
+    default: KnobValue | None
+    kind: str
+    unit: str | None
+    low: float | None
+    high: float | None
+    choices: tuple[str, ...]
+    special: tuple[KnobValue, ...]
+    context: str
+    risk: str
+    group: str
+    description: str
+    doc_url: str
+    source: str
+    pending_restart: bool
+    tunable: bool
+    writable: bool
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class StatusRecord:
+    """The tuner's present state; the store holds the newest one.
+
+    ``index`` is the present latency index against the start (None until it is known) with the
+    interval of the chain of promotions; ``baseline_mean_ms`` and ``present_mean_ms`` are of the
+    same query classes. ``progress`` in [0, 1] belongs to ``activity``.
+    """
+
+    at: datetime
+    mode: Mode
+    phase: Phase
+    server: str = ""
+    server_version: str = ""
+    paused: bool = False
+    frozen: bool = False
+    safety: SafetyAction = SafetyAction.ALLOW
+    safety_reasons: tuple[str, ...] = ()
+    index: float | None = None
+    trials: int = 0
+    trials_by_verdict: Mapping[str, int] = field(default_factory=dict)
+    activity: str = ""
+    progress: float | None = None
+    policy_version: int | None = None
+    epoch: int = 0
+    workload: str = ""
+    fast_mode: bool = False
+    started_at: datetime | None = None
+    ends_at: datetime | None = None
+    fault: str = ""
+    limits: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,195 @@
+"""The seams of the system. Implementations: targets/, telemetry/, workload/, rl_agent.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.domain.knobs import KnobConfig, KnobValue
+from backend.domain.metrics import MetricsSnapshot, QueryKey
+from backend.domain.modes import ChangeState, CommandState
+from backend.domain.records import (
+    ChangeRecord,
+    ClientIntervalRecord,
+    CommandRecord,
+    EventRecord,
+    KnobStatusRecord,
+    LearningRecord,
+    PolicyVersionRecord,
+    QueryClassRecord,
+    StatusRecord,
+    TrialRecord,
+    WindowRecord,
+)
+from backend.domain.server import KnobReading, ServerInfo
+
+
+@runtime_checkable
+class TargetDatabase(Protocol):
+    """A database server that can be observed and tuned.
+
+    Every method raises ServerConnectionError when the server cannot be reached, PrivilegeError
+    when our role may not do it, and never blocks longer than the configured time-outs.
+    """
+
+    def describe(self) -> ServerInfo:
+        """Identity, version and capabilities, probed now."""
+
+    def snapshot(self) -> MetricsSnapshot:
+        """Read all metrics once. Cheap: a few milliseconds of server time."""
+
+    def query_texts(self, keys: Sequence[QueryKey]) -> Mapping[QueryKey, str]:
+        """Normalised texts of query classes (no literals), as far as they are known."""
+
+    def read_knobs(self, names: Sequence[str]) -> Mapping[str, KnobReading]:
+        """Effective values, sources and persisted entries; unknown names are left out."""
+
+    def write_entries(self, entries: Mapping[str, KnobValue | None]) -> None:
+        """Persist values (native units) without activating them; None removes the entry."""
+
+    def reload(self) -> None:
+        """Make persisted values effective where no restart is needed."""
+
+    def restart(self) -> None:
+        """Restart the server and wait until it answers.
+
+        Raises:
+            UnsupportedServerError: restarts are not allowed here.
+            EmbeddedServerError: it did not come back.
+        """
+
+    def end_tuner_sessions(self) -> int:
+        """End all other sessions of a tuner on this server; how many there were."""
+
+    def hold_tuner_lock(self) -> bool:
+        """Take, or verify that we still hold, the one-tuner lock; False: another has it."""
+
+    def close(self) -> None:
+        """Release locks and connections. Idempotent."""
+
+
+class Journal(Protocol):
+    """The durable record of intended and made changes, and the lease that guards them."""
+
+    def add_changes(self, changes: Sequence[ChangeRecord]) -> Sequence[ChangeRecord]:
+        """Append before acting; returns them with ids. Durable when it returns."""
+
+    def settle_changes(self, ids: Sequence[int], state: ChangeState, detail: str = "") -> None:
+        """Record what became of changes, and when."""
+
+    def open_changes(self) -> Sequence[ChangeRecord]:
+        """Changes that are PENDING or APPLIED (neither kept nor undone), oldest first."""
+
+    def acquire_lease(self, holder: str, ttl_s: float) -> int:
+        """Begin an epoch: returns its number, greater than any before."""
+
+    def renew_lease(self, epoch: int, ttl_s: float) -> bool:
+        """Heartbeat; False when the epoch is stale (somebody raised it)."""
+
+    def current_epoch(self) -> int:
+        """The newest epoch, 0 before the first."""
+
+    def lease_expired(self, now: datetime) -> bool:
+        """Whether the newest lease has run out (and was not released)."""
+
+    def release_lease(self, epoch: int) -> None:
+        """End the epoch in good order."""
+
+
+class TelemetryWriter(Protocol):
+    """What the tuner and the workload record."""
+
+    def add_window(self, window: WindowRecord) -> int: ...
+    def add_client_intervals(self, intervals: Sequence[ClientIntervalRecord]) -> None: ...
+    def add_query_classes(self, classes: Sequence[QueryClassRecord]) -> None: ...
+    def save_trial(self, trial: TrialRecord) -> int:
+        """Insert (id None) or update; returns the id."""
+
+    def add_policy_version(self, version: PolicyVersionRecord) -> int:
+        """Insert and make it the only active one; returns the id."""
+
+    def add_event(self, event: EventRecord) -> int: ...
+    def add_learning(self, record: LearningRecord) -> None: ...
+    def save_knob_statuses(self, statuses: Sequence[KnobStatusRecord]) -> None:
+        """Replace the present knob statuses."""
+
+    def save_status(self, status: StatusRecord) -> None: ...
+
+
+class TelemetryReader(Protocol):
+    """What the dashboard and the reports read. All lists are oldest first."""
+
+    def status(self) -> StatusRecord | None: ...
+    def windows(
+        self, *, since: datetime | None = None, limit: int = 500, trial_id: int | None = None
+    ) -> Sequence[WindowRecord]:
+        """The newest ``limit`` windows, without their ``queries``."""
+
+    def query_windows(
+        self, *, since: datetime | None = None, limit: int = 500
+    ) -> Sequence[WindowRecord]:
+        """The newest windows with their ``queries``."""
+
+    def query_classes(self) -> Mapping[str, QueryClassRecord]: ...
+    def client_intervals(
+        self, *, since: datetime | None = None, class_name: str | None = "*", limit: int = 2000
+    ) -> Sequence[ClientIntervalRecord]: ...
+    def trials(self, *, limit: int = 200) -> Sequence[TrialRecord]: ...
+    def trial(self, trial_id: int) -> TrialRecord | None: ...
+    def changes(self, *, limit: int = 500) -> Sequence[ChangeRecord]: ...
+    def policy_versions(self, *, limit: int = 200) -> Sequence[PolicyVersionRecord]: ...
+    def events(self, *, level: str | None = None, limit: int = 200) -> Sequence[EventRecord]: ...
+    def learning(self, *, agent: str = "knob", limit: int = 1000) -> Sequence[LearningRecord]: ...
+    def knob_statuses(self) -> Sequence[KnobStatusRecord]: ...
+    def commands(self, *, limit: int = 100) -> Sequence[CommandRecord]: ...
+
+
+class CommandQueue(Protocol):
+    """Operators' requests on their way from the dashboard or command line to the tuner."""
+
+    def submit(self, command: CommandRecord) -> int:
+        """Queue; returns the id."""
+
+    def command(self, command_id: int) -> CommandRecord | None: ...
+    def take(self) -> CommandRecord | None:
+        """The oldest queued command, marked RUNNING; None where there is none."""
+
+    def finish(self, command_id: int, state: CommandState, result: str) -> None: ...
+
+
+class Store(Journal, TelemetryWriter, TelemetryReader, CommandQueue, Protocol):
+    """The one thing that ties the processes together."""
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Group writes of one process; all or nothing."""
+
+    def prune(self, now: datetime, retention_days: float, aggregation_interval_s: float) -> int:
+        """Downsample and delete what is old; how many rows went."""
+
+    def close(self) -> None: ...
+
+
+class AskTellAgent(Protocol):
+    """A learner that proposes configurations and is told how they did (lower is better)."""
+
+    def ask(self, state: NDArray[np.float64] | None = None) -> KnobConfig: ...
+    def tell(
+        self,
+        config: Mapping[str, KnobValue],
+        objective: float,
+        state: NDArray[np.float64] | None = None,
+        quality: float = 1.0,
+        censored: bool = False,
+    ) -> None: ...
+
+
+class Clock(Protocol):
+    """Time, injectable for tests. ``monotonic_s`` never goes back; ``now`` is aware, UTC."""
+
+    def monotonic_s(self) -> float: ...
+    def now(self) -> datetime: ...
