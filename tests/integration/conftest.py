@@ -1,0 +1,46 @@
+"""Real servers for the integration tests, one of each kind for the whole run."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backend.embedded_postgres import EmbeddedPostgres
+
+DEBIAN_BIN_DIR = Path("/usr/lib/postgresql/15/bin")
+
+
+def open_folder() -> tempfile.TemporaryDirectory[str]:
+    """Return a temporary folder that the server's account can reach (a fresh one is closed)."""
+    folder = tempfile.TemporaryDirectory(prefix="autopilot-test-")
+    Path(folder.name).chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def embedded_server() -> Iterator[EmbeddedPostgres]:
+    """Yield a started server of the default kind (the wheel's PostgreSQL 17)."""
+    with open_folder() as folder:
+        server = EmbeddedPostgres(Path(folder))
+        try:
+            server.ensure_started()
+            yield server
+        finally:
+            server.destroy()
+
+
+@pytest.fixture(scope="session")
+def debian_server() -> Iterator[EmbeddedPostgres]:
+    """Yield a started server from Debian's PostgreSQL 15."""
+    if not (DEBIAN_BIN_DIR / "postgres").exists():
+        pytest.skip(f"no PostgreSQL 15 in {DEBIAN_BIN_DIR} (apt-get install postgresql-15)")
+    with open_folder() as folder:
+        server = EmbeddedPostgres(Path(folder), bin_dir=DEBIAN_BIN_DIR)
+        try:
+            server.ensure_started()
+            yield server
+        finally:
+            server.destroy()
