@@ -1,0 +1,212 @@
+"""Level 1: the gate. Whether a trial's evidence is enough to change what is deployed.
+
+Pure statistics on one log ratio a block. The rule is set before the trial:
+
+* Looks after ``min_blocks`` ... ``max_blocks`` blocks; each spends an equal part of ``alpha``
+  (Bonferroni over the looks), so the chance of a false promotion is at most ``alpha`` however
+  often we look. The bound at a look is Student's one-sided interval of the mean log ratio.
+* *Accept*: the upper bound is below 0, the mean gain at least ``min_improvement``, coverage and
+  quality suffice, and no guarded class's upper bound passes ``max_class_regression``.
+* *Reject*: the lower bound excludes a gain of ``min_improvement``, or a guarded class is proven
+  worse by more than ``max_class_regression``.
+* Otherwise go on; after ``max_blocks`` the trial is *inconclusive*.
+
+A class's variance is shrunk towards the median of all classes' (the moderated t of Smyth, 2004,
+doi:10.2202/1544-6115.1027): four blocks alone say too little about one class.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, median, variance
+
+from scipy import stats
+
+from backend.domain.modes import Verdict
+
+PRIOR_DEGREES = 6.0
+"""Degrees of freedom that the median of all classes lends to each class's variance."""
+
+
+@dataclass(frozen=True)
+class GateSettings:
+    """Bounds of the gate; see the settings of level1."""
+
+    alpha: float = 0.05
+    min_improvement: float = 0.02
+    min_blocks: int = 4
+    max_blocks: int = 8
+    max_class_regression: float = 0.10
+    min_coverage: float = 0.7
+    guarded_time_share: float = 0.03
+
+    @property
+    def looks(self) -> int:
+        """How often a trial is looked at, at the most."""
+        return self.max_blocks - self.min_blocks + 1
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A relative effect (-0.25: a quarter lower) and its bounds."""
+
+    effect: float
+    low: float
+    high: float
+
+    @classmethod
+    def of_log(cls, mean: float, margin: float) -> Interval:
+        """From a mean log ratio and the half width of its interval."""
+        return cls(math.expm1(mean), math.expm1(mean - margin), math.expm1(mean + margin))
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The state of the evidence: a verdict, or None to go on."""
+
+    verdict: Verdict | None
+    interval: Interval | None
+    reasons: tuple[str, ...]
+    class_intervals: Mapping[str, Interval] = field(default_factory=dict)
+
+
+def t_interval(log_ratios: Sequence[float], alpha_one_sided: float) -> Interval:
+    """Student's interval of the mean log ratio; each side misses with ``alpha_one_sided``.
+
+    Raises:
+        ValueError: fewer than two blocks.
+    """
+    n = len(log_ratios)
+    if n < 2:
+        raise ValueError(f"an interval needs at least 2 blocks, not {n}")
+    standard_error = math.sqrt(variance(log_ratios) / n)
+    quantile = float(stats.t.ppf(1 - alpha_one_sided, n - 1))
+    return Interval.of_log(fmean(log_ratios), quantile * standard_error)
+
+
+def class_intervals(
+    log_ratios: Mapping[str, Sequence[float]], alpha_one_sided: float
+) -> dict[str, Interval]:
+    """Moderated intervals of the classes seen in at least two blocks."""
+    seen = {key: values for key, values in log_ratios.items() if len(values) >= 2}
+    if not seen:
+        return {}
+    variances = {key: variance(values) for key, values in seen.items()}
+    prior = median(variances.values())
+    intervals = {}
+    for key, values in seen.items():
+        own_degrees = len(values) - 1
+        degrees = own_degrees + PRIOR_DEGREES
+        moderated = (own_degrees * variances[key] + PRIOR_DEGREES * prior) / degrees
+        quantile = float(stats.t.ppf(1 - alpha_one_sided, degrees))
+        intervals[key] = Interval.of_log(
+            fmean(values), quantile * math.sqrt(moderated / len(values))
+        )
+    return intervals
+
+
+def judge_promotion(
+    block_log_ratios: Sequence[float],
+    class_log_ratios: Mapping[str, Sequence[float]],
+    time_shares: Mapping[str, float],
+    coverage: float,
+    settings: GateSettings,
+) -> Judgement:
+    """Look at a promotion's blocks.
+
+    Args:
+        block_log_ratios: log(index under the candidate / under the incumbent), one a block.
+        class_log_ratios: the same by query class.
+        time_shares: each class's share of the reference's execution time, in [0, 1].
+        coverage: share of the reference time that the compared classes hold.
+        settings: the rule, set before the trial.
+    """
+    blocks = len(block_log_ratios)
+    last_look = blocks >= settings.max_blocks
+    if blocks < 2:
+        return Judgement(None, None, (f"{blocks} of at least {settings.min_blocks} blocks",))
+    level = settings.alpha / settings.looks
+    interval = t_interval(block_log_ratios, level)
+    classes = class_intervals(class_log_ratios, 0.05)
+    if blocks < settings.min_blocks:
+        return Judgement(
+            None, interval, (f"{blocks} of at least {settings.min_blocks} blocks",), classes
+        )
+    guarded = {
+        key: found
+        for key, found in classes.items()
+        if time_shares.get(key, 0.0) >= settings.guarded_time_share
+    }
+    limit = settings.max_class_regression
+    hurt = [key for key, found in guarded.items() if found.low > limit]
+    unclear = [key for key, found in guarded.items() if found.high > limit]
+
+    if hurt:
+        reason = f"{len(hurt)} query class(es) proven slower by more than {limit:.0%}"
+        return Judgement(Verdict.REJECT, interval, (reason,), classes)
+    if interval.low > -settings.min_improvement:
+        reason = (
+            f"a gain of {settings.min_improvement:.0%} is excluded: "
+            f"the change is at best {interval.low:+.1%}"
+        )
+        return Judgement(Verdict.REJECT, interval, (reason,), classes)
+
+    lacking = []
+    if interval.high >= 0:
+        lacking.append(f"the interval reaches {interval.high:+.1%}, it must stay below 0")
+    if interval.effect > -settings.min_improvement:
+        lacking.append(
+            f"the mean gain of {-interval.effect:.1%} is below {settings.min_improvement:.0%}"
+        )
+    if coverage < settings.min_coverage:
+        lacking.append(f"coverage {coverage:.0%} is below {settings.min_coverage:.0%}")
+    if unclear:
+        lacking.append(f"{len(unclear)} query class(es) may be slower by more than {limit:.0%}")
+    if not lacking:
+        reason = (
+            f"latency index {interval.effect:+.1%} "
+            f"[{interval.low:+.1%}, {interval.high:+.1%}] over {blocks} blocks"
+        )
+        return Judgement(Verdict.ACCEPT, interval, (reason,), classes)
+    verdict = Verdict.INCONCLUSIVE if last_look else None
+    return Judgement(verdict, interval, tuple(lacking), classes)
+
+
+def judge_probation(
+    block_log_ratios: Sequence[float], max_blocks: int, alpha: float = 0.05
+) -> Judgement:
+    """Whether the deployed configuration still beats the former one.
+
+    ``block_log_ratios`` are log(deployed / former). Accept as soon as it is clear after three
+    blocks; proven worse, or still unclear after ``max_blocks``: reject (undo).
+    """
+    blocks = len(block_log_ratios)
+    if blocks < min(3, max_blocks) or blocks < 2:
+        return Judgement(None, None, (f"{blocks} of at least 3 blocks",))
+    looks = max(max_blocks - 2, 1)
+    interval = t_interval(block_log_ratios, alpha / looks)
+    told = f"{interval.effect:+.1%} [{interval.low:+.1%}, {interval.high:+.1%}]"
+    if interval.high < 0:
+        return Judgement(Verdict.ACCEPT, interval, (f"still better: {told}",))
+    if interval.low > 0:
+        return Judgement(Verdict.REJECT, interval, (f"proven worse: {told}",))
+    if blocks >= max_blocks:
+        return Judgement(Verdict.REJECT, interval, (f"unclear at the end: {told}",))
+    return Judgement(None, interval, (f"not clear yet: {told}",))
+
+
+def trial_alpha(nth_promotion_today: int, alpha: float, daily_alpha: float) -> float:
+    """The allowance of a day's nth promotion trial (from 1), one-sided.
+
+    ``daily_alpha / (n (n + 1))`` sums to ``daily_alpha``, so the chance of any false promotion
+    in a day stays below it whatever their number.
+
+    Raises:
+        ValueError: n is below 1.
+    """
+    n = nth_promotion_today
+    if n < 1:
+        raise ValueError(f"the first promotion of a day is number 1, not {n}")
+    return min(alpha, daily_alpha / (n * (n + 1)))

@@ -1,0 +1,248 @@
+"""The sample-aware filter: load profile, latency index and sample quality. Pure functions.
+
+After Li, Tu, Ma, "A Sample-Aware Database Tuning System With Deep Reinforcement Learning"
+(2024): samples that swings of the client load spoilt must not teach the agent anything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from backend.domain.load import LatencyIndex, LoadProfile, SampleQuality
+from backend.domain.metrics import MetricsWindow, QueryKey, QueryWindow
+
+MIN_CALLS = 3
+"""A class with fewer calls on one side of a comparison says nothing about its mean."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a latency index compares with: call shares ``w_q`` and mean times ``t_q0`` (ms).
+
+    ``per_class`` maps a query class to ``(call share, mean time in ms)``.
+    """
+
+    per_class: Mapping[QueryKey, tuple[float, float]]
+
+    @property
+    def exec_time_ms(self) -> float:
+        """Reference execution time of one average statement, in ms."""
+        return sum(share * mean_ms for share, mean_ms in self.per_class.values())
+
+    def time_share(self, key: QueryKey) -> float:
+        """The share of the reference's execution time that a class holds, in [0, 1]."""
+        total = self.exec_time_ms
+        share, mean_ms = self.per_class.get(key, (0.0, 0.0))
+        return share * mean_ms / total if total > 0 else 0.0
+
+    @classmethod
+    def from_windows(
+        cls, windows: Iterable[MetricsWindow], min_calls: int = MIN_CALLS
+    ) -> Reference:
+        """Build the reference from the windows' sums; classes below ``min_calls`` are left out."""
+        merged = {
+            key: query for key, query in merge_queries(windows).items() if query.calls >= min_calls
+        }
+        calls = sum(query.calls for query in merged.values())
+        return cls({key: (q.calls / calls, q.mean_ms) for key, q in merged.items()})
+
+
+def merge_queries(windows: Iterable[MetricsWindow]) -> dict[QueryKey, QueryWindow]:
+    """Add up calls, times and blocks of each class over several windows."""
+    merged: dict[QueryKey, QueryWindow] = {}
+    for window in windows:
+        for key, query in window.queries.items():
+            before = merged.get(key)
+            merged[key] = query if before is None else _add(before, query)
+    return merged
+
+
+def _add(a: QueryWindow, b: QueryWindow) -> QueryWindow:
+    return QueryWindow(
+        key=a.key,
+        calls=a.calls + b.calls,
+        exec_time_ms=a.exec_time_ms + b.exec_time_ms,
+        rows=a.rows + b.rows,
+        shared_blocks_hit=a.shared_blocks_hit + b.shared_blocks_hit,
+        shared_blocks_read=a.shared_blocks_read + b.shared_blocks_read,
+        temp_blocks_written=a.temp_blocks_written + b.temp_blocks_written,
+        wal_bytes=a.wal_bytes + b.wal_bytes,
+    )
+
+
+def latency_index(
+    windows: Iterable[MetricsWindow], reference: Reference, min_calls: int = MIN_CALLS
+) -> LatencyIndex | None:
+    """``sum(w_q * t_q) / sum(w_q * t_q0)`` over the classes seen often enough in both.
+
+    Returns None when no class can be compared. A change of composition alone does not move it.
+    """
+    merged = merge_queries(windows)
+    now = base = 0.0
+    compared = 0
+    for key, (share, mean_ms) in reference.per_class.items():
+        query = merged.get(key)
+        if query is None or query.calls < min_calls:
+            continue
+        now += share * query.mean_ms
+        base += share * mean_ms
+        compared += 1
+    if base <= 0:
+        return None
+    return LatencyIndex(
+        value=now / base, coverage=min(base / reference.exec_time_ms, 1.0), classes=compared
+    )
+
+
+def paired_log_ratio(
+    candidate: Sequence[MetricsWindow],
+    incumbent: Sequence[MetricsWindow],
+    shares: Reference,
+    min_calls: int = MIN_CALLS,
+) -> tuple[float, float] | None:
+    """``(log ratio, coverage)`` of the latency index of two arms of the same block.
+
+    The class set and the call shares come from ``shares`` (fixed before the trial), the
+    reference times from the block's own incumbent windows. None when nothing can be compared.
+    """
+    own = Reference.from_windows(incumbent, min_calls)
+    fixed = Reference(
+        {
+            key: (share, own.per_class[key][1])
+            for key, (share, _) in shares.per_class.items()
+            if key in own.per_class
+        }
+    )
+    index = latency_index(candidate, fixed, min_calls)
+    if index is None or index.value <= 0:
+        return None
+    compared = sum(
+        shares.time_share(key)
+        for key in fixed.per_class
+        if _calls(candidate, key) >= min_calls
+    )
+    return math.log(index.value), compared
+
+
+def _calls(windows: Sequence[MetricsWindow], key: QueryKey) -> int:
+    return sum(w.queries[key].calls for w in windows if key in w.queries)
+
+
+def class_log_ratios(
+    candidate: Sequence[MetricsWindow],
+    incumbent: Sequence[MetricsWindow],
+    keys: Iterable[QueryKey],
+    min_calls: int = MIN_CALLS,
+) -> dict[QueryKey, float]:
+    """log(mean time under the candidate / under the incumbent) of each class, where known."""
+    ours, theirs = merge_queries(candidate), merge_queries(incumbent)
+    ratios: dict[QueryKey, float] = {}
+    for key in keys:
+        a, b = ours.get(key), theirs.get(key)
+        if a and b and min(a.calls, b.calls) >= min_calls and a.mean_ms > 0 and b.mean_ms > 0:
+            ratios[key] = math.log(a.mean_ms / b.mean_ms)
+    return ratios
+
+
+def load_profile(window: MetricsWindow) -> LoadProfile:
+    """Offered load and what the server did about it, from one window."""
+    calls = window.calls
+    gauges, rates = window.gauges, window.rates
+    return LoadProfile(
+        calls_per_s=calls / window.duration_s,
+        mix={key: q.calls / calls for key, q in window.queries.items()} if calls else {},
+        clients=sum(
+            gauges.get(name, 0.0)
+            for name in ("connections_active", "connections_idle", "connections_idle_in_transaction")
+        ),
+        active_sessions=gauges.get("connections_active", 0.0),
+        cpu_percent=gauges.get("host_cpu_percent", 0.0),
+        memory_percent=gauges.get("host_memory_percent", 0.0),
+        io_bytes_per_s=rates.get("host_read_bytes", 0.0) + rates.get("host_write_bytes", 0.0),
+        checkpoints=(
+            rates.get("checkpoints_timed", 0.0) + rates.get("checkpoints_requested", 0.0)
+        )
+        * window.duration_s,
+    )
+
+
+def load_distance(a: LoadProfile, b: LoadProfile, duration_s: float) -> float:
+    """How far two offered loads lie apart, 0 for the same up to chance.
+
+    The sum of |log ratio| of the arrival rates and the total variation distance of the mixes,
+    each less what Poisson arrivals alone would show over ``duration_s``. Infinite when one of
+    the two is idle.
+    """
+    if a.calls_per_s <= 0 or b.calls_per_s <= 0:
+        return 0.0 if a.calls_per_s == b.calls_per_s else math.inf
+    calls = min(a.calls_per_s, b.calls_per_s) * duration_s
+    # Two standard deviations of the log ratio of two Poisson counts.
+    volume = max(abs(math.log(a.calls_per_s / b.calls_per_s)) - 2 * math.sqrt(2 / calls), 0.0)
+    keys = set(a.mix) | set(b.mix)
+    apart = 0.5 * sum(abs(a.mix.get(k, 0.0) - b.mix.get(k, 0.0)) for k in keys)
+    # Expected distance of two samples of the same multinomial: 0.5 * sum sqrt(4 p / (pi n)).
+    chance = 0.5 * sum(
+        math.sqrt(4 * (a.mix.get(k, 0.0) + b.mix.get(k, 0.0)) / 2 / (math.pi * calls))
+        for k in keys
+    )
+    return volume + max(apart - 1.5 * chance, 0.0)
+
+
+def outside_events(window: MetricsWindow) -> tuple[str, ...]:
+    """What, other than clients and knobs, disturbed the window; empty when nothing did."""
+    found = []
+    if window.gauges.get("maintenance_running", 0.0) > 0:
+        found.append("maintenance (vacuum full, index build, backup, ...) was running")
+    steal = window.gauges.get("host_steal_percent", 0.0)
+    if steal > 5:
+        found.append(f"other machines on the host took {steal:.0f} % of the CPU")
+    return tuple(found)
+
+
+def sample_quality(
+    window: MetricsWindow,
+    *,
+    coverage: float,
+    paired: LoadProfile | None = None,
+    halves: tuple[MetricsWindow, MetricsWindow] | None = None,
+    min_coverage: float = 0.7,
+) -> SampleQuality:
+    """Quality in [0, 1] with its reasons; a product of four factors.
+
+    *Coverage*: linear from 0 to ``min_coverage``. *Distance* of the offered load from the paired
+    reference: ``exp(-2 d)``. *Steadiness*: the same distance between the window's two halves.
+    *Outside events*: 0.3 where there were any.
+    """
+    factors: dict[str, float] = {}
+    reasons: list[str] = []
+    if window.calls == 0:
+        return SampleQuality(0.0, ("no statement ran in the window",), {"coverage": 0.0})
+    factors["coverage"] = min(coverage / min_coverage, 1.0) if min_coverage > 0 else 1.0
+    if factors["coverage"] < 1:
+        reasons.append(
+            f"compared classes hold {coverage:.0%} of the reference time, {min_coverage:.0%} wanted"
+        )
+    profile = load_profile(window)
+    if paired is not None:
+        distance = load_distance(profile, paired, window.duration_s)
+        factors["load"] = math.exp(-2 * distance)
+        if factors["load"] < 0.8:
+            reasons.append(
+                f"offered load {profile.calls_per_s:.1f}/s against {paired.calls_per_s:.1f}/s "
+                f"of its paired reference (distance {distance:.2f})"
+            )
+    if halves is not None:
+        first, second = (load_profile(half) for half in halves)
+        distance = load_distance(first, second, min(h.duration_s for h in halves))
+        factors["steadiness"] = math.exp(-2 * distance)
+        if factors["steadiness"] < 0.8:
+            reasons.append(
+                f"load moved inside the window: {first.calls_per_s:.1f}/s, then "
+                f"{second.calls_per_s:.1f}/s"
+            )
+    events = outside_events(window)
+    factors["outside"] = 0.3 if events else 1.0
+    reasons.extend(events)
+    return SampleQuality(math.prod(factors.values()), tuple(reasons), factors)
