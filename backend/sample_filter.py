@@ -49,6 +49,32 @@ class Reference:
         return cls({key: (q.calls / calls, q.mean_ms) for key, q in merged.items()})
 
 
+@dataclass(frozen=True)
+class IndexChain:
+    """The published latency index: chain-linked from trial to trial, like a price index.
+
+    ``factor`` is the product of all promotions' effects since the start; ``reference`` belongs to
+    the newest link. A window's published index is ``factor * index(window, reference)``.
+    """
+
+    reference: Reference
+    factor: float = 1.0
+
+    def publish(self, windows: Sequence[MetricsWindow]) -> LatencyIndex | None:
+        """The index of these windows against the start; None when nothing can be compared."""
+        index = latency_index(windows, self.reference)
+        if index is None:
+            return None
+        return LatencyIndex(index.value * self.factor, index.coverage, index.classes)
+
+    def link(self, log_ratio: float, windows: Sequence[MetricsWindow]) -> IndexChain:
+        """The chain after a promotion with that mean log ratio, measured in ``windows``."""
+        reference = Reference.from_windows(windows)
+        return IndexChain(
+            reference if reference.per_class else self.reference, self.factor * math.exp(log_ratio)
+        )
+
+
 def merge_queries(windows: Iterable[MetricsWindow]) -> dict[QueryKey, QueryWindow]:
     """Add up calls, times and blocks of each class over several windows."""
     merged: dict[QueryKey, QueryWindow] = {}

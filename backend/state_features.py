@@ -1,0 +1,75 @@
+"""The agents' state: a metrics window and a load profile as a vector of fixed length.
+
+Each feature is a name and a function, so the vector's layout is this list and nothing else.
+Rates and sizes enter as ``log1p``: they span decades. The agent normalises online.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.domain.load import LoadProfile
+from backend.domain.metrics import MetricsWindow
+
+Reading = Callable[[MetricsWindow, LoadProfile], float]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One coordinate of the state."""
+
+    name: str
+    read: Reading
+
+
+def _rate(name: str) -> Feature:
+    return Feature(f"log_{name}_per_s", lambda w, _: math.log1p(max(w.rates.get(name, 0.0), 0.0)))
+
+
+def _gauge(name: str) -> Feature:
+    return Feature(name, lambda w, _: w.gauges.get(name, 0.0))
+
+
+def _mix_entropy(_: MetricsWindow, profile: LoadProfile) -> float:
+    return -sum(p * math.log(p) for p in profile.mix.values() if p > 0)
+
+
+def _hit_ratio(window: MetricsWindow, _: LoadProfile) -> float:
+    hit, read = window.rates.get("blocks_hit", 0.0), window.rates.get("blocks_read", 0.0)
+    return hit / (hit + read) if hit + read > 0 else 1.0
+
+
+FEATURES: tuple[Feature, ...] = (
+    Feature("log_calls_per_s", lambda _, p: math.log1p(p.calls_per_s)),
+    Feature("log_mean_ms", lambda w, _: math.log1p(w.mean_ms or 0.0)),
+    Feature("mix_entropy", _mix_entropy),
+    Feature("clients", lambda _, p: p.clients),
+    Feature("active_sessions", lambda _, p: p.active_sessions),
+    Feature("cpu_percent", lambda _, p: p.cpu_percent),
+    Feature("memory_percent", lambda _, p: p.memory_percent),
+    Feature("log_io_bytes_per_s", lambda _, p: math.log1p(p.io_bytes_per_s)),
+    Feature("checkpoints", lambda _, p: p.checkpoints),
+    Feature("cache_hit_ratio", _hit_ratio),
+    _rate("xact_commit"),
+    _rate("xact_rollback"),
+    _rate("blocks_read"),
+    _rate("tup_returned"),
+    _rate("temp_bytes"),
+    _rate("wal_bytes"),
+    _gauge("connections_waiting"),
+    _gauge("waits_lock"),
+    _gauge("waits_io"),
+)
+
+STATE_WIDTH = len(FEATURES)
+
+
+def state_vector(window: MetricsWindow, profile: LoadProfile) -> NDArray[np.float64]:
+    """The state, shape ``(STATE_WIDTH,)``, finite."""
+    values = np.array([feature.read(window, profile) for feature in FEATURES], dtype=np.float64)
+    return np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
