@@ -1,12 +1,7 @@
 """The bundled PostgreSQL server: found, created, started, stopped and recovered, as root or not.
 
-Layout, below the data folder:
-
-- `postgres/embedded.json`: where things are; `postgres/password` (mode 0600); `postgres/lock`.
-- `postgres/server/`: the cluster and its log, owned by the account that runs the server. Where that
-  account cannot reach the data folder, `server/` lies under `/var/lib/postgres-autopilot` (else
-  `/var/tmp`), and `embedded.json` says so; likewise `programs/`, a copy of PostgreSQL's programs
-  when they lie where the account cannot run them.
+Everything lies in `<data_dir>/postgres`; what the account that runs the server cannot reach there
+lies elsewhere, and a record in that folder says where (backend/embedded/place.py).
 
 Several processes may hold an `EmbeddedPostgres` of the same data folder and act at once: every
 operation runs under one lock between processes, and none of them is the server's parent.
@@ -20,8 +15,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import psycopg2
-from psycopg2 import sql
 from sqlalchemy.engine import URL
 
 from backend.embedded import autoconf, place
@@ -34,14 +27,14 @@ from backend.embedded.binaries import (
     why_not_runnable,
 )
 from backend.embedded.cluster import START_TIMEOUT_S, STOP_TIMEOUT_S, Cluster, StartError
-from backend.embedded.files import process_lock, read_text, telling
-from backend.embedded.postmaster import living_postmaster
+from backend.embedded.database import ensure_database
+from backend.embedded.files import process_lock, read_text
+from backend.embedded.postmaster import end_processes, living_postmaster
 from backend.errors import EmbeddedServerError
 
 _LOCK_TIMEOUT_S = START_TIMEOUT_S + STOP_TIMEOUT_S
-_CONNECT_TIMEOUT_S = 10
 _START_ATTEMPTS = 4
-_STOP_MODES = ("smart", "fast", "immediate")
+_END_WAIT_S = 20
 _NOT_ABOUT_SETTINGS = ("port", "leftover", "permission", "disk", "slow")
 
 logger = logging.getLogger(__name__)
@@ -77,7 +70,7 @@ class EmbeddedPostgres:
         self.dbname = dbname
         self._explicit_bin_dir = bin_dir.resolve() if bin_dir is not None else None
         self._fixed_port = port
-        self._binaries: Binaries | None = None
+        self._source: Binaries | None = None
 
     # -- what it is --------------------------------------------------------------------------
 
@@ -100,9 +93,7 @@ class EmbeddedPostgres:
         Raises:
             EmbeddedServerError: there is no such file, or it may not be read.
         """
-        path = self.home / "password"
-        with telling(f"cannot read the password file {path}"):
-            password = read_text(path)
+        password = read_text(self.home / "password")
         if not password:
             raise self._not_made()
         return password.strip()
@@ -110,12 +101,12 @@ class EmbeddedPostgres:
     @property
     def bin_dir(self) -> Path:
         """Return the folder of the programs in use (psql and pgbench lie there too)."""
-        return self._find_programs(place.read_record(self.home)).bin_dir
+        return self._programs(place.read_record(self.home)).bin_dir
 
     @property
     def version(self) -> int:
         """Return the programs' version as `server_version_num`, such as 170010."""
-        return self._find_programs(place.read_record(self.home)).version
+        return self._programs(place.read_record(self.home)).version
 
     @property
     def cluster_dir(self) -> Path:
@@ -164,8 +155,8 @@ class EmbeddedPostgres:
         place.make_home(self.home)
         with self._locked() as lock_fd:
             cluster = self._prepare(lock_fd)
-            self._start(cluster)
-            self._ensure_database()
+            self._start_or_recover(cluster)
+            ensure_database(self.dsn(), self.dbname)
 
     def start(self) -> None:
         """Start the server of an existing cluster; nothing happens when it runs already.
@@ -185,10 +176,6 @@ class EmbeddedPostgres:
         Raises:
             EmbeddedServerError: unknown mode, or it did not stop in time.
         """
-        if mode not in _STOP_MODES:
-            raise EmbeddedServerError(
-                f"unknown stop mode {mode!r}", remedy=f"use one of {', '.join(_STOP_MODES)}"
-            )
         if place.read_record(self.home) is None:
             return
         with self._existing() as cluster:
@@ -218,25 +205,7 @@ class EmbeddedPostgres:
             EmbeddedServerError: it starts with none of them, or the cause lies elsewhere.
         """
         with self._existing() as cluster:
-            try:
-                self._start(cluster)
-                return []
-            except StartError as error:
-                if error.kind in _NOT_ABOUT_SETTINGS:
-                    raise
-                first = error
-            asked_for = cluster.read_auto_conf()
-            for fallback in (cluster.read_good_auto_conf(), autoconf.EMPTY):
-                dropped = autoconf.changed_names(asked_for, fallback)
-                if not dropped:
-                    continue
-                cluster.write_auto_conf(fallback)
-                with contextlib.suppress(StartError):
-                    self._start(cluster)
-                    logger.warning("started without the settings %s", ", ".join(dropped))
-                    return dropped
-            cluster.write_auto_conf(asked_for)
-            raise first
+            return self._start_or_recover(cluster)
 
     def remove_auto_conf_entries(self, names: Iterable[str] | None) -> None:
         """Rewrite postgresql.auto.conf while the server is down: the last resort.
@@ -248,15 +217,7 @@ class EmbeddedPostgres:
             EmbeddedServerError: the server runs (then ALTER SYSTEM RESET is the way).
         """
         with self._existing() as cluster:
-            if cluster.postmaster() is not None:
-                raise EmbeddedServerError(
-                    "postgresql.auto.conf is not rewritten while the server runs",
-                    remedy="use ALTER SYSTEM RESET, or stop the server first",
-                )
-            if names is None:
-                cluster.write_auto_conf(cluster.read_good_auto_conf())
-            else:
-                cluster.write_auto_conf(autoconf.without(cluster.read_auto_conf(), names))
+            cluster.remove_auto_conf_entries(names)
 
     def destroy(self) -> None:
         """Stop the server and remove all that was made: databases, password, relocated folders.
@@ -268,13 +229,11 @@ class EmbeddedPostgres:
             return
         with self._locked():
             record = place.read_record(self.home)
-            if record is not None:
-                cluster = self._open(record)
-                cluster.stop("immediate")
-                place.remove_place(cluster.server_dir.parent, self.home)
+            server_dir = self._server_dir(record)
+            if record is not None and server_dir.is_dir():
+                end_processes(server_dir, wait_s=_END_WAIT_S)
+                place.remove_place(server_dir.parent, self.home)
             place.remove_home(self.home)
-
-    # -- how it does it ----------------------------------------------------------------------
 
     def _locked(self) -> contextlib.AbstractContextManager[int]:
         return process_lock(self.home / "lock", timeout_s=_LOCK_TIMEOUT_S)
@@ -304,18 +263,22 @@ class EmbeddedPostgres:
         folder = self.home if record is None else place.current_place(self.home, record)
         return folder / "server"
 
-    def _find_programs(self, record: place.Record | None) -> Binaries:
-        """Find the programs, or the copy of them that the server's account uses."""
-        if self._binaries is None:
-            recorded = Path(record.bin_dir) if record is not None else None
+    def _find_source(self, record: place.Record | None) -> Binaries:
+        """Find the programs where they were installed; looked for once per object."""
+        if self._source is None:
             major = read_text(self._server_dir(record) / "cluster" / "PG_VERSION")
-            self._binaries = find_binaries(
+            self._source = find_binaries(
                 self._explicit_bin_dir,
-                recorded=recorded,
+                recorded=Path(record.bin_dir) if record is not None else None,
                 major=int(major) if major and major.strip().isdigit() else None,
             )
+        return self._source
+
+    def _programs(self, record: place.Record | None) -> Binaries:
+        """Return the programs in use: their copy where one had to be made."""
+        source = self._find_source(record)
         copy = self._server_dir(record).parent / "programs" / "bin"
-        return replace(self._binaries, bin_dir=copy) if copy.is_dir() else self._binaries
+        return replace(source, bin_dir=copy) if copy.is_dir() else source
 
     def _open(self, record: place.Record) -> Cluster:
         """Return the recorded cluster with an account and programs that fit it."""
@@ -331,49 +294,54 @@ class EmbeddedPostgres:
                 remedy=f"bring it back, or remove {self.home} to begin anew",
             )
         account = choose_account(server_dir.stat().st_uid)
-        self._find_programs(record)
-        assert self._binaries is not None
-        binaries = self._binaries
-        account = replace(account, environment=icu_environment(binaries.bin_dir))
-        if why_not_runnable(binaries.bin_dir, account) is not None:
-            binaries = reachable_copy(binaries, account, server_dir.parent / "programs")
+        source = self._find_source(record)
+        account = replace(account, environment=icu_environment(source.bin_dir))
+        binaries = source
+        if why_not_runnable(source.bin_dir, account) is not None:
+            binaries = self._programs(record)
+            # The copy that a living server runs from is not exchanged under its feet.
+            if binaries == source or living_postmaster(server_dir / "cluster") is None:
+                binaries = reachable_copy(source, account, server_dir.parent / "programs")
         return Cluster(server_dir, binaries, account)
 
     def _prepare(self, lock_fd: int) -> Cluster:
         """Return the cluster; make it when there is none, or only half a one."""
         record = place.read_record(self.home)
         if record is None:
-            binaries = self._find_programs(None)
+            source = self._find_source(None)
+            place.refuse_foreign(self.home)
             folder = place.choose_place(self.home, choose_account())
             record = place.Record(
                 home=str(self.home),
                 place=str(folder),
-                bin_dir=str(binaries.bin_dir),
+                bin_dir=str(source.bin_dir),
                 port=None,
                 user=self.user,
             )
             place.write_record(self.home, record)
         cluster = self._open(record)
         password_path = self.home / "password"
-        lost_password = not password_path.is_file()
-        if lost_password:
-            place.new_password(password_path)
         if not cluster.complete:
+            if not password_path.is_file():
+                place.write_password(password_path, place.random_password())
             logger.info("creating PostgreSQL %d in %s", self.version, cluster.cluster_dir)
             cluster.create(self.user, self.password, lock_fd=lock_fd)
-        elif lost_password:
+            return cluster
+        cluster.check_intact()
+        if not password_path.is_file():
             logger.warning("the password file was gone: a new password is set")
             cluster.stop("fast")
-            cluster.set_password(self.user, self.password)
+            password = place.random_password()
+            cluster.set_password(self.user, password)
+            place.write_password(password_path, password)
         return cluster
 
     def _start(self, cluster: Cluster) -> None:
         """Start the server unless it runs; get over leftovers and ports that are taken."""
-        if cluster.wait_until_ready():
-            living = cluster.postmaster()
-            if living is not None and living.port is not None:
-                self._remember_port(living.port)
-                return
+        living = cluster.wait_until_ready()
+        if living is not None and living.port is not None:
+            self._remember_port(living.port)
+            return
         retry: dict[str, Callable[[], None]] = {"leftover": cluster.end_leftovers}
         if self._fixed_port is None:
             retry["port"] = lambda: None
@@ -388,6 +356,25 @@ class EmbeddedPostgres:
                     raise
                 retry[error.kind]()
 
+    def _start_or_recover(self, cluster: Cluster) -> list[str]:
+        try:
+            self._start(cluster)
+            return []
+        except StartError as error:
+            if error.kind in _NOT_ABOUT_SETTINGS:
+                raise
+            first = error
+        asked_for = cluster.read_auto_conf()
+        for fallback in (cluster.read_good_auto_conf(), autoconf.EMPTY):
+            if dropped := autoconf.changed_names(asked_for, fallback):
+                cluster.write_auto_conf(fallback)
+                with contextlib.suppress(StartError):
+                    self._start(cluster)
+                    logger.warning("started without the settings %s", ", ".join(dropped))
+                    return dropped
+        cluster.write_auto_conf(asked_for)
+        raise first
+
     def _choose_port(self) -> int:
         last = self._record().port
         if self._fixed_port is not None:
@@ -401,46 +388,12 @@ class EmbeddedPostgres:
 
     def _remember_port(self, port: int) -> None:
         record = self._record()
-        current = str(place.current_place(self.home, record))
-        bin_dir = str(self._explicit_bin_dir or record.bin_dir)
-        updated = replace(record, home=str(self.home), place=current, bin_dir=bin_dir, port=port)
+        updated = replace(
+            record,
+            home=str(self.home),
+            place=str(place.current_place(self.home, record)),
+            bin_dir=str(self._find_source(record).bin_dir),
+            port=port,
+        )
         if updated != record:
             place.write_record(self.home, updated)
-
-    def _ensure_database(self) -> None:
-        with self._connected("postgres") as cursor:
-            cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (self.dbname,))
-            if cursor.fetchone() is None:
-                cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self.dbname)))
-        with self._connected(self.dbname) as cursor:
-            cursor.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
-
-    @contextlib.contextmanager
-    def _connected(self, dbname: str) -> Iterator[psycopg2.extensions.cursor]:
-        try:
-            connection = psycopg2.connect(
-                host=self.host,
-                port=self.port,
-                user=self.user,
-                password=self.password,
-                dbname=dbname,
-                application_name="autopilot-setup",
-                connect_timeout=_CONNECT_TIMEOUT_S,
-            )
-            try:
-                connection.autocommit = True
-                with connection.cursor() as cursor:
-                    yield cursor
-            finally:
-                connection.close()
-        except psycopg2.Error as error:
-            remedy = None
-            if "password authentication failed" in str(error):
-                remedy = (
-                    f"the password in {self.home / 'password'} is not the role's: remove the file "
-                    "and start again, a new one is set then"
-                )
-            raise EmbeddedServerError(
-                f"the embedded server does not serve database {dbname!r}: {error}".strip(),
-                remedy=remedy,
-            ) from error

@@ -6,11 +6,11 @@ Programs: https://www.postgresql.org/docs/current/app-initdb.html and app-pg-ctl
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import shutil
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ _CREATE_TIMEOUT_S = 300
 _LEFTOVER_WAIT_S = 10
 _POLL_S = 0.02
 _LOG_LIMIT_BYTES = 4 * 1024 * 1024
+_STOP_MODES = ("smart", "fast", "immediate")
 _LOG_TAIL_LINES = 20
 _LOG_TAIL_BYTES = 64 * 1024
 
@@ -97,8 +98,7 @@ class Cluster:
     @property
     def name(self) -> str:
         """Return `cluster_name`: unique on the machine, it stands in each backend's title."""
-        digest = hashlib.sha256(os.fsencode(self.server_dir)).hexdigest()
-        return f"autopilot-{digest[:8]}"
+        return postmaster.cluster_name(self.server_dir)
 
     @property
     def complete(self) -> bool:
@@ -116,6 +116,18 @@ class Cluster:
     @property
     def _good_auto_conf(self) -> Path:
         return self.cluster_dir / "postgresql.auto.conf.good"
+
+    def check_intact(self) -> None:
+        """Refuse a cluster that was complete and is not any more; it is never made anew silently.
+
+        Raises:
+            EmbeddedServerError: the cluster's files are gone.
+        """
+        if read_text(self.cluster_dir / "PG_VERSION") is None:
+            raise EmbeddedServerError(
+                f"the cluster {self.cluster_dir} was complete once, now its files are missing",
+                remedy="restore them from a copy, or destroy() it to begin with an empty one",
+            )
 
     # -- creation ----------------------------------------------------------------------------
 
@@ -203,7 +215,7 @@ class Cluster:
 
     # -- start and stop ----------------------------------------------------------------------
 
-    def postmaster(self) -> postmaster.PidFile | None:
+    def living(self) -> postmaster.PidFile | None:
         """Return the living postmaster of this cluster, if any."""
         return postmaster.living_postmaster(self.cluster_dir)
 
@@ -238,37 +250,39 @@ class Cluster:
 
     def end_leftovers(self) -> None:
         """End the backends that outlived a killed postmaster."""
-        count = postmaster.end_leftovers(
-            self.cluster_dir, self.name, self.account.uid, wait_s=_LEFTOVER_WAIT_S
-        )
+        count = postmaster.end_processes(self.server_dir, wait_s=_LEFTOVER_WAIT_S)
         logger.warning("ended %d processes that outlived the server", count)
 
-    def wait_until_ready(self) -> bool:
-        """Wait while a living server starts or stops; return whether it accepts connections then.
+    def wait_until_ready(self) -> postmaster.PidFile | None:
+        """Wait while a living server starts or stops; return it when it accepts connections.
 
         Raises:
             EmbeddedServerError: it does neither within the time-out.
         """
         deadline = time.monotonic() + START_TIMEOUT_S
-        while (living := self.postmaster()) is not None:
-            if living.status in ("ready", "standby"):
-                return True
+        while (found := self.living()) is not None:
+            if found.status in ("ready", "standby"):
+                return found
             if time.monotonic() > deadline:
                 raise EmbeddedServerError(
-                    f"the server (pid {living.pid}) is {living.status or 'starting'} since "
+                    f"the server (pid {found.pid}) is {found.status or 'starting'} since "
                     f"{START_TIMEOUT_S} s:\n{self.log_tail()}",
                     remedy="wait for its recovery to end, or free disk space",
                 )
             time.sleep(_POLL_S)
-        return False
+        return None
 
     def stop(self, mode: str) -> None:
         """Stop the server and wait for its end; no error when it does not run.
 
         Raises:
-            EmbeddedServerError: it still runs after the time-out.
+            EmbeddedServerError: unknown mode, or it still runs after the time-out.
         """
-        if self.postmaster() is None:
+        if mode not in _STOP_MODES:
+            raise EmbeddedServerError(
+                f"unknown stop mode {mode!r}", remedy=f"use one of {', '.join(_STOP_MODES)}"
+            )
+        if self.living() is None:
             return
         result = self.account.run(
             [
@@ -277,16 +291,16 @@ class Cluster:
             ],
             timeout_s=STOP_TIMEOUT_S + 30,
         )  # fmt: skip
-        if result.returncode != 0 and (living := self.postmaster()) is not None:
+        if result.returncode != 0 and (found := self.living()) is not None:
             raise EmbeddedServerError(
-                f"the server (pid {living.pid}) did not stop ({mode}):\n{self.log_tail()}",
+                f"the server (pid {found.pid}) did not stop ({mode}):\n{self.log_tail()}",
                 remedy="stop it with mode 'immediate'; it recovers at its next start",
             )
 
     def _why_not_started(self, port: int, began_at: int, said: str) -> StartError:
         tail = self.log_tail(began_at) or said.strip()
         message = f"the embedded PostgreSQL did not start on port {port}:\n{tail}"
-        if self.postmaster() is not None:
+        if self.living() is not None:
             return StartError(
                 f"the embedded PostgreSQL does not accept connections after {START_TIMEOUT_S} s:\n"
                 f"{tail}",
@@ -334,16 +348,30 @@ class Cluster:
 
     def read_auto_conf(self) -> str:
         """Return the text of postgresql.auto.conf, '' when it is missing."""
-        with telling(f"cannot read {self._auto_conf}"):
-            return read_text(self._auto_conf) or ""
+        return read_text(self._auto_conf) or ""
 
     def read_good_auto_conf(self) -> str:
         """Return the text that the server last started with; without settings if never."""
-        with telling(f"cannot read {self._good_auto_conf}"):
-            text = read_text(self._good_auto_conf)
+        text = read_text(self._good_auto_conf)
         return autoconf.EMPTY if text is None else text
 
     def write_auto_conf(self, text: str) -> None:
         """Replace postgresql.auto.conf; only while the server is down."""
         with telling(f"cannot write {self._auto_conf}"):
             write_atomically(self._auto_conf, text, owner=self._owner)
+
+    def remove_auto_conf_entries(self, names: Iterable[str] | None) -> None:
+        """Take entries out of postgresql.auto.conf; None puts the last good file back.
+
+        Raises:
+            EmbeddedServerError: the server runs, and could rewrite the file at the same time.
+        """
+        if (found := self.living()) is not None:
+            raise EmbeddedServerError(
+                f"postgresql.auto.conf is not rewritten while the server runs (pid {found.pid})",
+                remedy="use ALTER SYSTEM RESET, or stop the server first",
+            )
+        if names is None:
+            self.write_auto_conf(self.read_good_auto_conf())
+        else:
+            self.write_auto_conf(autoconf.without(self.read_auto_conf(), names))

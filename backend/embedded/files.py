@@ -69,11 +69,16 @@ def write_atomically(
 
 
 def read_text(path: Path) -> str | None:
-    """Return a file's content, None when there is no such file. Odd bytes survive a rewrite."""
-    try:
-        return path.read_text(encoding="utf-8", errors="surrogateescape")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    """Return a file's content, None when there is no such file. Odd bytes survive a rewrite.
+
+    Raises:
+        EmbeddedServerError: it may not be read.
+    """
+    with telling(f"cannot read {path}"):
+        try:
+            return path.read_text(encoding="utf-8", errors="surrogateescape")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
 
 def sync_folder(folder: Path) -> None:

@@ -7,6 +7,7 @@ programs had to be copied, `programs/`. The place is the home itself when that i
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -55,8 +56,7 @@ def read_record(home: Path) -> Record | None:
         EmbeddedServerError: the record is damaged.
     """
     path = home / "embedded.json"
-    with telling(f"cannot read {path}"):
-        text = read_text(path)
+    text = read_text(path)
     if text is None:
         return None
     try:
@@ -105,8 +105,10 @@ def current_place(home: Path, record: Record) -> Path:
 def make_home(home: Path) -> None:
     """Create the home; others may pass through it (when we are root) but not list it."""
     with telling(f"cannot create the embedded server's folder {home}"):
-        home.mkdir(parents=True, exist_ok=True)
-        home.chmod(0o711 if os.geteuid() == 0 else 0o700)
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            home.mkdir()
+            home.chmod(0o711 if os.geteuid() == 0 else 0o700)
 
 
 def choose_place(home: Path, account: ServerAccount) -> Path:
@@ -139,22 +141,44 @@ def remove_place(place: Path, home: Path) -> None:
             if place != home:
                 shutil.rmtree(place)
     if place != home:
-        try:
+        with contextlib.suppress(OSError):  # other clusters lie there
             place.parent.rmdir()
-        except OSError:
-            return  # other clusters lie there, or it is not ours to remove
 
 
 def remove_home(home: Path) -> None:
-    """Remove the home with all that is in it; the data folder around it stays."""
+    """Remove our files from the home, and the home if nothing else lies in it; the lock last."""
     with telling(f"cannot remove the embedded server's folder {home}"):
-        shutil.rmtree(home)
+        for name in ("embedded.json", "password", "lock"):
+            (home / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not ours, or not empty: somebody else's files stay
+        home.rmdir()
 
 
-def new_password(path: Path) -> None:
-    """Write a fresh random password to a file of mode 0600."""
+def refuse_foreign(home: Path) -> None:
+    """Refuse a home without a record in which a filled `server/` lies: we did not make that.
+
+    Raises:
+        EmbeddedServerError: there is such a folder.
+    """
+    server = home / "server"
+    with telling(f"cannot look into {server}"):
+        if server.exists() and any(server.iterdir()):
+            raise EmbeddedServerError(
+                f"{server} is not empty, and there is no record {home / 'embedded.json'} that "
+                "the embedded server made it",
+                remedy="restore the record from a copy, or move that folder away",
+            )
+
+
+def random_password() -> str:
+    """Return a fresh password of 192 random bits, without characters that need quoting."""
+    return secrets.token_urlsafe(24)
+
+
+def write_password(path: Path, password: str) -> None:
+    """Write the password to a file of mode 0600."""
     with telling(f"cannot write the password file {path}"):
-        write_atomically(path, secrets.token_urlsafe(24), mode=0o600)
+        write_atomically(path, password, mode=0o600)
 
 
 def is_free(port: int) -> bool:

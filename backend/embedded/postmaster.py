@@ -7,6 +7,8 @@ status.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import itertools
 import os
 import signal
@@ -16,10 +18,10 @@ from pathlib import Path
 import psutil
 
 from backend.embedded.files import read_text, telling, write_atomically
+from backend.errors import EmbeddedServerError
 
 # No kernel gives out a process id this high, and it still fits PostgreSQL's 32-bit integer.
 _NOBODYS_PID = 2_147_483_646
-_TITLE_PREFIX = "postgres: "
 
 
 @dataclass(frozen=True)
@@ -89,35 +91,47 @@ def disown_pid_file(cluster_dir: Path, owner: tuple[int, int]) -> bool:
     return True
 
 
-def end_leftovers(cluster_dir: Path, cluster_name: str, owner_uid: int, *, wait_s: float) -> int:
-    """End backends that outlived their postmaster; SIGTERM first, SIGKILL after half of `wait_s`.
+def cluster_name(server_dir: Path) -> str:
+    """Return `cluster_name`: unique on the machine, and part of each backend's title."""
+    return f"autopilot-{hashlib.sha256(os.fsencode(server_dir)).hexdigest()[:8]}"
 
-    They are known by their title, which carries the cluster's unique name, and by their owner.
 
-    Returns how many there were.
+def end_processes(server_dir: Path, *, wait_s: float) -> int:
+    """End the server of this folder at once, and the backends that outlived a killed one.
+
+    The postmaster is known by the folder it was started on (SIGQUIT: an immediate shutdown), a
+    backend by its title, which carries the cluster's unique name (SIGTERM); both by their owner.
+    What is left after half of `wait_s` gets SIGKILL.
+
+    Returns how many processes there were.
+
+    Raises:
+        EmbeddedServerError: some of them live on.
     """
-    leftovers = []
+    found: dict[psutil.Process, signal.Signals] = {}
+    title = f"postgres: {cluster_name(server_dir)}: "
+    owner_uid = server_dir.stat().st_uid
     for process in psutil.process_iter():
-        try:
+        with contextlib.suppress(psutil.Error):
             cmdline = process.cmdline()
-            if process.uids().real != owner_uid or not cmdline:
+            if process.uids().real != owner_uid:
                 continue
-            title = " ".join(cmdline)
-            backend = title.startswith(f"{_TITLE_PREFIX}{cluster_name}: ")
-            if backend or _serves(cmdline, cluster_dir):
-                leftovers.append(process)
-        except psutil.Error:
-            continue
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        for process in leftovers:
-            try:
-                process.send_signal(sign)
-            except psutil.Error:
-                continue
-        _, alive = psutil.wait_procs(leftovers, timeout=wait_s / 2)
+            if _serves(cmdline, server_dir / "cluster"):
+                found[process] = signal.SIGQUIT
+            elif " ".join(cmdline).startswith(title):
+                found[process] = signal.SIGTERM
+    alive = list(found)
+    for sign in (None, signal.SIGKILL):
+        for process in alive:
+            with contextlib.suppress(psutil.Error):
+                process.send_signal(sign or found[process])
+        _, alive = psutil.wait_procs(alive, timeout=wait_s / 2)
         if not alive:
-            break
-    return len(leftovers)
+            return len(found)
+    raise EmbeddedServerError(
+        f"processes {[process.pid for process in alive]} of {server_dir} cannot be ended",
+        remedy="end them by hand as their owner or as root",
+    )
 
 
 def _serves(cmdline: list[str], cluster_dir: Path) -> bool:
