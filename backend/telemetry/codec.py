@@ -1,0 +1,230 @@
+"""Records to rows and back.
+
+Driven by the records' type hints, so a field added to a record needs a column and nothing here.
+Three ways a number that is not finite survives: in a column it becomes NULL (read back as None, or
+as NaN where the field is not optional), in a JSON mapping of numbers it becomes the text ``NaN``,
+``Infinity`` or ``-Infinity`` (read back as the number).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, timezone
+from enum import Enum
+from pathlib import PurePath
+from typing import Any, TypeVar
+
+import numpy as np
+
+from backend.telemetry.redaction import redact, redact_deep
+
+T = TypeVar("T")
+
+_FREE_TEXT = frozenset(
+    (
+        "activity",
+        "actor",
+        "detail",
+        "fault",
+        "holder",
+        "limits",
+        "message",
+        "note",
+        "payload",
+        "proposer",
+        "quality_reasons",
+        "reasons",
+        "result",
+        "safety_reasons",
+        "server",
+        "text",
+        "workload",
+    )
+)
+"""Fields that people or foreign systems fill: redacted before they are stored. Knob values and
+postgresql.auto.conf entries are not among them: a roll-back needs them to the letter."""
+
+# -- JSON -----------------------------------------------------------------------------------
+
+
+def dump_json(value: Any) -> str:
+    """Write strict JSON (never a bare NaN)."""
+    try:
+        return json.dumps(value, allow_nan=False, default=_plain, separators=(",", ":"))
+    except ValueError:
+        return json.dumps(_finite(value), allow_nan=False, default=_plain, separators=(",", ":"))
+
+
+def load_json(text: str | bytes) -> Any:
+    """Read JSON."""
+    return json.loads(text)
+
+
+def _plain(value: Any) -> Any:
+    """Turn what JSON does not know into what it knows."""
+    if isinstance(value, np.generic):
+        return _finite(value.item())
+    if isinstance(value, np.ndarray):
+        return _finite(value.tolist())
+    if isinstance(value, (datetime, date)):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {str(key): item for key, item in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted(value, key=str)
+    if isinstance(value, (Enum, PurePath, Exception)):
+        return str(value.value if isinstance(value, Enum) else value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    return repr(value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
+# -- fields ---------------------------------------------------------------------------------
+
+_Convert = Callable[[Any], Any]
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _number(value: Any) -> float | None:
+    if value is None:
+        return None
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _whole(value: Any) -> int | None:
+    return None if value is None else int(value)
+
+
+def _real_or_nan(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _real_or_none(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _value_of(value: Enum | None) -> Any:
+    return None if value is None else value.value
+
+
+def _reals(value: Any) -> Any:
+    """Read a mapping (of mappings) or list of numbers back."""
+    if isinstance(value, dict):
+        return {key: _reals(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_reals(item) for item in value]
+    return float(value) if isinstance(value, str) else math.nan if value is None else value
+
+
+def _time_to_text(value: datetime | None) -> str | None:
+    return None if value is None else value.astimezone(timezone.utc).isoformat()
+
+
+def _time_from_text(value: str | None) -> datetime | None:
+    return None if value is None else datetime.fromisoformat(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Field:
+    name: str
+    encode: _Convert
+    decode: _Convert
+    is_time: bool = False
+
+
+def _field(name: str, hint: Any) -> _Field:
+    optional = False
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        arguments = [a for a in typing.get_args(hint) if a is not type(None)]
+        optional = len(arguments) < len(typing.get_args(hint))
+        hint = arguments[0] if len(arguments) == 1 else object
+    origin = typing.get_origin(hint)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        kind = hint
+        return _Field(name, _value_of, lambda v: None if v is None else kind(v))
+    if hint is datetime:
+        return _Field(name, _same, _same, is_time=True)
+    if hint is float:
+        return _Field(name, _number, _real_or_none if optional else _real_or_nan)
+    if hint is int:
+        return _Field(name, _whole, _same)
+    if hint is bool:
+        return _Field(name, bool, bool)
+    if hint is str:
+        return _Field(name, _redacted if name in _FREE_TEXT else _same, _same)
+    if origin is tuple:
+        decode = _reals if typing.get_args(hint)[0] is float else _same
+        clean = redact_deep if name in _FREE_TEXT else _same
+        return _Field(name, lambda v: list(clean(v)), lambda v: tuple(decode(v)))
+    if origin is not None and issubclass(origin, Mapping):
+        decode = _reals if "float" in str(typing.get_args(hint)[1]).split("|")[0] else _same
+        return _Field(name, redact_deep if name in _FREE_TEXT else dict, decode)
+    return _Field(name, _same, _same)
+
+
+def _redacted(value: str | None) -> str | None:
+    return None if value is None else redact(str(value))
+
+
+@functools.cache
+def _fields(kind: type) -> tuple[_Field, ...]:
+    hints = typing.get_type_hints(kind)
+    return tuple(_field(f.name, hints[f.name]) for f in dataclasses.fields(kind))
+
+
+# -- records --------------------------------------------------------------------------------
+
+
+def to_row(record: Any, *, omit: tuple[str, ...] = ("id",)) -> dict[str, Any]:
+    """Return the record's column values, without the fields in ``omit``."""
+    return {
+        f.name: f.encode(getattr(record, f.name))
+        for f in _fields(type(record))
+        if f.name not in omit
+    }
+
+
+def from_row(kind: type[T], row: Mapping[str, Any]) -> T:
+    """Build a record of ``kind`` from a row's mapping; other columns are ignored."""
+    return kind(**{f.name: f.decode(row[f.name]) for f in _fields(kind) if f.name in row})
+
+
+def to_document(record: Any) -> dict[str, Any]:
+    """Return the record as one JSON object."""
+    return {
+        f.name: _time_to_text(getattr(record, f.name))
+        if f.is_time
+        else f.encode(getattr(record, f.name))
+        for f in _fields(type(record))
+    }
+
+
+def from_document(kind: type[T], document: Mapping[str, Any]) -> T:
+    """Read back what :func:`to_document` wrote; fields it lacks take their defaults."""
+    return kind(
+        **{
+            f.name: _time_from_text(document[f.name]) if f.is_time else f.decode(document[f.name])
+            for f in _fields(kind)
+            if f.name in document
+        }
+    )

@@ -1,0 +1,229 @@
+"""Keeps the store small: what is older than a day is merged, what is past retention goes.
+
+The audit trail stays for good: changes, commands, policy versions, the trials behind them, and
+the windows of every trial that is kept.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from backend.domain.modes import TrialKind, TrialState
+from backend.domain.records import ClientIntervalRecord, WindowRecord
+from backend.errors import StoreError
+from backend.telemetry.codec import dump_json, from_row, to_row
+from backend.telemetry.connections import Connections
+from backend.telemetry.downsampling import bucket_start, merge_client_intervals, merge_windows
+from backend.telemetry.reader import queries_of
+from backend.telemetry.schema import (
+    changes,
+    client_intervals,
+    events,
+    learning,
+    leases,
+    policy_versions,
+    query_classes,
+    trials,
+    window_queries,
+    windows,
+)
+from backend.telemetry.writer import insert_queries
+
+T = TypeVar("T", WindowRecord, ClientIntervalRecord)
+
+FULL_DETAIL = timedelta(days=1)
+"""Younger records are left as they are."""
+
+_ROWS_A_TRANSACTION = 1000
+"""Other writers wait while one runs."""
+
+
+class RetentionTables(Connections):
+    """Implements the store's ``prune``."""
+
+    def prune(self, now: datetime, retention_days: float, aggregation_interval_s: float) -> int:
+        """Downsample what is older than a day, delete what is older than retention.
+
+        Windows that belong to a trial stay as they are as long as their trial does. Work is
+        split into short transactions; stopped halfway, the next call goes on.
+
+        Args:
+            now: aware; retention counts back from it.
+            retention_days: above 0.
+            aggregation_interval_s: length of a bucket of old records, above 0.
+
+        Returns:
+            How many rows went (of windows, intervals, trials, events, learning, classes).
+
+        Raises:
+            StoreError: a bound is not above 0, or the database failed.
+        """
+        if not (retention_days > 0 and aggregation_interval_s > 0):
+            raise StoreError(
+                f"retention of {retention_days} days in intervals of {aggregation_interval_s} s: "
+                "both must be above 0"
+            )
+        horizon = now - timedelta(days=retention_days)
+        gone = self._delete_trials(horizon)
+        is_old = (windows.c.started_at < horizon) & windows.c.trial_id.is_(None)
+        gone += self._delete_in_steps(windows, is_old)
+        gone += self._delete_in_steps(client_intervals, client_intervals.c.started_at < horizon)
+        gone += self._delete_in_steps(learning, learning.c.at < horizon)
+        gone += self._delete_in_steps(events, events.c.at < horizon)
+        gone += self._delete_query_classes(horizon)
+        self._delete_leases(horizon)
+        bucket_s = aggregation_interval_s
+        cutoff = bucket_start(now - FULL_DETAIL, bucket_s)
+        gone += self._downsample_windows(cutoff, bucket_s)
+        gone += self._downsample_client_intervals(cutoff, bucket_s)
+        return gone
+
+    # -- deleting ---------------------------------------------------------------------------
+
+    def _delete_in_steps(self, table: sa.Table, condition: sa.ColumnElement[bool]) -> int:
+        gone = 0
+        some = sa.select(table.c.id).where(condition).limit(_ROWS_A_TRANSACTION)
+        while True:
+            with self._writing() as connection:
+                deleted = connection.execute(
+                    sa.delete(table).where(table.c.id.in_(some.scalar_subquery()))
+                ).rowcount
+            gone += deleted
+            if deleted < _ROWS_A_TRANSACTION:
+                return gone
+
+    def _delete_trials(self, horizon: datetime) -> int:
+        """Delete old finished trials that nothing rests on, and after them their windows."""
+        rests_on = sa.union(
+            sa.select(policy_versions.c.trial_id).where(policy_versions.c.trial_id.is_not(None)),
+            sa.select(changes.c.trial_id).where(changes.c.trial_id.is_not(None)),
+        ).scalar_subquery()
+        gone = self._delete_in_steps(
+            trials,
+            (trials.c.finished_at < horizon)
+            & (trials.c.state == TrialState.FINISHED.value)
+            & (trials.c.kind != TrialKind.FINAL.value)
+            & trials.c.id.not_in(rests_on),
+        )
+        of_no_trial = windows.c.trial_id.not_in(sa.select(trials.c.id))
+        return gone + self._delete_in_steps(windows, (windows.c.started_at < horizon) & of_no_trial)
+
+    def _delete_query_classes(self, horizon: datetime) -> int:
+        is_old = query_classes.c.first_seen_at < horizon
+        with self._reading() as connection:
+            old = set(connection.execute(sa.select(query_classes.c.key).where(is_old)).scalars())
+            if old:
+                used = sa.select(window_queries.c.key).distinct()
+                old.difference_update(connection.execute(used).scalars())
+        if old:
+            with self._writing() as connection:
+                connection.execute(
+                    sa.delete(query_classes).where(query_classes.c.key == sa.bindparam("old_key")),
+                    [{"old_key": key} for key in sorted(old)],
+                )
+        return len(old)
+
+    def _delete_leases(self, horizon: datetime) -> None:
+        """Delete old leases but the newest: epochs never repeat."""
+        newest = sa.select(sa.func.max(leases.c.epoch)).scalar_subquery()
+        is_old = (leases.c.expires_at < horizon) & (leases.c.epoch < newest)
+        with self._writing() as connection:
+            connection.execute(sa.delete(leases).where(is_old))
+
+    # -- downsampling -----------------------------------------------------------------------
+
+    def _downsample_windows(self, cutoff: datetime, bucket_s: float) -> int:
+        def key(window: WindowRecord) -> Hashable:
+            return window.phase, dump_json(dict(sorted(window.config.items())))
+
+        def save(
+            connection: sa.Connection, keep: int, gone: Sequence[int], group: list[WindowRecord]
+        ) -> None:
+            queries = queries_of(connection, [keep, *gone])
+            full = [replace(w, queries=tuple(queries.get(w.id or 0, ()))) for w in group]
+            merged = merge_windows(full)
+            row = to_row(merged, omit=("id", "queries")) | {"downsampled": True}
+            connection.execute(sa.update(windows).where(windows.c.id == keep).values(row))
+            if gone:
+                parts = [keep, *gone]
+                of_parts = window_queries.c.window_id.in_(parts)
+                connection.execute(sa.delete(window_queries).where(of_parts))
+                connection.execute(sa.delete(windows).where(windows.c.id.in_(gone)))
+                insert_queries(connection, keep, merged.queries)
+
+        due = windows.c.trial_id.is_(None)
+        return self._downsample(WindowRecord, windows, due, cutoff, bucket_s, key, save)
+
+    def _downsample_client_intervals(self, cutoff: datetime, bucket_s: float) -> int:
+        def key(interval: ClientIntervalRecord) -> Hashable:
+            return interval.class_name
+
+        def save(
+            connection: sa.Connection,
+            keep: int,
+            gone: Sequence[int],
+            group: list[ClientIntervalRecord],
+        ) -> None:
+            table = client_intervals
+            row = to_row(merge_client_intervals(group)) | {"downsampled": True}
+            connection.execute(sa.update(table).where(table.c.id == keep).values(row))
+            if gone:
+                connection.execute(sa.delete(table).where(table.c.id.in_(gone)))
+
+        return self._downsample(
+            ClientIntervalRecord, client_intervals, sa.true(), cutoff, bucket_s, key, save
+        )
+
+    def _downsample(
+        self,
+        kind: type[T],
+        table: sa.Table,
+        due: sa.ColumnElement[bool],
+        cutoff: datetime,
+        bucket_s: float,
+        key: Callable[[T], Hashable],
+        save: Callable[[sa.Connection, int, Sequence[int], list[T]], None],
+    ) -> int:
+        """Merge all whole buckets before ``cutoff``, a few hundred rows a transaction."""
+        started = table.c.started_at
+        raw = due & table.c.downsampled.is_(False) & (started < cutoff)
+        count = 0
+        while True:
+            with self._writing() as connection:
+                first = connection.execute(sa.select(sa.func.min(started)).where(raw)).scalar()
+                if first is None:
+                    return count
+                end = self._end_of_step(connection, table, raw, first, bucket_s)
+                query = sa.select(table).where(raw, started < end).order_by(started, table.c.id)
+                groups: dict[Hashable, tuple[list[int], list[T]]] = defaultdict(lambda: ([], []))
+                for row in connection.execute(query).mappings().all():
+                    record: Any = from_row(kind, row)
+                    ids, records = groups[bucket_start(record.started_at, bucket_s), key(record)]
+                    ids.append(row["id"])
+                    records.append(record)
+                for ids, records in groups.values():
+                    save(connection, ids[0], ids[1:], records)
+                    count += len(ids) - 1
+
+    def _end_of_step(
+        self,
+        connection: sa.Connection,
+        table: sa.Table,
+        raw: sa.ColumnElement[bool],
+        first: datetime,
+        bucket_s: float,
+    ) -> datetime:
+        """Return the end of the last whole bucket that this transaction can take."""
+        started = table.c.started_at
+        some = sa.select(started).where(raw).order_by(started).limit(1).offset(_ROWS_A_TRANSACTION)
+        after = connection.execute(some).scalar()
+        one_bucket = bucket_start(first, bucket_s) + timedelta(seconds=bucket_s)
+        if after is None:
+            return datetime.max.replace(tzinfo=first.tzinfo) - timedelta(days=2)
+        return max(one_bucket, bucket_start(after, bucket_s))

@@ -1,0 +1,60 @@
+"""The store: the one thing that ties the processes together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from backend.telemetry.commands import CommandTables
+from backend.telemetry.connections import make_engine, store_url
+from backend.telemetry.journal import JournalTables
+from backend.telemetry.opening import make_ready
+from backend.telemetry.reader import TelemetryReaderTables
+from backend.telemetry.retention import RetentionTables
+from backend.telemetry.summary import summary_text
+from backend.telemetry.writer import TelemetryWriterTables
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class SqlStore(
+    JournalTables, TelemetryWriterTables, TelemetryReaderTables, CommandTables, RetentionTables
+):
+    """Implements ``backend.protocols.Store`` on SQLite or PostgreSQL. Use :func:`open_store`.
+
+    Every method raises StoreError where the database fails. Threads and processes may share a
+    store; a method returns when its write is durable, or, inside :meth:`transaction`, when that
+    ends.
+    """
+
+    def print_summary(self, console: Console | None = None) -> None:
+        """Print what the store holds, in plain words."""
+        from rich.console import Console
+
+        (console or Console()).print(
+            summary_text(self), markup=False, highlight=False, soft_wrap=True
+        )
+
+
+def open_store(url: str | sa.URL, *, read_only: bool = False) -> SqlStore:
+    """Open a store, creating or migrating it first (not when ``read_only``).
+
+    Args:
+        url: ``sqlite:////absolute/path.db`` (its folder is created) or
+            ``postgresql://user:password@host:port/database``, where the tables live in the
+            schema ``autopilot``.
+        read_only: refuse every write; the store must exist.
+
+    Raises:
+        StoreError: the address is no good, the database is out of reach or damaged, or the
+            store comes from a newer version. A SQLite file is copied before it is migrated.
+    """
+    engine = make_engine(store_url(url), read_only=read_only)
+    try:
+        make_ready(engine, read_only=read_only)
+    except BaseException:
+        engine.dispose()
+        raise
+    return SqlStore(engine, read_only=read_only)
