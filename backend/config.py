@@ -65,19 +65,25 @@ class KnobAgentSection(Section):
 
     learning_rate: float = Field(0.0003, gt=0, le=1, description="Adam's step of actor and critics.")
     gamma: float = Field(
-        0.0, ge=0, lt=1, description="Discount; near 0, since tuning is close to a bandit."
+        0.05, ge=0, lt=1, description="Discount; near 0, since tuning is close to a bandit."
     )
     batch_size: int = Field(64, ge=1, le=4096, description="Transitions a gradient step.")
     buffer_size: int = Field(10000, ge=16, le=1_000_000, description="Transitions in the replay.")
     target_update: float = Field(
-        0.005, gt=0, le=1, description="Share by which the target networks follow a step (tau)."
+        0.01, gt=0, le=1, description="Share by which the target networks follow a step (tau)."
     )
-    exploration_start: float = Field(0.3, ge=0, le=2, description="First standard deviation of the noise.")
-    exploration_end: float = Field(0.05, ge=0, le=2, description="Last standard deviation of the noise.")
-    exploration_decay: float = Field(0.97, gt=0, le=1, description="Factor a tell by which it shrinks.")
+    exploration_start: float = Field(
+        0.4, gt=0, le=2, description="First standard deviation of the noise, in encoded units."
+    )
+    exploration_end: float = Field(
+        0.05, gt=0, le=2, description="Last standard deviation of the noise."
+    )
+    exploration_samples: int = Field(
+        100, ge=1, description="Measurements over which it falls from the first to the last."
+    )
     hidden_layers: tuple[int, ...] = Field((64, 64), description="Widths of the hidden layers.")
     quality_floor: float = Field(
-        0.3, ge=0, le=1, description="A sample below this quality is kept but trains nothing."
+        0.2, ge=0, le=1, description="A sample below this quality is kept but trains nothing."
     )
     weight_resources: float = Field(
         0.05, ge=0, le=1, description="Weight of resource use (CPU, memory, I/O) in the reward."
@@ -119,6 +125,16 @@ class Level1Section(Section):
     window_s: float = Field(10, ge=1, le=600, description="Length of one measuring window in real seconds.")
     settle_s: float = Field(
         2, ge=0, le=600, description="Real seconds after each switch that are not measured, at least."
+    )
+    max_settle_s: float = Field(
+        10, ge=0, le=3600,
+        description="Knobs that take longer to show their effect (checkpoints) are not tried.",
+    )
+    baseline_s: float = Field(
+        60, ge=10, le=3600, description="Real seconds observed before anything is tried."
+    )
+    rest_s: float = Field(
+        300, ge=0, description="Real seconds between probes once nothing better is found."
     )
     alpha: float = Field(
         0.05, gt=0, lt=0.5, description="Chance of a false promotion that one trial may take."

@@ -51,7 +51,8 @@ class TrialPlan:
     """Everything about a trial that is set before its first window.
 
     ``deployed`` is the arm that stands on the server without us; ``other_values`` switch to the
-    other one. ``shares`` fixes the compared class set and the call shares.
+    other one. ``shares`` fixes the compared class set and the call shares. A probe is promising
+    when its log ratio is below ``promising_below``, which is beyond the noise of one window.
     """
 
     kind: TrialKind
@@ -67,6 +68,7 @@ class TrialPlan:
     restart_settle_s: float = 10.0
     needs_restart: bool = False
     min_quality: float = 0.3
+    promising_below: float = -0.05
     seed: int = 0
 
     @property
@@ -335,9 +337,9 @@ class Trial:
         return Judgement(verdict, interval, (reason,), class_intervals(self._class_ratios, 0.025))
 
     def _judge_probe(self, log_ratio: float) -> Judgement:
-        """A probe's single ratio; the spread of its two incumbent windows is its yardstick."""
+        """A probe's single ratio against the noise of one window."""
         interval = Interval.of_log(log_ratio, 0.0)
-        promising = interval.effect < -self.plan.gate.min_improvement
+        promising = log_ratio < self.plan.promising_below
         reason = f"one window: {interval.effect:+.1%}"
         if promising:
             return Judgement(Verdict.ACCEPT, interval, (reason, "promising: worth a promotion"))

@@ -1,0 +1,213 @@
+"""What is deployed on the server, and the only ways to change it.
+
+Joins the parameter adjuster (one path for agent and human) with the policy versions: a deployment
+is a kept batch of knob changes *and* a version in the store, both or neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from backend.catalog.knobs import KnobCatalog
+from backend.domain.knobs import KnobConfig, KnobValue
+from backend.domain.modes import Mode
+from backend.domain.records import EventRecord, PolicyVersionRecord
+from backend.domain.server import KnobReading
+from backend.errors import FrozenError
+from backend.parameter_adjuster import ParameterAdjuster
+from backend.protocols import Clock, Store, TargetDatabase
+
+AUTOPILOT = "autopilot"
+
+
+class Deployment:
+    """The present knob configuration with its lineage.
+
+    Args:
+        target: the server, for reading.
+        adjuster: the journalled writer.
+        store: policy versions and events.
+        catalog: the writable knobs.
+        clock: time.
+        epoch: the epoch under which we may act.
+        allow_restart: whether the server may be restarted for restart knobs.
+    """
+
+    def __init__(
+        self,
+        target: TargetDatabase,
+        adjuster: ParameterAdjuster,
+        store: Store,
+        catalog: KnobCatalog,
+        clock: Clock,
+        *,
+        epoch: Callable[[], int],
+        allow_restart: bool,
+    ) -> None:
+        self._target, self._adjuster, self._store = target, adjuster, store
+        self._catalog, self._clock = catalog, clock
+        self._epoch, self.allow_restart = epoch, allow_restart
+        self.mode = Mode.OBSERVE
+        self.frozen = False
+        self.readings: Mapping[str, KnobReading] = {}
+        self.present = KnobConfig({})
+        self.version: PolicyVersionRecord | None = None
+
+    def refresh(self) -> None:
+        """Read the catalogued knobs from the server."""
+        self.readings = self._target.read_knobs(self._catalog.names)
+        self.present = KnobConfig({name: r.value for name, r in self.readings.items()})
+
+    def adopt(self) -> PolicyVersionRecord:
+        """Take what stands on the server as the deployed version, on start.
+
+        A version of ours that still stands is continued; anything else becomes a new version
+        with the server's owner as author, since someone changed it while we were away.
+        """
+        self.refresh()
+        active = next((v for v in self._store.policy_versions() if v.active), None)
+        if active is not None and self._stands(active):
+            self.version = active
+            return active
+        note = "found on the server at the start" if active is None else "changed while away"
+        # Nothing was measured across the change, so a new chain begins at 1.
+        return self._add_version("server", 1.0, note, trial_id=None, parent=active)
+
+    def _stands(self, version: PolicyVersionRecord) -> bool:
+        return all(
+            self.present.get(name) == value for name, value in version.config.items()
+        ) and self._deviating().keys() == dict(version.config).keys()
+
+    def default_of(self, name: str) -> KnobValue | None:
+        """The server's own default of a catalogued knob."""
+        return self._catalog.knob(name).knob.default
+
+    def _deviating(self) -> dict[str, KnobValue]:
+        """The knobs whose value is not the catalogue's default."""
+        return {
+            name: value
+            for name, value in self.present.items()
+            if value != self._catalog.knob(name).knob.default
+        }
+
+    # -- the two arms of a trial (trials.ArmSwitch) -------------------------------------------
+
+    def enter(self, values: Mapping[str, KnobValue], trial_id: int | None) -> str:
+        """Put the other arm on the server; "" where the arms are the same (an A/A trial)."""
+        if not values:
+            return ""
+        self._may_act()
+        batch = self._adjuster.apply(
+            values,
+            actor=AUTOPILOT,
+            trial_id=trial_id,
+            epoch=self._epoch(),
+            allow_restart=self.allow_restart,
+        )
+        return batch.batch_id
+
+    def leave(self, batch_id: str, reason: str) -> None:
+        """Take the other arm off again. Never refused: rolling back needs nobody's leave."""
+        if batch_id:
+            self._adjuster.roll_back(batch_id, epoch=self._epoch(), reason=reason)
+
+    # -- deployments --------------------------------------------------------------------------
+
+    def deploy(
+        self,
+        values: Mapping[str, KnobValue],
+        *,
+        author: str,
+        index: float,
+        note: str,
+        trial_id: int | None = None,
+    ) -> tuple[PolicyVersionRecord, str]:
+        """Apply for good; returns the new version and the id of the batch of changes.
+
+        Raises:
+            FrozenError: the freeze switch is on.
+            AdjustmentError: it did not take effect; what stood before stands again.
+        """
+        self._may_act()
+        batch = self._adjuster.apply(
+            values,
+            actor=author,
+            trial_id=trial_id,
+            epoch=self._epoch(),
+            allow_restart=self.allow_restart,
+        )
+        parent = self.version
+        with self._store.transaction():
+            self._adjuster.keep(batch.batch_id)
+            self.refresh()
+            version = self._add_version(author, index, note, trial_id=trial_id, parent=parent)
+        return version, batch.batch_id
+
+    def undo_batch(self, batch_id: str, *, author: str, index: float) -> PolicyVersionRecord:
+        """Undo a kept batch: what stood before it stands again; the human's later values stay.
+
+        Raises:
+            ConflictError: somebody changed a knob since; that knob is left alone.
+        """
+        self._adjuster.roll_back(batch_id, epoch=self._epoch(), reason=f"undone by {author}")
+        self.refresh()
+        return self._add_version(author, index, "a change was undone", None, self.version)
+
+    def return_to(
+        self, version: PolicyVersionRecord, *, author: str, reason: str
+    ) -> PolicyVersionRecord:
+        """Bring back an earlier version's configuration; needs nobody's leave."""
+        wanted = {
+            name: version.config.get(name, self._catalog.knob(name).knob.default)
+            for name in self.present
+        }
+        values = {
+            name: value
+            for name, value in wanted.items()
+            if value is not None and value != self.present[name]
+        }
+        if values:
+            batch = self._adjuster.apply(
+                values, actor=author, epoch=self._epoch(), allow_restart=self.allow_restart
+            )
+        with self._store.transaction():
+            if values:
+                self._adjuster.keep(batch.batch_id)
+                self.refresh()
+            return self._add_version(author, version.index, reason, None, self.version)
+
+    def _add_version(
+        self,
+        author: str,
+        index: float,
+        note: str,
+        trial_id: int | None,
+        parent: PolicyVersionRecord | None,
+    ) -> PolicyVersionRecord:
+        record = PolicyVersionRecord(
+            created_at=self._clock.now(),
+            author=author,
+            config=self._deviating(),
+            parent_id=parent.id if parent else None,
+            trial_id=trial_id,
+            index=index,
+            note=note,
+        )
+        version_id = self._store.add_policy_version(record)
+        self._store.add_event(
+            EventRecord(
+                at=self._clock.now(),
+                level="info",
+                kind="policy_version",
+                message=f"policy version {version_id} by {author}: {note}",
+            )
+        )
+        self.version = replace(record, id=version_id)
+        return self.version
+
+    def _may_act(self) -> None:
+        if self.frozen:
+            raise FrozenError(
+                "the freeze switch is on", remedy="unfreeze on the Safety page, then try again"
+            )

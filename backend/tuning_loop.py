@@ -1,0 +1,508 @@
+"""The tuning loop: observe, propose, prove on comparable load, keep or undo, learn.
+
+Decides what comes next and owns the one trial that may run. Advanced by ticks; it never sleeps.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from statistics import stdev
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.config import Level1Section, Settings
+from backend.deployment import AUTOPILOT, Deployment
+from backend.domain.knobs import KnobConfig, KnobSpace, KnobValue
+from backend.domain.metrics import MetricsSnapshot, MetricsWindow
+from backend.domain.modes import Arm, Mode, Phase, SafetyAction, TrialKind, TrialState, Verdict
+from backend.domain.records import EventRecord, PolicyVersionRecord
+from backend.domain.safety import SafetyVerdict
+from backend.errors import AdjustmentError, MemoryBudgetError
+from backend.learning import Learner
+from backend.policy_learner import GateSettings, trial_alpha
+from backend.protocols import Clock, Store
+from backend.sample_filter import IndexChain, Reference, latency_index, load_profile
+from backend.state_features import state_vector
+from backend.trials import MeasuredWindow, Trial, TrialPlan
+
+log = logging.getLogger(__name__)
+
+WAITING = "waiting for approval"
+FRUITLESS_PROBES = 8
+"""After so many probes without a promising one the loop rests between probes."""
+MIN_BASELINE_CALLS = 200
+
+
+@dataclass(frozen=True)
+class RunSchedule:
+    """Moments of a bounded run, in seconds of the monotonic clock; None: never."""
+
+    learn_until_s: float | None = None
+    compare_at_s: float | None = None
+    compare_blocks: int = 6
+
+    @classmethod
+    def bounded(cls, start_s: float, total_s: float, level1: Level1Section) -> RunSchedule:
+        """Plan a run of ``total_s`` real seconds that ends with the final comparison.
+
+        The comparison takes up to 30 % of the time, in 4 to 10 blocks.
+        """
+        block_s = 4 * level1.window_s + 3 * level1.settle_s
+        blocks = int(min(max(0.3 * total_s // block_s, 4), 10))
+        compare_at_s = start_s + max(total_s - blocks * block_s, 0.3 * total_s)
+        return cls(
+            learn_until_s=compare_at_s - 0.1 * total_s,
+            compare_at_s=compare_at_s,
+            compare_blocks=blocks,
+        )
+
+
+class SafetyJudge(Protocol):
+    """Judges a window; see safety_monitor."""
+
+    def __call__(self, window: MetricsWindow, log_ratio: float | None) -> SafetyVerdict:
+        """``log_ratio``: candidate against incumbent, None outside a trial."""
+
+
+@dataclass
+class _Probation:
+    """A deployment that still has to prove itself."""
+
+    former: PolicyVersionRecord
+    former_chain: IndexChain
+    values: Mapping[str, KnobValue]
+
+
+class TuningLoop:
+    """See the module's text.
+
+    Args:
+        settings: the gate's and the phases' settings.
+        space: the knobs that may be tried.
+        deployment: the one way to change the server.
+        learner: the knob agent with its checkpoint; proposals come from it.
+        store: trials and events go there.
+        clock: time.
+        collect: takes a snapshot now.
+        record_window: stores a window of a trial.
+        judge_safety: the safety monitor.
+        schedule: the moments of a bounded run.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        space: KnobSpace,
+        deployment: Deployment,
+        learner: Learner,
+        store: Store,
+        clock: Clock,
+        *,
+        collect: Callable[[], MetricsSnapshot],
+        record_window: Callable[[MeasuredWindow, int | None], None],
+        judge_safety: SafetyJudge,
+        schedule: RunSchedule,
+    ) -> None:
+        self._settings, self._level1 = settings, settings.level1
+        self._space, self._deployment, self._learner = space, deployment, learner
+        self._store, self._clock = store, clock
+        self._collect, self._record_window = collect, record_window
+        self._judge_safety, self._schedule = judge_safety, schedule
+        self.phase = Phase.STARTING
+        self.paused = False
+        self.trial: Trial | None = None
+        self.chain: IndexChain | None = None
+        self.initial: KnobConfig = deployment.present
+        self.final_trial: Trial | None = None
+        self.blocked: tuple[str, ...] = ()
+        self._waiting: TrialPlan | None = None
+        self._waiting_id: int | None = None
+        self._baseline: list[MetricsWindow] = []
+        self._noise = 0.05
+        self._state: NDArray[np.float64] | None = None
+        self._promising: tuple[Mapping[str, KnobValue], str] | None = None
+        self._probation: _Probation | None = None
+        self._fruitless = 0
+        self._failures = 0
+        self._next_probe_s = -math.inf
+        self._trials = 0
+
+    # -- what the orchestrator calls --------------------------------------------------------
+
+    def observe(self, window: MetricsWindow, quality: float) -> None:
+        """Take a window measured outside a trial, with the deployed configuration."""
+        self._state = state_vector(window, load_profile(window))
+        if self.phase in (Phase.STARTING, Phase.BASELINE) and window.calls > 0:
+            self.phase = Phase.BASELINE
+            if quality >= self._level1.min_quality:
+                self._baseline.append(window)
+                self._close_baseline_when_full()
+
+    def tick(self) -> None:
+        """Do what is due now."""
+        if self.trial is not None:
+            self._tick_trial(self.trial)
+            return
+        if self.chain is None or self.phase in (Phase.FINAL_COMPARISON, Phase.FINISHED):
+            return
+        now_s = self._clock.monotonic_s()
+        if self._schedule.compare_at_s is not None and now_s >= self._schedule.compare_at_s:
+            self._begin_final()
+        elif self._may_try():
+            self._begin_next(now_s)
+
+    def interrupt(self, reason: str) -> None:
+        """Abort the running trial, if any (an operator acts, or the run ends)."""
+        if self.trial is not None:
+            self.trial.abort(reason)
+            self._settle(self.trial)
+
+    def lost_server(self, reason: str) -> None:
+        """The connection was lost in mid-trial: drop it; the journal is reconciled elsewhere."""
+        trial = self.trial
+        if trial is None:
+            return
+        self.trial = None
+        self._failures += 1
+        record = trial.record()
+        self._store.save_trial(
+            replace(
+                record,
+                state=TrialState.FINISHED,
+                verdict=Verdict.ABORTED,
+                reasons=(reason,),
+                finished_at=self._clock.now(),
+            )
+        )
+
+    def approve(self, trial_id: int) -> bool:
+        """Start the trial that waits for approval; False when it is not that one."""
+        if self._waiting is None or trial_id != self._waiting_id:
+            return False
+        plan, self._waiting = self._waiting, None
+        self._start(plan, self._waiting_id)
+        return True
+
+    def decline(self, trial_id: int) -> bool:
+        """Drop the trial that waits for approval; False when it is not that one."""
+        if self._waiting is None or trial_id != self._waiting_id:
+            return False
+        trial = self._make_trial(self._waiting, trial_id)
+        self._waiting = None
+        trial.abort("declined by the operator")
+        self._store.save_trial(trial.record())
+        return True
+
+    def relink(self) -> None:
+        """A human changed the configuration: the index goes on against the old reference."""
+        self._promising = None
+        self._probation = None
+
+    @property
+    def activity(self) -> str:
+        """What is going on, for people."""
+        if self.trial is not None:
+            return f"{self.trial.plan.kind.value} trial {self.trial.record_id}"
+        if self._waiting is not None:
+            return f"trial {self._waiting_id} is {WAITING}"
+        if self.phase is Phase.BASELINE:
+            return "measuring the baseline"
+        return "observing"
+
+    @property
+    def progress(self) -> float | None:
+        """Progress of the activity in [0, 1], None where there is no end to it."""
+        if self.trial is not None:
+            return self.trial.progress
+        if self.phase is Phase.BASELINE:
+            seconds = sum(window.duration_s for window in self._baseline)
+            return min(seconds / self._level1.baseline_s, 1.0)
+        return None
+
+    # -- baseline ---------------------------------------------------------------------------
+
+    def _close_baseline_when_full(self) -> None:
+        seconds = sum(window.duration_s for window in self._baseline)
+        calls = sum(window.calls for window in self._baseline)
+        if seconds < self._level1.baseline_s or calls < MIN_BASELINE_CALLS:
+            return
+        reference = Reference.from_windows(self._baseline)
+        version = self._deployment.version
+        self.chain = IndexChain(reference, version.index if version else 1.0)
+        indexes = [i.value for w in self._baseline if (i := latency_index([w], reference))]
+        if len(indexes) > 2:
+            self._noise = max(stdev([math.log(i) for i in indexes if i > 0]), 0.01)
+        self._event("info", "baseline", f"baseline of {calls} statements in {seconds:.0f} s taken")
+        self.phase = Phase.LEARNING
+        self._learner.tell(
+            self._space_config(), self.chain.factor, self._state, 1.0, self._baseline[-1]
+        )
+        if self._settings.level1.enabled and self._deployment.mode is Mode.ADVISE:
+            self._advise()
+
+    def _advise(self) -> None:
+        values = self._difference(self._learner.ask(self._state))
+        text = ", ".join(f"{name} = {value}" for name, value in values.items())
+        self._event("info", "advice", f"worth a try: {text}" if text else "nothing to advise")
+
+    # -- what to try next -------------------------------------------------------------------
+
+    def _may_try(self) -> bool:
+        return (
+            self._level1.enabled
+            and self._deployment.mode in (Mode.APPROVE, Mode.AUTO)
+            and not (self.paused or self._deployment.frozen or self.blocked)
+            and self._waiting is None
+            and self._failures < self._settings.safety.max_consecutive_failures
+        )
+
+    def _begin_next(self, now_s: float) -> None:
+        learning = self._schedule.learn_until_s is None or now_s < self._schedule.learn_until_s
+        if self._promising is not None and learning:
+            (values, proposer), self._promising = self._promising, None
+            self._propose(self._promotion(values, proposer))
+        elif self._probation is not None:
+            self._propose(self._probation_plan(self._probation))
+        elif not learning:
+            self.phase = Phase.OPTIMISED
+        elif now_s >= self._next_probe_s:
+            self._probe(now_s)
+
+    def _probe(self, now_s: float) -> None:
+        self.phase = Phase.LEARNING
+        for _ in range(5):
+            config = self._learner.ask(self._state)
+            try:
+                values = self._difference(config)
+            except MemoryBudgetError as error:
+                log.info("a proposal was dropped: %s", error)
+                continue
+            if values:
+                self._propose(self._plan(TrialKind.PROBE, values, self._learner.proposer))
+                return
+        self._next_probe_s = now_s + self._level1.rest_s
+
+    def _difference(self, config: Mapping[str, KnobValue]) -> dict[str, KnobValue]:
+        """What the proposal, clamped to the memory budget, changes."""
+        clamped = self._learner.clamp(self._deployment.present.replace(config))
+        present = self._deployment.present
+        return {
+            name: clamped[name] for name in self._space.names if clamped[name] != present.get(name)
+        }
+
+    def _promotion(self, values: Mapping[str, KnobValue], proposer: str) -> TrialPlan:
+        today = self._clock.now().date()
+        nth = 1 + sum(
+            t.kind is TrialKind.PROMOTION and t.created_at.date() == today
+            for t in self._store.trials(limit=1000)
+        )
+        alpha = trial_alpha(nth, self._level1.alpha, self._level1.daily_alpha)
+        return self._plan(TrialKind.PROMOTION, values, proposer, alpha=alpha)
+
+    def _probation_plan(self, probation: _Probation) -> TrialPlan:
+        plan = self._plan(TrialKind.PROBATION, probation.values, AUTOPILOT)
+        return self._with_deployed_candidate(plan, probation.values, self._level1.probation_blocks)
+
+    def _begin_final(self) -> None:
+        self.phase = Phase.FINAL_COMPARISON
+        present = self._deployment.present
+        final = {n: present[n] for n in self.initial if present[n] != self.initial[n]}
+        undo = {name: self.initial[name] for name in final}
+        plan = self._plan(TrialKind.FINAL, final, AUTOPILOT)
+        plan = replace(plan, before=undo)
+        plan = self._with_deployed_candidate(plan, final, self._schedule.compare_blocks)
+        plan = replace(plan, other_values=undo)
+        self._start(plan, None)
+        self.final_trial = self.trial
+
+    def _with_deployed_candidate(
+        self, plan: TrialPlan, values: Mapping[str, KnobValue], blocks: int
+    ) -> TrialPlan:
+        """Turn the plan around: the candidate is what stands, the incumbent what stood before."""
+        former = self._probation.former.config if self._probation else {}
+        before = {
+            name: former.get(name, self._deployment.default_of(name)) for name in values
+        }
+        known = {name: value for name, value in before.items() if value is not None}
+        gate = replace(plan.gate, min_blocks=min(3, blocks), max_blocks=max(blocks, 2))
+        return replace(
+            plan, deployed=Arm.CANDIDATE, before=before, other_values=known, gate=gate
+        )
+
+    def _plan(
+        self,
+        kind: TrialKind,
+        values: Mapping[str, KnobValue],
+        proposer: str,
+        alpha: float | None = None,
+    ) -> TrialPlan:
+        assert self.chain is not None  # no trial before the baseline
+        level1 = self._level1
+        present = self._deployment.present
+        knobs = [self._space[name] for name in values if name in self._space]
+        self._trials += 1
+        return TrialPlan(
+            kind=kind,
+            proposer=proposer,
+            before={name: present.get(name) for name in values},
+            after=dict(values),
+            other_values=dict(values),
+            deployed=Arm.INCUMBENT,
+            shares=self.chain.reference,
+            gate=GateSettings(
+                alpha=alpha or level1.alpha,
+                min_improvement=level1.min_improvement,
+                min_blocks=level1.min_blocks,
+                max_blocks=level1.max_blocks,
+                max_class_regression=level1.max_class_regression,
+                min_coverage=level1.min_coverage,
+            ),
+            window_s=level1.window_s,
+            settle_s=max([level1.settle_s, *(knob.settle_s for knob in knobs)]),
+            needs_restart=any(knob.context == "restart" for knob in knobs),
+            min_quality=level1.min_quality,
+            promising_below=-max(level1.min_improvement, self._noise),
+            seed=self._settings.workload.seed + self._trials,
+        )
+
+    # -- running a trial --------------------------------------------------------------------
+
+    def _propose(self, plan: TrialPlan) -> None:
+        if self._deployment.mode is Mode.APPROVE and plan.kind is not TrialKind.PROBATION:
+            waiting = self._make_trial(plan, None)
+            self._waiting_id = self._store.save_trial(
+                replace(waiting.record(), reasons=(WAITING,))
+            )
+            self._waiting = plan
+        else:
+            self._start(plan, None)
+
+    def _start(self, plan: TrialPlan, record_id: int | None) -> None:
+        trial = self._make_trial(plan, record_id)
+        trial.record_id = self._store.save_trial(trial.record())
+        self.trial = trial
+
+    def _make_trial(self, plan: TrialPlan, record_id: int | None) -> Trial:
+        def on_window(measured: MeasuredWindow) -> None:
+            self._record_window(measured, trial.record_id)
+            self._state = state_vector(measured.window, load_profile(measured.window))
+
+        trial = Trial(
+            plan,
+            collect=self._collect,
+            switch=self._deployment,
+            clock=self._clock,
+            on_window=on_window,
+            judge_safety=self._judge_safety,
+            record_id=record_id,
+        )
+        return trial
+
+    def _tick_trial(self, trial: Trial) -> None:
+        done = trial.progress
+        try:
+            trial.tick()
+        except AdjustmentError as error:
+            trial.abort(f"the change was not made: {error.message}")
+            self._failures += 1
+        if trial.finished:
+            self._settle(trial)
+        elif trial.progress != done:
+            self._store.save_trial(trial.record())
+
+    def _settle(self, trial: Trial) -> None:
+        """Draw the consequences of a finished trial."""
+        self.trial = None
+        record = trial.record()
+        self._store.save_trial(record)
+        self._event(
+            "info",
+            "trial",
+            f"{record.kind.value} {record.id}: {record.verdict.value if record.verdict else '?'}, "
+            + "; ".join(record.reasons),
+        )
+        if trial.verdict is Verdict.ABORTED:
+            return
+        self._failures = 0
+        {
+            TrialKind.PROBE: self._after_probe,
+            TrialKind.PROMOTION: self._after_promotion,
+            TrialKind.PROBATION: self._after_probation,
+            TrialKind.FINAL: self._after_final,
+        }[trial.plan.kind](trial)
+
+    def _after_probe(self, trial: Trial) -> None:
+        self._tell(trial)
+        if trial.verdict is Verdict.ACCEPT:
+            self._fruitless = 0
+            self._promising = (trial.plan.after, trial.plan.proposer)
+            return
+        self._fruitless += 1
+        if self._fruitless >= FRUITLESS_PROBES:
+            self.phase = Phase.OPTIMISED
+            self._next_probe_s = self._clock.monotonic_s() + self._level1.rest_s
+
+    def _after_promotion(self, trial: Trial) -> None:
+        self._tell(trial)
+        if trial.verdict is not Verdict.ACCEPT:
+            return
+        assert self.chain is not None
+        former, former_chain = self._deployment.version, self.chain
+        effect = trial.effect_log_ratio or 0.0
+        chain = former_chain.link(effect, trial.windows(Arm.CANDIDATE))
+        self._deployment.deploy(
+            trial.plan.after,
+            author=AUTOPILOT,
+            index=chain.factor,
+            note="; ".join(trial.reasons),
+            trial_id=trial.record_id,
+        )
+        self.chain = chain
+        if former is not None and self._level1.probation_blocks > 0:
+            self._probation = _Probation(former, former_chain, trial.plan.after)
+
+    def _after_probation(self, trial: Trial) -> None:
+        probation, self._probation = self._probation, None
+        if trial.verdict is not Verdict.REJECT or probation is None:
+            return
+        self._deployment.return_to(
+            probation.former, author=AUTOPILOT, reason="probation: " + "; ".join(trial.reasons)
+        )
+        self.chain = probation.former_chain
+        self._event("warning", "rollback", "a deployment did not stand its probation: undone")
+
+    def _after_final(self, trial: Trial) -> None:
+        self.phase = Phase.FINISHED
+
+    def _tell(self, trial: Trial) -> None:
+        """Let the agent learn from the trial, the safety monitor's early stops included."""
+        assert self.chain is not None
+        windows = trial.windows(Arm.CANDIDATE)
+        log_ratio = trial.effect_log_ratio
+        config = self._space_config().replace(
+            {n: v for n, v in trial.plan.after.items() if n in self._space}
+        )
+        if log_ratio is not None and windows:
+            objective = self.chain.factor * math.exp(log_ratio)
+            self._learner.tell(config, objective, self._state, trial.quality or 0.0, windows[-1])
+        elif trial.verdict is Verdict.REJECT:
+            bound = self.chain.factor * (1 + self._settings.safety.rollback_threshold)
+            self._learner.tell(config, bound, self._state, 1.0, None, censored=True)
+
+    def _space_config(self) -> KnobConfig:
+        present = self._deployment.present
+        return KnobConfig({name: present[name] for name in self._space.names if name in present})
+
+    def _event(self, level: str, kind: str, message: str) -> None:
+        self._store.add_event(EventRecord(self._clock.now(), level, kind, message))
+
+
+def blocked_by(verdict: SafetyVerdict) -> tuple[str, ...]:
+    """The reasons why nothing may be tried; empty when it may."""
+    return verdict.reasons if verdict.action is not SafetyAction.ALLOW else ()
+
