@@ -1,0 +1,88 @@
+"""Vectorised moves in the encoded knob space: snapping, mutating, trust regions."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.domain.knobs import Knob, KnobSpace
+
+FloatArray = NDArray[np.float64]
+MAX_LEVELS = 64
+
+
+class ActionGrid:
+    """The legal points of an encoded knob space, for thousands of candidates at once.
+
+    ``KnobSpace`` encodes and decodes one configuration exactly; here whole matrices of shape
+    ``(candidates, width)`` move. Booleans and one-hot groups always stay at -1 or 1, integer
+    knobs with at most ``MAX_LEVELS`` values on their own levels.
+    """
+
+    def __init__(self, space: KnobSpace) -> None:
+        self.width = space.width
+        self.knob_of = np.repeat(np.arange(len(space)), [knob.width for knob in space])
+        self.discrete = np.zeros(space.width, dtype=bool)
+        self._groups: list[tuple[int, int]] = []
+        self._levels: list[tuple[int, FloatArray]] = []
+        start = 0
+        for knob in space:
+            stop = start + knob.width
+            if knob.kind == "categorical":
+                self.discrete[start:stop] = True
+                self._groups.append((start, stop))
+            elif knob.kind == "boolean":
+                self.discrete[start] = True
+            elif (levels := _levels(knob)) is not None:
+                self._levels.append((start, levels))
+            start = stop
+        self._booleans = self.discrete.copy()
+        for first, last in self._groups:
+            self._booleans[first:last] = False
+
+    def snap(self, points: FloatArray) -> FloatArray:
+        """Move points of shape ``(n, width)`` to the nearest legal ones."""
+        snapped = np.clip(points, -1.0, 1.0)
+        snapped[:, self._booleans] = np.where(snapped[:, self._booleans] > 0.0, 1.0, -1.0)
+        for first, last in self._groups:
+            best = points[:, first:last].argmax(axis=1)
+            snapped[:, first:last] = -1.0
+            snapped[np.arange(len(points)), first + best] = 1.0
+        for column, levels in self._levels:
+            middles = (levels[1:] + levels[:-1]) / 2.0
+            snapped[:, column] = levels[np.searchsorted(middles, snapped[:, column])]
+        return snapped
+
+    def mutate(
+        self, points: FloatArray, knobs_moved: FloatArray, step: float, rng: np.random.Generator
+    ) -> FloatArray:
+        """Move a few knobs of each point; at least one.
+
+        Args:
+            points: legal points, shape ``(n, width)``.
+            knobs_moved: expected number of knobs to move, shape ``(n,)``.
+            step: standard deviation of a numeric knob's move in encoded units. One move in five
+                goes anywhere in the range instead. Discrete knobs take any value.
+        """
+        count, knobs = len(points), int(self.knob_of[-1]) + 1
+        chosen = rng.random((count, knobs)) < (knobs_moved / knobs)[:, None]
+        chosen[np.arange(count), rng.integers(knobs, size=count)] = True
+        anywhere = rng.uniform(-1.0, 1.0, points.shape)
+        near = points + step * rng.standard_normal(points.shape)
+        far = (rng.random((count, knobs)) < 0.2)[:, self.knob_of] | self.discrete
+        return self.snap(np.where(chosen[:, self.knob_of], np.where(far, anywhere, near), points))
+
+    def within(self, points: FloatArray, centre: FloatArray, half_width: float) -> FloatArray:
+        """Clip numeric knobs to ``centre`` plus or minus ``half_width``; discrete ones stay."""
+        clipped = np.clip(points, centre - half_width, centre + half_width)
+        return np.asarray(np.where(self.discrete, points, clipped), dtype=np.float64)
+
+
+def _levels(knob: Knob) -> FloatArray | None:
+    """The encoded values of an integer knob with few of them; None for any other knob."""
+    if knob.kind != "integer":
+        return None
+    low, high = (int(bound) for bound in knob.bounds)
+    if high - low + 1 > MAX_LEVELS:
+        return None
+    return np.array([knob.encode(value)[0] for value in range(low, high + 1)])

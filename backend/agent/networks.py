@@ -1,0 +1,255 @@
+"""The actor, the ensemble of critics and their compiled updates: all of TensorFlow is here.
+
+Every network is a stack of matrices with a leading ensemble axis, so that all critics run in
+one batched product instead of one after the other.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+PRIOR_SCALE = 0.5
+
+
+def import_tensorflow() -> Any:
+    """TensorFlow, imported at first use: it takes seconds and most processes never need it.
+
+    The networks are tiny, so one thread is fastest and leaves the machine to the database.
+    """
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    return importlib.import_module("tensorflow")
+
+
+class ActorCritic:
+    """Actor, critics, their target networks and one compiled training loop.
+
+    Args:
+        state_width, action_width: lengths of the normalised state and of the encoded action.
+        hidden_layers: widths of the hidden layers of actor and critics.
+        members: critics in the ensemble.
+        actor_rate, critic_rate: learning rates of Adam.
+        gamma, tau: discount, and the share by which target networks follow per update.
+        seed: of the initial weights.
+    """
+
+    def __init__(
+        self,
+        state_width: int,
+        action_width: int,
+        *,
+        hidden_layers: Sequence[int],
+        members: int,
+        actor_rate: float,
+        critic_rate: float,
+        gamma: float,
+        tau: float,
+        seed: int,
+    ) -> None:
+        self._tf = tf = import_tensorflow()
+        rng = np.random.default_rng(seed)
+        self.gamma, self.tau = gamma, tau
+        # Few samples must not drown in wide states: the state's inputs weigh together like four.
+        self._state_scale = min(1.0, (4.0 / max(state_width, 1)) ** 0.5)
+
+        def network(kind: str, copies: int, inputs: int, outputs: int) -> list[Any]:
+            widths = [inputs, *hidden_layers, outputs]
+            layers: list[Any] = []
+            for depth, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+                scale = (2.0 / max(fan_in, 1)) ** 0.5
+                if kind == "actor" and depth == len(hidden_layers):
+                    scale *= 0.01  # start in the middle of the range, as in the DDPG paper
+                for part, start in (
+                    ("weights", rng.normal(0.0, scale, (copies, fan_in, fan_out))),
+                    ("biases", np.zeros((copies, 1, fan_out))),
+                ):
+                    name = f"{kind}_{part}_{depth}"
+                    layers.append(tf.Variable(start.astype(np.float32), name=name))
+            return layers
+
+        inputs = state_width + action_width
+        self.critics = network("critic", members, inputs, 1)
+        # Fixed random functions added to each critic keep them apart where there are no data
+        # (Osband, Aslanides, Cassirer 2018, "Randomized prior functions for deep RL").
+        self.priors = network("prior", members, inputs, 1)
+        self.actor = network("actor", 1, state_width, action_width)
+        self.target_critics = [tf.Variable(v) for v in self.critics]
+        self.target_actor = [tf.Variable(v) for v in self.actor]
+        adam = tf.keras.optimizers.Adam
+        self._critic_adam, self._actor_adam = adam(critic_rate), adam(actor_rate)
+        self._critic_adam.build(self.critics)
+        self._actor_adam.build(self.actor)
+
+        def rows(*shape: int | None) -> Any:
+            return tf.TensorSpec(shape, tf.float32)
+
+        self._train = tf.function(
+            self._train_loop,
+            input_signature=[
+                rows(None, state_width),
+                rows(None, action_width),
+                rows(None),
+                rows(None, state_width),
+                rows(None),
+                rows(None),
+                rows(members, None),
+                tf.TensorSpec((None, None), tf.int64),
+            ],
+        )
+        self._values = tf.function(
+            lambda states, actions: self._critic(self.critics, states, actions),
+            input_signature=[rows(None, state_width), rows(None, action_width)],
+        )
+        self._act = tf.function(
+            lambda states: self._policy(self.actor, states)[0],
+            input_signature=[rows(None, state_width)],
+        )
+
+    # -- forward ----------------------------------------------------------------------------
+
+    def _stack(self, layers: Sequence[Any], inputs: Any) -> Any:
+        """Run inputs ``(batch, n)`` through every copy: ``(copies, batch, outputs)``."""
+        tf = self._tf
+        values = inputs[None]
+        for depth in range(0, len(layers), 2):
+            values = tf.matmul(values, layers[depth]) + layers[depth + 1]
+            if depth < len(layers) - 2:
+                values = tf.nn.silu(values)
+        return values
+
+    def _critic(self, layers: Sequence[Any], states: Any, actions: Any) -> Any:
+        """Q of each member, shape ``(members, batch)``."""
+        inputs = self._tf.concat([states * self._state_scale, actions], axis=1)
+        prior = self._stack(self.priors, inputs)[..., 0]
+        return self._stack(layers, inputs)[..., 0] + PRIOR_SCALE * prior
+
+    def _policy(self, layers: Sequence[Any], states: Any) -> tuple[Any, Any]:
+        """The actor's action in (-1, 1) and its value before the tanh, ``(batch, width)``."""
+        raw = self._stack(layers, states * self._state_scale)[0]
+        return self._tf.tanh(raw), raw
+
+    # -- training ---------------------------------------------------------------------------
+
+    def _train_loop(
+        self,
+        states: Any,
+        actions: Any,
+        rewards: Any,
+        next_states: Any,
+        weights: Any,
+        censored: Any,
+        masks: Any,
+        batches: Any,
+    ) -> tuple[Any, Any]:
+        """One update of critics, actor and targets per row of ``batches``; the last losses."""
+        tf = self._tf
+        critic_loss, actor_loss = tf.constant(0.0), tf.constant(0.0)
+        for step in tf.range(tf.shape(batches)[0]):
+            rows = batches[step]
+            state, action = tf.gather(states, rows), tf.gather(actions, rows)
+            target = tf.gather(rewards, rows)
+            if self.gamma > 0.0:
+                following = tf.gather(next_states, rows)
+                next_action, _ = self._policy(self.target_actor, following)
+                future = self._critic(self.target_critics, following, next_action)
+                target += self.gamma * tf.reduce_mean(future, axis=0)
+            weight = tf.gather(weights, rows)
+            bound = tf.gather(censored, rows)
+            mask = tf.gather(masks, rows, axis=1)
+            with tf.GradientTape() as tape:
+                error = self._critic(self.critics, state, action) - target[None]
+                # A censored reward is an upper bound: predicting less than it is no error.
+                error = tf.where(bound[None] > 0.0, tf.nn.relu(error), error)
+                losses = tf.reduce_mean(weight * mask * tf.square(error), axis=1)
+                critic_loss = tf.reduce_sum(losses)
+            gradients = tape.gradient(critic_loss, self.critics)
+            self._critic_adam.apply(gradients, self.critics)
+            critic_loss /= tf.cast(tf.shape(losses)[0], tf.float32)
+            with tf.GradientTape() as tape:
+                proposal, raw = self._policy(self.actor, state)
+                value = self._critic(self.critics, state, proposal)
+                # The small penalty keeps tanh out of saturation, where its gradient dies.
+                actor_loss = tf.reduce_mean(
+                    -tf.reduce_mean(value, axis=0) + 1e-3 * tf.reduce_sum(tf.square(raw), axis=1)
+                )
+            self._actor_adam.apply(tape.gradient(actor_loss, self.actor), self.actor)
+            if self.gamma > 0.0:
+                for target_net, net in (
+                    (self.target_critics, self.critics),
+                    (self.target_actor, self.actor),
+                ):
+                    for slow, fast in zip(target_net, net, strict=True):
+                        slow.assign_add(self.tau * (fast - slow))
+        return critic_loss, actor_loss
+
+    def train(
+        self,
+        *,
+        states: FloatArray,
+        actions: FloatArray,
+        rewards: FloatArray,
+        next_states: FloatArray,
+        weights: FloatArray,
+        censored: FloatArray,
+        masks: FloatArray,
+        batches: NDArray[np.int64],
+    ) -> tuple[float, float]:
+        """Update once per row of ``batches`` (row numbers); the last critic and actor loss.
+
+        ``masks`` has shape ``(members, n)``, the others have ``n`` rows.
+        """
+        floats = (states, actions, rewards, next_states, weights, censored, masks)
+        critic_loss, actor_loss = self._train(
+            *(self._tf.constant(x, dtype=self._tf.float32) for x in floats),
+            self._tf.constant(batches, dtype=self._tf.int64),
+        )
+        return float(critic_loss), float(actor_loss)
+
+    def values(self, states: FloatArray, actions: FloatArray) -> FloatArray:
+        """What each critic thinks of each pair, shape ``(members, n)``; higher is better."""
+        f32 = np.float32
+        return np.asarray(self._values(states.astype(f32), actions.astype(f32)), np.float64)
+
+    def act(self, state: FloatArray) -> FloatArray:
+        """The actor's action for one normalised state, shape ``(action_width,)``."""
+        return np.asarray(self._act(state[None].astype(np.float32))[0], np.float64)
+
+    # -- checkpoints ------------------------------------------------------------------------
+
+    def _variables(self) -> dict[str, Any]:
+        groups = {
+            "critic": self.critics,
+            "prior": self.priors,
+            "actor": self.actor,
+            "target_critic": self.target_critics,
+            "target_actor": self.target_actor,
+            "critic_adam": self._critic_adam.variables,
+            "actor_adam": self._actor_adam.variables,
+        }
+        return {f"{kind}_{i}": v for kind, vs in groups.items() for i, v in enumerate(vs)}
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """All weights and the optimisers' moments."""
+        return {name: np.asarray(v) for name, v in self._variables().items()}
+
+    def restore(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Continue from what :meth:`arrays` gave.
+
+        Raises:
+            ValueError: a shape differs; KeyError: an array is missing.
+        """
+        for name, variable in self._variables().items():
+            value = arrays[name]
+            if tuple(value.shape) != tuple(variable.shape):
+                raise ValueError(f"{name} has shape {value.shape}, expected {variable.shape}")
+            variable.assign(value)

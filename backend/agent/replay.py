@@ -1,0 +1,103 @@
+"""The knob agent's memory: weighted transitions in flat arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.agent.normalisation import rank_normal
+from backend.domain.transition import Transition
+
+FloatArray = NDArray[np.float64]
+_FIELDS = ("states", "actions", "rewards", "next_states", "qualities", "censored", "masks")
+
+
+class Replay:
+    """A ring buffer of transitions with a bootstrap weight per ensemble member.
+
+    Args:
+        capacity: transitions kept; the oldest goes first.
+        state_width, action_width: lengths of the raw state and of the encoded action.
+        members: size of the critics' ensemble. Each transition gets one weight per member
+            (exponential with mean 1, the Bayesian bootstrap of Rubin, 1981), drawn once.
+    """
+
+    def __init__(self, capacity: int, state_width: int, action_width: int, members: int) -> None:
+        self.capacity = capacity
+        self.size = 0
+        self._next = 0
+        self._data: dict[str, FloatArray] = {
+            name: np.zeros((0, width) if width is not None else (0,))
+            for name, width in zip(
+                _FIELDS,
+                (state_width, action_width, None, state_width, None, None, members),
+                strict=True,
+            )
+        }
+
+    def add(self, transition: Transition, rng: np.random.Generator) -> None:
+        """Keep a transition; its reward may be -inf where it is a censored bound."""
+        row: dict[str, FloatArray] = {
+            "states": transition.state,
+            "actions": transition.action,
+            "rewards": np.array(transition.reward),
+            "next_states": transition.next_state,
+            "qualities": np.array(transition.quality),
+            "censored": np.array(float(transition.censored)),
+            "masks": rng.exponential(1.0, self._data["masks"].shape[1]),
+        }
+        if self._next >= len(self._data["rewards"]):  # grow by doubling up to the capacity
+            length = min(self.capacity, max(64, 2 * len(self._data["rewards"])))
+            for name, old in self._data.items():
+                grown = np.zeros((length, *old.shape[1:]))
+                grown[: len(old)] = old
+                self._data[name] = grown
+        for name, value in row.items():
+            self._data[name][self._next] = value
+        self._next = (self._next + 1) % self.capacity
+        self.size = min(self.size + 1, self.capacity)
+
+    def link_next_state(self, state: FloatArray) -> None:
+        """Tell which state followed the newest transition."""
+        if self.size:
+            self._data["next_states"][self._next - 1] = state
+
+    def __getitem__(self, field: str) -> FloatArray:
+        """The filled rows of ``states``, ``actions``, ``rewards``, ``masks`` and so on."""
+        return self._data[field][: self.size]
+
+    def targets(self) -> FloatArray:
+        """Rank-normalised rewards: higher is better, shape ``(size,)``."""
+        return rank_normal(self["rewards"])
+
+    def draw(self, batches: int, batch_size: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Draw row numbers, shape ``(batches, batch_size)``, with odds as sqrt(quality).
+
+        The loss weighs by sqrt(quality) once more, so that a sample's pull is its quality.
+        """
+        odds = np.sqrt(self["qualities"])
+        return rng.choice(self.size, size=(batches, batch_size), p=odds / odds.sum())
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """All that :meth:`restore` needs."""
+        filled: dict[str, NDArray[np.generic]] = {n: self[n] for n in _FIELDS}
+        return {**filled, "next": np.array(self._next)}
+
+    def restore(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Continue from what :meth:`arrays` gave.
+
+        Raises:
+            ValueError: the arrays do not fit this replay.
+        """
+        size = len(arrays["rewards"])
+        following = int(arrays["next"])
+        if size > self.capacity or not 0 <= following < max(self.capacity, 1):
+            raise ValueError(f"replay of {size} transitions, capacity {self.capacity}")
+        for name in _FIELDS:
+            values = np.asarray(arrays[name], dtype=np.float64)
+            if values.shape != (size, *self._data[name].shape[1:]):
+                raise ValueError(f"replay field {name} has shape {values.shape}")
+            self._data[name] = values.copy()
+        self.size, self._next = size, following

@@ -1,0 +1,402 @@
+"""The knob agent: DDPG in TensorFlow, made for a few hundred expensive and noisy measurements.
+
+Deep deterministic policy gradient (Lillicrap et al. 2016, https://arxiv.org/abs/1509.02971) has
+an actor that maps a state to an action, a critic that judges state and action, slow target
+copies of both, a replay and exploration noise. Turning knobs is close to a contextual bandit, so
+here the discount is near 0; the critic is a small bootstrapped ensemble (its spread says what is
+not known yet); rewards are rank-normalised; and the actor's proposals compete with mutations of
+the best known configurations before the critics, inside a trust region (after TuRBO, Eriksson et
+al. 2019, https://arxiv.org/abs/1910.01739). docs/knob-agent.md defines every logged quantity and
+lists each deviation from the paper.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import math
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import qmc
+
+from backend.agent.action_grid import ActionGrid
+from backend.agent.networks import ActorCritic
+from backend.agent.normalisation import RunningNormaliser
+from backend.agent.replay import Replay
+from backend.domain.knobs import KnobConfig, KnobSpace, KnobValue
+from backend.domain.transition import Transition
+from backend.errors import CheckpointError
+
+FloatArray = NDArray[np.float64]
+CHECKPOINT_FILE = "knob_agent.npz"
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class KnobAgentSettings:
+    """What can be set about the knob agent (section ``level0.knob``).
+
+    Args:
+        learning_rate: of the actor; Adam.
+        critic_learning_rate: of the critics; ten times the actor's, as in the DDPG paper.
+        gamma: discount in [0, 1). A configuration's effect is measured after it has settled, so
+            hardly anything of the next state is due to it: near 0.
+        tau: share by which the target networks follow in each update.
+        batch_size, buffer_size: transitions in an update and in the replay.
+        hidden_layers: widths of the hidden layers of actor and critics.
+        ensemble_size: critics.
+        updates_per_tell: updates after each measurement.
+        noise_start, noise_end, noise_samples: standard deviation of the exploration noise in
+            encoded units (the range of a knob is 2), falling geometrically over that many tells.
+        optimism: how many standard deviations of the ensemble are added to its mean when
+            candidates are compared.
+        design_size: configurations tried before the critics choose, priors included.
+        candidates: proposals compared in one ask.
+        trust_start, trust_min, trust_max: half-width of the trust region, in encoded units.
+        quality_floor: samples of lower quality train nothing.
+
+    Raises:
+        ValueError: a setting is out of its range.
+    """
+
+    learning_rate: float = 0.0003
+    critic_learning_rate: float = 0.003
+    gamma: float = 0.05
+    tau: float = 0.01
+    batch_size: int = 64
+    buffer_size: int = 10_000
+    hidden_layers: tuple[int, ...] = (64, 64)
+    ensemble_size: int = 8
+    updates_per_tell: int = 30
+    noise_start: float = 0.4
+    noise_end: float = 0.05
+    noise_samples: int = 100
+    optimism: float = 0.5
+    design_size: int = 8
+    candidates: int = 1000
+    trust_start: float = 0.8
+    trust_min: float = 0.1
+    trust_max: float = 2.0
+    quality_floor: float = 0.2
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden_layers", tuple(self.hidden_layers))
+        positive = ("learning_rate", "critic_learning_rate", "tau", "batch_size", "buffer_size",
+                    "ensemble_size", "noise_start", "noise_end", "noise_samples", "trust_min")
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} = {getattr(self, name)} must be above 0")
+        if not 0.0 <= self.gamma < 1.0:
+            raise ValueError(f"gamma = {self.gamma} must lie in [0, 1)")
+        if not self.trust_min <= self.trust_start <= self.trust_max:
+            raise ValueError("trust_min <= trust_start <= trust_max must hold")
+        if not self.hidden_layers or min(self.hidden_layers) < 1:
+            raise ValueError(f"hidden_layers = {self.hidden_layers} must be positive widths")
+
+
+@dataclasses.dataclass(frozen=True)
+class LearningStep:
+    """What the last tell changed; losses are None while there is too little to learn from."""
+
+    step: int
+    reward: float
+    reward_terms: Mapping[str, float]
+    critic_loss: float | None
+    actor_loss: float | None
+    noise: float
+    replay_size: int
+    quality: float
+    trust_half_width: float
+
+
+def reward(
+    objective: float,
+    resource_use: Mapping[str, float],
+    error_rate: float,
+    weights: Mapping[str, float],
+) -> tuple[float, Mapping[str, float]]:
+    """Reward of one measurement: ``-w_latency ln(objective) - sum(w_i use_i) - w_errors rate``.
+
+    Args:
+        objective: latency index, above 0 (1 is the reference, lower is better); infinite where
+            the configuration crashed.
+        resource_use: shares in [0, 1], such as ``{"cpu": 0.7, "memory": 0.4}``.
+        error_rate: failed statements as a share of all, in [0, 1].
+        weights: by term: ``latency`` (default 1), ``errors`` and the names in ``resource_use``
+            (default 0).
+
+    Returns:
+        The reward, higher is better, and its terms, which add up to it.
+
+    Raises:
+        ValueError: the objective is not above 0, or a share is not finite.
+    """
+    if not objective > 0.0:
+        raise ValueError(f"objective = {objective} must be above 0")
+    shares = {**resource_use, "errors": error_rate}
+    for name, share in shares.items():
+        if not math.isfinite(share):
+            raise ValueError(f"{name} = {share} is not a finite share")
+    terms = {"latency": -weights.get("latency", 1.0) * math.log(objective)}
+    terms.update({name: -weights.get(name, 0.0) * share for name, share in shares.items()})
+    return sum(terms.values()), terms
+
+
+class KnobAgent:
+    """Proposes configurations and learns from what became of them.
+
+    Args:
+        space: the knobs to turn.
+        seed: same seed and same tells, same asks.
+        settings: see :class:`KnobAgentSettings`.
+        priors: configurations to try first (expert rules); absent knobs count as default. With
+            none the default configuration is tried first.
+        state_width: length of the state vector; 0 takes the length of the first one given.
+    """
+
+    def __init__(
+        self,
+        space: KnobSpace,
+        seed: int = 0,
+        *,
+        settings: KnobAgentSettings | None = None,
+        priors: Sequence[Mapping[str, KnobValue]] = (),
+        state_width: int = 0,
+    ) -> None:
+        self.space = space
+        self.settings = settings or KnobAgentSettings()
+        self.seed = seed
+        self.last_learning: LearningStep | None = None
+        self._rng = np.random.default_rng(seed)
+        self._grid = ActionGrid(space)
+        defaults = space.default_config()
+        full = [defaults.replace(space.validate(prior)) for prior in priors]
+        self._queue: list[KnobConfig] = list(dict.fromkeys(full or [defaults]))
+        self._design_left = max(0, self.settings.design_size - len(self._queue))
+        self._asked: set[KnobConfig] = set()
+        self._tells = 0
+        self._trust = self.settings.trust_start
+        self._failures = 0
+        self._successes = 0
+        self._best_reward = -math.inf
+        self._build(state_width)
+
+    def _build(self, state_width: int) -> None:
+        s = self.settings
+        self.state_width = state_width
+        self._states = RunningNormaliser(state_width)
+        self._replay = Replay(s.buffer_size, state_width, self.space.width, s.ensemble_size)
+        self._networks = ActorCritic(
+            state_width,
+            self.space.width,
+            hidden_layers=s.hidden_layers,
+            members=s.ensemble_size,
+            actor_rate=s.learning_rate,
+            critic_rate=s.critic_learning_rate,
+            gamma=s.gamma,
+            tau=s.tau,
+            seed=self.seed,
+        )
+
+    # -- ask --------------------------------------------------------------------------------
+
+    def ask(self, state: NDArray[np.float64] | None = None) -> KnobConfig:
+        """The configuration to try next, every knob named, values native.
+
+        Args:
+            state: what is known now, shape ``(state_width,)``; None stands for the mean state.
+
+        Raises:
+            ValueError: the state has another length, or is not finite.
+        """
+        raw = self._state(state)
+        self._replay.link_next_state(raw)
+        config = self._next_config(self._states(raw))
+        self._asked.add(config)
+        return config
+
+    def _next_config(self, state: FloatArray) -> KnobConfig:
+        while self._queue:  # the expert rules, or the default configuration
+            config = self._queue.pop(0)
+            if config not in self._asked:
+                return config
+        if self._replay.size == 0 or self._design_left > 0:
+            self._design_left -= 1
+            return self._design_point()
+        ranked = self._ranked_candidates(state)
+        for vector in ranked:
+            config = self.space.decode(vector)
+            if config not in self._asked:
+                return config
+        return self.space.decode(ranked[0])  # a small space, all of it tried: measure again
+
+    def _design_point(self) -> KnobConfig:
+        """A space-filling point of the trust region around the best known configuration."""
+        sobol = qmc.Sobol(self.space.width, scramble=True, rng=np.random.default_rng(self.seed))
+        sobol.fast_forward(len(self._asked))
+        point = 2.0 * sobol.random(1) - 1.0
+        centre = self.space.encode(self.space.default_config())
+        if self._replay.size:
+            centre = self._replay["actions"][int(np.argmax(self._replay["rewards"]))]
+        near = self._grid.within(point, centre, self._trust)
+        return self.space.decode(self._grid.snap(near)[0])
+
+    def _ranked_candidates(self, state: FloatArray) -> FloatArray:
+        """Proposals of the actor and mutations of the best, as the critics rank them."""
+        s, rng, grid = self.settings, self._rng, self._grid
+        best = self._best_actions(state)
+        centre = best[0]
+        third = s.candidates // 4
+        # 1. The actor's own proposals: mu(s) + noise, whole or only in some knobs.
+        mean = self._networks.act(state)
+        noisy = mean + self.noise * rng.standard_normal((third, self.space.width))
+        share = rng.random((third, 1)) ** 2
+        mixed = (rng.random((third, len(self.space))) < share)[:, grid.knob_of]
+        actor = np.where(mixed, noisy, centre)
+        # 2. Mutations of the best known, few knobs at a time more often than many.
+        parents = best[rng.integers(len(best), size=2 * third)]
+        moved = len(self.space) ** rng.random(len(parents))
+        mutants = grid.mutate(parents, moved, self._trust / 2.0, rng)
+        # 3. Anywhere in the trust region.
+        anywhere = rng.uniform(-1.0, 1.0, (third, self.space.width))
+        pool = grid.snap(
+            grid.within(np.concatenate([actor, mutants, anywhere]), centre, self._trust)
+        )
+        # The best of the pool are mutated and judged once more.
+        scores = self._score(state, pool)
+        elite = pool[np.argsort(-scores, kind="stable")[:16]]
+        moved = rng.integers(1, 4, size=16 * third // 8).astype(float)
+        children = grid.mutate(np.repeat(elite, third // 8, axis=0)[: len(moved)],
+                               moved[: len(elite) * (third // 8)], self._trust / 4.0, rng)
+        children = grid.snap(grid.within(children, centre, self._trust))
+        pool = np.concatenate([pool, children])
+        scores = np.concatenate([scores, self._score(state, children)])
+        return np.asarray(pool[np.argsort(-scores, kind="stable")[:64]])
+
+    def _score(self, state: FloatArray, actions: FloatArray) -> FloatArray:
+        """Mean of the critics plus some optimism about what they do not agree on."""
+        values = self._networks.values(np.tile(state, (len(actions), 1)), actions)
+        score = values.mean(axis=0) + self.settings.optimism * values.std(axis=0)
+        return np.asarray(score)
+
+    def _best_actions(self, state: FloatArray, count: int = 5) -> FloatArray:
+        """The best measured actions for this state, best first.
+
+        The critics' mean smooths the noise of a single measurement; half of a sample's own
+        residual is added where it was taken in a similar state.
+        """
+        replay = self._replay
+        states, actions = self._states(replay["states"]), replay["actions"]
+        here = self._networks.values(np.tile(state, (replay.size, 1)), actions).mean(axis=0)
+        there = self._networks.values(states, actions).mean(axis=0)
+        distance = ((states - state) ** 2).sum(axis=1) / max(self.state_width, 1)
+        residual = replay["qualities"] * np.exp(-distance / 2.0) * (replay.targets() - there)
+        score = here + 0.5 * residual - 1e3 * replay["censored"]
+        return actions[np.argsort(-score, kind="stable")[:count]]
+
+    # -- tell -------------------------------------------------------------------------------
+
+    def tell(
+        self,
+        config: Mapping[str, KnobValue],
+        objective: float,
+        state: NDArray[np.float64] | None = None,
+        quality: float = 1.0,
+        censored: bool = False,
+        *,
+        reward_terms: Mapping[str, float] | None = None,
+    ) -> None:
+        """Learn from a measurement.
+
+        Args:
+            config: what was tried; absent knobs count as default. It need not have been asked.
+            objective: lower is better. May be infinite where ``censored``.
+            state: what was known when it was tried.
+            quality: in [0, 1]; below the floor the measurement trains nothing.
+            censored: the objective is only a lower bound (time-out, crash).
+            reward_terms: the terms of :func:`reward`; without them the reward is
+                ``-objective`` (only the order of rewards matters to the critics).
+
+        Raises:
+            ValueError: a number is out of its range; UnknownKnobError, KnobBoundsError.
+        """
+        if math.isnan(objective) or (math.isinf(objective) and not (censored and objective > 0)):
+            raise ValueError(f"objective = {objective} must be finite unless it is a bound")
+        if not 0.0 <= quality <= 1.0:
+            raise ValueError(f"quality = {quality} must lie in [0, 1]")
+        known = self.space.default_config().replace(self.space.validate(config))
+        raw = self._state(state)
+        terms = dict(reward_terms) if reward_terms is not None else {"objective": -objective}
+        total = sum(terms.values())
+        self._asked.add(known)
+        self._tells += 1
+        losses: tuple[float | None, float | None] = (None, None)
+        if quality >= self.settings.quality_floor:
+            self._states.update(raw)
+            action = self.space.encode(known)
+            self._replay.add(
+                Transition(raw, action, total, raw, objective, quality, censored, terms),
+                self._rng,
+            )
+            self._adapt_trust(total, censored)
+            losses = self._learn()
+        self.last_learning = LearningStep(
+            self._tells, total, terms, *losses, self.noise, self._replay.size, quality, self._trust
+        )
+
+    def _learn(self) -> tuple[float | None, float | None]:
+        """Some updates of critics, actor and targets on batches from the replay."""
+        s, replay = self.settings, self._replay
+        if replay.size < 2 or s.updates_per_tell == 0:
+            return None, None
+        batches = replay.draw(s.updates_per_tell, s.batch_size, self._rng)
+        return self._networks.train(
+            states=self._states(replay["states"]),
+            actions=replay["actions"],
+            rewards=replay.targets(),
+            next_states=self._states(replay["next_states"]),
+            weights=np.sqrt(replay["qualities"]),
+            censored=replay["censored"],
+            masks=replay["masks"].T,
+            batches=batches,
+        )
+
+    def _adapt_trust(self, total: float, censored: bool) -> None:
+        """Widen the trust region after successes in a row, narrow it after failures."""
+        s = self.settings
+        if not censored and total > self._best_reward:
+            self._best_reward = total
+            self._successes, self._failures = self._successes + 1, 0
+        else:
+            self._successes, self._failures = 0, self._failures + 1
+        if self._successes >= 2:
+            self._trust, self._successes = min(s.trust_max, 1.5 * self._trust), 0
+        elif self._failures >= 6:
+            self._trust, self._failures = self._trust / 1.5, 0
+            if self._trust < s.trust_min:
+                self._trust = s.trust_start
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the exploration noise now, in encoded units."""
+        s = self.settings
+        progress = min(1.0, self._tells / s.noise_samples)
+        return s.noise_start * (s.noise_end / s.noise_start) ** progress
+
+    def _state(self, state: NDArray[np.float64] | None) -> FloatArray:
+        if state is None:
+            return self._states.mean.copy()
+        vector = np.asarray(state, dtype=np.float64)
+        if self.state_width == 0 and self._tells == 0 and vector.ndim == 1 and vector.size:
+            self._build(vector.size)
+        if vector.shape != (self.state_width,) or not np.isfinite(vector).all():
+            raise ValueError(
+                f"expected a finite state of shape ({self.state_width},), got {vector.shape}"
+            )
+        return vector
