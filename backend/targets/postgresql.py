@@ -1,0 +1,330 @@
+"""PostgreSQL as a target: observe it, read and write its settings.
+
+The dialect of PostgreSQL lives here, in the modules beside this one, in backend/db_connector.py,
+in backend/catalog/postgresql/ and in the embedded server: nowhere else.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timezone
+
+from psycopg2 import sql
+from sqlalchemy.engine import URL
+
+from backend.db_connector import TUNER_APPLICATION, DatabaseConnector, quoted_identifier
+from backend.domain.knobs import KnobValue
+from backend.domain.metrics import MetricsSnapshot, QueryKey
+from backend.domain.server import KnobReading, ServerInfo
+from backend.errors import (
+    EmbeddedServerError,
+    KnobBoundsError,
+    PrivilegeError,
+    ServerConnectionError,
+    ServerError,
+    UnsupportedServerError,
+)
+from backend.host_metrics import HostSampler
+from backend.targets.postgresql_lock import TunerLock
+from backend.targets.postgresql_metrics import MetricReader
+from backend.targets.postgresql_probe import probe
+from backend.targets.postgresql_statements import StatementReadings, StatementStatistics
+
+_RESTART_DEADLINE_S = 90.0
+_RETRY_STATISTICS_S = 60.0
+# Sources of pg_settings that win over postgresql.auto.conf.
+_OVERRIDING_SOURCES = {
+    "command line": "the server's command line",
+    "environment variable": "an environment variable of the server",
+    "global": "a setting of all databases",
+    "database": "a setting of this database (ALTER DATABASE ... SET)",
+    "user": "a setting of our role (ALTER ROLE ... SET)",
+    "database user": "a setting of our role in this database",
+    "client": "our session",
+    "session": "our session",
+    "interactive": "our session",
+}
+
+_CLOCKS = """
+SELECT clock_timestamp() AS taken_at, pg_postmaster_start_time() AS started_at,
+       pg_conf_load_time() AS loaded_at
+"""
+_SETTINGS = """
+SELECT name, setting, vartype, source, pending_restart FROM pg_settings WHERE name = ANY(%s)
+"""
+# The last line wins where a name stands in the file more than once.
+_ENTRIES = """
+SELECT f.name, f.setting FROM pg_file_settings AS f
+ WHERE f.sourcefile LIKE '%%postgresql.auto.conf' AND f.name = ANY(%s) ORDER BY f.seqno
+"""
+_FILE_ERRORS = """
+SELECT sourcefile, sourceline, name, error FROM pg_file_settings WHERE error IS NOT NULL
+ ORDER BY seqno
+"""
+# Settings of this database for all roles, of single roles here, and of single roles everywhere.
+_ROLE_SETTINGS = """
+SELECT s.entry, r.rolname AS role, d.datname AS database
+  FROM (SELECT setdatabase, setrole, unnest(setconfig) AS entry FROM pg_db_role_setting) AS s
+  LEFT JOIN pg_roles AS r ON r.oid = s.setrole
+  LEFT JOIN pg_database AS d ON d.oid = s.setdatabase
+ WHERE s.setdatabase = 0 OR d.datname = current_database()
+"""
+_END_SESSIONS = """
+SELECT count(*) FILTER (WHERE pg_terminate_backend(a.pid)) AS ended
+  FROM pg_stat_activity AS a
+ WHERE a.application_name = %s AND a.usename = current_user
+   AND a.pid <> pg_backend_pid() AND a.pid <> %s
+"""
+
+
+class PostgresTarget:
+    """A PostgreSQL server, version 14 to 18 (a newer one is only observed).
+
+    Args:
+        connector: connection to the database that is tuned.
+        restarter: restarts the server and returns when that is done; None: restarts are not
+            allowed.
+        lock_url: a direct connection to database ``postgres`` for the one-tuner lock; by default
+            the connector's own address.
+        metric_names: the metrics to read; None for all that the server's version offers.
+        monotonic_s: the clock for metrics that are read only now and then.
+    """
+
+    def __init__(
+        self,
+        connector: DatabaseConnector,
+        *,
+        restarter: Callable[[], None] | None = None,
+        lock_url: URL | None = None,
+        metric_names: Iterable[str] | None = None,
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._connector = connector
+        self._restarter = restarter
+        url = lock_url if lock_url is not None else connector.url.set(database="postgres")
+        self._lock = TunerLock(url, connector.application_name)
+        self._monotonic_s = monotonic_s
+        self._metrics = MetricReader(connector, metric_names, monotonic_s)
+        self._statements = StatementStatistics(connector)
+        self._statistics_due_s = -math.inf
+
+    # -- observing ----------------------------------------------------------------------------
+
+    def describe(self) -> ServerInfo:
+        """Identity, version and capabilities, probed now.
+
+        A remote host's memory and cores are unknown, and given as 0.
+
+        Raises:
+            ServerConnectionError: the server cannot be reached.
+            UnsupportedServerError: it is older than version 14.
+        """
+        info, _, _ = probe(
+            self._connector, self._statements, can_restart=self._restarter is not None
+        )
+        return info
+
+    def host_sampler(self) -> HostSampler | None:
+        """A sampler of the machine under the server; None where the server is elsewhere."""
+        _, postmaster, data_directory = probe(
+            self._connector, self._statements, can_restart=self._restarter is not None
+        )
+        if postmaster is None:
+            return None
+        return HostSampler(self._postmaster_pid, data_directory, self._monotonic_s)
+
+    def snapshot(self) -> MetricsSnapshot:
+        """Read all metrics once."""
+        # The first statement also makes our session load a configuration that was reloaded.
+        clocks = self._connector.fetch(_CLOCKS)[0]
+        statements = self._read_statements()
+        readings = self._metrics.read()
+        resets = [t for t in (statements.reset_at, readings.reset_at) if t is not None]
+        return MetricsSnapshot(
+            taken_at=clocks["taken_at"].astimezone(timezone.utc),
+            server_started_at=clocks["started_at"].astimezone(timezone.utc),
+            config_loaded_at=clocks["loaded_at"].astimezone(timezone.utc),
+            statistics_reset_at=max(resets).astimezone(timezone.utc) if resets else None,
+            counters=readings.counters,
+            gauges=readings.gauges,
+            queries=statements.queries,
+            evicted_queries=statements.evicted,
+        )
+
+    def query_texts(self, keys: Sequence[QueryKey]) -> Mapping[QueryKey, str]:
+        """Normalised texts of query classes; those that are no query classes are left out."""
+        return self._statements.texts(keys)
+
+    @property
+    def metric_failures(self) -> Mapping[str, str]:
+        """Sources of metrics that cannot be read at present, with the server's reason."""
+        return dict(self._metrics.failures)
+
+    # -- settings -----------------------------------------------------------------------------
+
+    def read_knobs(self, names: Sequence[str]) -> Mapping[str, KnobReading]:
+        """Effective values (native units), sources and entries; unknown names are left out.
+
+        ``entry`` needs the capability ``file_settings``; without it, it is None.
+        """
+        wanted = list(names)
+        rows = self._connector.fetch(_SETTINGS, (wanted,))
+        entries = self._entries(wanted)
+        overrides = self._role_settings()
+        return {
+            row["name"]: KnobReading(
+                name=row["name"],
+                value=_native(row["setting"], row["vartype"]),
+                source=row["source"],
+                pending_restart=row["pending_restart"],
+                entry=entries.get(row["name"]),
+                override=_OVERRIDING_SOURCES.get(row["source"]) or overrides.get(row["name"]),
+            )
+            for row in rows
+        }
+
+    def config_file_errors(self) -> list[str]:
+        """What the server finds wrong in its configuration files, one line each.
+
+        Raises:
+            PrivilegeError: our role may not read pg_file_settings.
+        """
+        return [
+            f"{row['sourcefile']}:{row['sourceline']}: {row['name'] or ''} {row['error']}"
+            for row in self._connector.fetch(_FILE_ERRORS)
+        ]
+
+    def write_entries(self, entries: Mapping[str, KnobValue | None]) -> None:
+        """Persist values with ALTER SYSTEM, one statement a knob; None removes the entry.
+
+        The server cannot do several at once: when one is refused, those before it are written.
+        https://www.postgresql.org/docs/current/sql-altersystem.html
+
+        Raises:
+            PrivilegeError: our role may not set one of them; the remedy is the SQL that grants it.
+            KnobBoundsError: a value is not finite.
+            ServerError: the server refused a value.
+        """
+        for name, value in entries.items():
+            try:
+                self._connector.execute(_alter_system(name, value))
+            except PrivilegeError as error:
+                role = quoted_identifier(self._connector.url.username or "")
+                raise PrivilegeError(
+                    f"{name} cannot be set: {error.message}",
+                    remedy=f"GRANT SET, ALTER SYSTEM ON PARAMETER {name} TO {role}; "
+                    "(version 15 on; before, a superuser is needed)",
+                ) from None
+            except ServerConnectionError:
+                raise
+            except ServerError as error:
+                raise ServerError(f"{name} = {value!r} was refused: {error.message}") from None
+
+    def reload(self) -> None:
+        """Tell the server to read its configuration again.
+
+        It does so a moment later: poll :meth:`read_knobs`, whose every statement makes our
+        session take over what has been loaded.
+        """
+        if not self._connector.fetch("SELECT pg_reload_conf() AS sent")[0]["sent"]:
+            raise ServerError("the server could not be told to reload its configuration")
+
+    def restart(self) -> None:
+        """Restart the server and wait until it answers."""
+        if self._restarter is None:
+            raise UnsupportedServerError(
+                f"{self._connector.address} may not be restarted from here",
+                remedy="restart it yourself, or leave knobs that need a restart alone",
+            )
+        self._connector.close()
+        self._lock.release()
+        self._restarter()
+        deadline_s = time.monotonic() + _RESTART_DEADLINE_S
+        while True:
+            try:
+                self._connector.fetch("SELECT 1")
+                return
+            except ServerConnectionError as error:
+                if time.monotonic() > deadline_s:
+                    raise EmbeddedServerError(
+                        f"the server did not answer within {_RESTART_DEADLINE_S:.0f} s after its "
+                        f"restart: {error.message}",
+                        remedy="look at the server's log",
+                    ) from None
+                time.sleep(0.1)
+
+    # -- sessions -----------------------------------------------------------------------------
+
+    def end_tuner_sessions(self) -> int:
+        """End all other sessions of a tuner under our role, in all databases; how many."""
+        own_lock = self._lock.session_pid or 0
+        return int(self._connector.fetch(_END_SESSIONS, (TUNER_APPLICATION, own_lock))[0]["ended"])
+
+    def hold_tuner_lock(self) -> bool:
+        """Take, or verify that we still hold, the one-tuner lock; False: another has it."""
+        return self._lock.hold()
+
+    def close(self) -> None:
+        """Release the lock and all connections. Idempotent."""
+        self._lock.release()
+        self._connector.close()
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _postmaster_pid(self) -> int | None:
+        try:
+            return probe(
+                self._connector, self._statements, can_restart=self._restarter is not None
+            )[1]
+        except ServerError:
+            return None
+
+    def _read_statements(self) -> StatementReadings:
+        now_s = self._monotonic_s()
+        if not self._statements.available and now_s >= self._statistics_due_s:
+            self._statements.why_missing()
+            self._statistics_due_s = now_s + _RETRY_STATISTICS_S
+        return self._statements.read()
+
+    def _entries(self, names: list[str]) -> dict[str, str]:
+        try:
+            rows = self._connector.fetch(_ENTRIES, (names,))
+        except PrivilegeError:
+            return {}
+        return {row["name"]: row["setting"] for row in rows}
+
+    def _role_settings(self) -> dict[str, str]:
+        overrides: dict[str, str] = {}
+        for row in self._connector.fetch(_ROLE_SETTINGS):
+            name = row["entry"].partition("=")[0]
+            whose = f"role {row['role']}" if row["role"] else "all roles"
+            where = f" in database {row['database']}" if row["database"] else ""
+            overrides[name] = f"a setting of {whose}{where}"
+        return overrides
+
+
+def _native(setting: str, vartype: str) -> KnobValue:
+    """A setting of pg_settings as a Python value, in the native unit."""
+    if vartype == "bool":
+        return setting == "on"
+    if vartype == "integer":
+        return int(setting)
+    if vartype == "real":
+        return float(setting)
+    return setting
+
+
+def _alter_system(name: str, value: KnobValue | None) -> sql.Composed:
+    # A name with a dot (an extension's) is two identifiers.
+    quoted = sql.SQL(".").join(sql.Identifier(part) for part in name.split("."))
+    if value is None:
+        return sql.SQL("ALTER SYSTEM RESET {}").format(quoted)
+    if isinstance(value, bool):
+        literal: sql.Composable = sql.SQL("on" if value else "off")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise KnobBoundsError(f"{name} = {value!r} is not a finite number")
+    else:
+        literal = sql.Literal(value)
+    return sql.SQL("ALTER SYSTEM SET {} = {}").format(quoted, literal)

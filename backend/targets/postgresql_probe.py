@@ -1,0 +1,155 @@
+"""What a PostgreSQL server is, and what it lets our role do: probed, never assumed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from backend.db_connector import NEWEST_VERSION, DatabaseConnector, quoted_identifier
+from backend.domain.server import HostFacts, ServerInfo
+from backend.errors import ServerConnectionError, ServerError
+from backend.host_metrics import find_postmaster, host_facts
+from backend.targets.postgresql_statements import StatementStatistics
+
+_SERVER = """
+SELECT current_setting('server_version') AS version_text,
+       pg_postmaster_start_time() AS started_at,
+       pg_is_in_recovery() AS in_recovery,
+       pg_backend_pid() AS pid,
+       current_user AS role,
+       r.rolsuper AS superuser,
+       current_setting('allow_alter_system', true) AS allow_alter_system,
+       current_setting('track_io_timing') AS track_io_timing,
+       has_function_privilege('pg_reload_conf()', 'EXECUTE') AS reload,
+       has_table_privilege('pg_file_settings', 'SELECT')
+         AND has_function_privilege('pg_show_all_file_settings()', 'EXECUTE') AS file_settings,
+       pg_has_role('pg_read_all_stats', 'USAGE') AS read_all_stats,
+       pg_has_role('pg_signal_backend', 'USAGE') AS terminate
+  FROM pg_roles AS r WHERE r.rolname = current_user
+"""
+# Version 15 on: ALTER SYSTEM can be granted for single settings.
+_GRANTED_PARAMETERS = """
+SELECT count(*) AS granted FROM pg_parameter_acl AS p
+ WHERE has_parameter_privilege(p.parname, 'ALTER SYSTEM')
+"""
+
+
+def probe(
+    connector: DatabaseConnector, statements: StatementStatistics, *, can_restart: bool
+) -> tuple[ServerInfo, int | None, str | None]:
+    """The server's description; the pid of its first process and its data folder if it is local.
+
+    Raises:
+        ServerConnectionError: the server cannot be reached.
+        UnsupportedServerError: it is older than version 14.
+    """
+    version = connector.server_version
+    row = connector.fetch(_SERVER)[0]
+    missing = _missing(connector, row, version)
+    if not can_restart:
+        missing["restart"] = (
+            "this server may not be restarted from here (only the embedded one is): "
+            "knobs that need a restart are left alone"
+        )
+    reason = statements.why_missing()
+    if reason is not None:
+        missing["statement_statistics"] = reason
+    names = (
+        "alter_system",
+        "reload",
+        "restart",
+        "statement_statistics",
+        "read_all_stats",
+        "terminate",
+        "file_settings",
+        "io_timing",
+    )
+    data_directory = _data_directory(connector)
+    postmaster = find_postmaster(connector.url.host, row["pid"], row["started_at"])
+    host = (
+        host_facts(postmaster, data_directory)
+        if postmaster is not None
+        else HostFacts(memory_bytes=0, cpu_count=0.0, is_local=False)
+    )
+    info = ServerInfo(
+        server_id=_server_id(connector),
+        kind="postgresql",
+        version=version,
+        version_text=f"PostgreSQL {row['version_text']}",
+        address=connector.address,
+        started_at=row["started_at"],
+        host=host,
+        capabilities={name: name not in missing for name in names},
+        missing=missing,
+    )
+    return info, postmaster, data_directory if postmaster is not None else None
+
+
+def _missing(
+    connector: DatabaseConnector, row: Mapping[str, Any], version: int
+) -> dict[str, str]:
+    """For each capability that we lack: the reason and the SQL that grants it."""
+    role = quoted_identifier(row["role"])
+    missing: dict[str, str] = {}
+    if version // 10000 > NEWEST_VERSION:
+        missing["alter_system"] = (
+            f"PostgreSQL {version // 10000} is newer than {NEWEST_VERSION}, the newest version "
+            "that is known here: observe only"
+        )
+    elif row["in_recovery"]:
+        missing["alter_system"] = "this is a stand-by: observe only; connect to the primary"
+    elif row["allow_alter_system"] == "off":
+        missing["alter_system"] = (
+            "the server's configuration file has allow_alter_system = off: whoever manages it "
+            "wants changes made there"
+        )
+    elif not row["superuser"] and not _may_alter_system(connector, version):
+        missing["alter_system"] = (
+            f"GRANT SET, ALTER SYSTEM ON PARAMETER work_mem TO {role}; -- one for each knob"
+            if version >= 150000
+            else f"only a superuser may use ALTER SYSTEM before version 15: "
+            f"ALTER ROLE {role} SUPERUSER;"
+        )
+    if not row["reload"]:
+        missing["reload"] = f"GRANT EXECUTE ON FUNCTION pg_catalog.pg_reload_conf() TO {role};"
+    if not row["file_settings"]:
+        missing["file_settings"] = (
+            f"GRANT SELECT ON pg_catalog.pg_file_settings TO {role}; "
+            f"GRANT EXECUTE ON FUNCTION pg_catalog.pg_show_all_file_settings() TO {role};"
+        )
+    if not row["read_all_stats"]:
+        missing["read_all_stats"] = f"GRANT pg_monitor TO {role};"
+    if not row["terminate"]:
+        missing["terminate"] = f"GRANT pg_signal_backend TO {role};"
+    if row["track_io_timing"] != "on":
+        missing["io_timing"] = (
+            "ALTER SYSTEM SET track_io_timing = on; SELECT pg_reload_conf(); "
+            "(try pg_test_timing on the server first)"
+        )
+    return missing
+
+
+def _may_alter_system(connector: DatabaseConnector, version: int) -> bool:
+    if version < 150000:
+        return False
+    return bool(connector.fetch(_GRANTED_PARAMETERS)[0]["granted"])
+
+
+def _server_id(connector: DatabaseConnector) -> str:
+    try:
+        rows = connector.fetch("SELECT system_identifier::text AS id FROM pg_control_system()")
+        return str(rows[0]["id"])
+    except ServerConnectionError:
+        raise
+    except ServerError:  # a managed service may hide it
+        return hashlib.sha256(connector.address.encode()).hexdigest()[:19]
+
+
+def _data_directory(connector: DatabaseConnector) -> str | None:
+    try:
+        return str(connector.fetch("SELECT current_setting('data_directory') AS d")[0]["d"])
+    except ServerConnectionError:
+        raise
+    except ServerError:  # shown to pg_read_all_settings alone
+        return None
