@@ -9,7 +9,6 @@ as NaN where the field is not optional), in a JSON mapping of numbers it becomes
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import math
 import types
@@ -177,19 +176,32 @@ def _field(name: str, hint: Any) -> _Field:
         clean = redact_deep if name in _FREE_TEXT else _same
         return _Field(name, lambda v: list(clean(v)), lambda v: tuple(decode(v)))
     if origin is not None and issubclass(origin, Mapping):
-        decode = _reals if "float" in str(typing.get_args(hint)[1]).split("|")[0] else _same
+        decode = _reals if _holds_reals(hint) else _same
         return _Field(name, redact_deep if name in _FREE_TEXT else dict, decode)
     return _Field(name, _same, _same)
+
+
+def _holds_reals(hint: Any) -> bool:
+    """Whether a mapping (of mappings) holds nothing but numbers."""
+    arguments = typing.get_args(hint)
+    return hint is float or (len(arguments) == 2 and _holds_reals(arguments[1]))
 
 
 def _redacted(value: str | None) -> str | None:
     return None if value is None else redact(str(value))
 
 
-@functools.cache
+_known_fields: dict[type, tuple[_Field, ...]] = {}
+
+
 def _fields(kind: type) -> tuple[_Field, ...]:
-    hints = typing.get_type_hints(kind)
-    return tuple(_field(f.name, hints[f.name]) for f in dataclasses.fields(kind))
+    """Return a record type's fields; worked out once, since windows come in thousands."""
+    fields = _known_fields.get(kind)
+    if fields is None:
+        hints = typing.get_type_hints(kind)
+        fields = tuple(_field(f.name, hints[f.name]) for f in dataclasses.fields(kind))
+        _known_fields[kind] = fields
+    return fields
 
 
 # -- records --------------------------------------------------------------------------------
@@ -204,7 +216,7 @@ def to_row(record: Any, *, omit: tuple[str, ...] = ("id",)) -> dict[str, Any]:
     }
 
 
-def from_row(kind: type[T], row: Mapping[str, Any]) -> T:
+def from_row(kind: type[T], row: Mapping[Any, Any]) -> T:
     """Build a record of ``kind`` from a row's mapping; other columns are ignored."""
     return kind(**{f.name: f.decode(row[f.name]) for f in _fields(kind) if f.name in row})
 

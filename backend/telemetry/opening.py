@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-_VERSION_TABLE = "alembic_version"
 _ADVISORY_LOCK = 0x6175746F70696C
 """PostgreSQL's lock for migrations: the word "autopil" in ASCII."""
 
@@ -88,8 +87,8 @@ def _revision(connection: sa.Connection, address: str) -> str | None:
         if not inspector.has_schema(schema):
             return None
     tables = inspector.get_table_names(schema=schema)
-    if _VERSION_TABLE in tables:
-        versions = connection.execute(sa.text(f"SELECT version_num FROM {_VERSION_TABLE}"))
+    if "alembic_version" in tables:
+        versions = connection.execute(sa.text("SELECT version_num FROM alembic_version"))
         return versions.scalar()
     if tables:
         raise StoreError(

@@ -12,6 +12,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from backend.telemetry.codec import dump_json, load_json
+
 SCHEMA_REVISION = "0001"
 """The newest migration: a store that carries it opens without looking further."""
 
@@ -33,13 +35,28 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
             raise ValueError(f"the time {value.isoformat()} has no time zone")
         return value.astimezone(timezone.utc)
 
-    def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
         """SQLite gives naive times back, which are UTC; PostgreSQL gives the session's zone."""
         if value is None:
             return None
         if value.tzinfo is None:
-            return datetime.replace(value, tzinfo=timezone.utc)
-        return datetime.astimezone(value, timezone.utc)
+            return value.replace(tzinfo=timezone.utc)
+        return value.astimezone(timezone.utc)
+
+
+class JsonText(sa.types.TypeDecorator[Any]):
+    """JSON in a text column: SQLite would turn a bare 1.0 in a JSON column into 1."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> str | None:
+        """None is NULL."""
+        return None if value is None else dump_json(value)
+
+    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> Any:
+        """NULL is None."""
+        return None if value is None else load_json(value)
 
 
 metadata = sa.MetaData(
@@ -52,7 +69,7 @@ metadata = sa.MetaData(
 )
 
 _Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-_Json = sa.JSON(none_as_null=True)
+_Json = sa.JSON(none_as_null=True).with_variant(JsonText(), "sqlite")
 
 
 def _id() -> sa.Column[int]:

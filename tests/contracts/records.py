@@ -1,0 +1,164 @@
+"""Records with every field filled in, each different from its default."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+
+from backend.domain.modes import (
+    Arm,
+    ChangeState,
+    CommandKind,
+    Mode,
+    Phase,
+    SafetyAction,
+    TrialKind,
+    TrialState,
+    Verdict,
+)
+from backend.domain.records import (
+    ChangeRecord,
+    ClientIntervalRecord,
+    CommandRecord,
+    EventRecord,
+    KnobStatusRecord,
+    LearningRecord,
+    PolicyVersionRecord,
+    QueryClassRecord,
+    QueryWindowRecord,
+    StatusRecord,
+    TrialRecord,
+    WindowRecord,
+)
+
+NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=timezone.utc)
+CONFIG = {"work_mem": 4096, "random_page_cost": 1.1, "jit": False, "wal_compression": "lz4"}
+
+
+def window(minutes: float = 0.0, **fields: object) -> WindowRecord:
+    """A 10-second window that began ``minutes`` after NOW."""
+    start = NOW + timedelta(minutes=minutes)
+    full = WindowRecord(
+        started_at=start,
+        ended_at=start + timedelta(seconds=10),
+        duration_s=10.0,
+        phase=Phase.LEARNING,
+        config=CONFIG,
+        arm=Arm.CANDIDATE,
+        index=0.75,
+        coverage=0.93,
+        quality=0.5,
+        quality_reasons=("the load drifted by 40 %",),
+        calls_per_s=120.5,
+        mean_ms=8.25,
+        rates={"commits": 40.5},
+        gauges={"host_cpu_percent": 61.0},
+        queries=(
+            QueryWindowRecord("10.5.-77.t", 12, 3.5, 24, 100, 5, 1),
+            QueryWindowRecord("10.5.9223372036854775807.n", 1, 250.0),
+        ),
+    )
+    return replace(full, **fields)  # type: ignore[arg-type]
+
+
+INTERVAL = ClientIntervalRecord(
+    NOW, NOW + timedelta(seconds=2), "*", 100, 98, 1, 1, 5.5, 3.0, 20.0, 40.0, 5.0
+)
+TRIAL = TrialRecord(
+    kind=TrialKind.PROMOTION,
+    state=TrialState.FINISHED,
+    proposer="knob agent",
+    created_at=NOW,
+    before={"work_mem": None, "jit": True},
+    after={"work_mem": 65536, "jit": False},
+    finished_at=NOW + timedelta(minutes=3),
+    verdict=Verdict.ACCEPT,
+    reasons=("lower by 25 %", "no class is worse"),
+    effect=-0.25,
+    ci_low=-0.31,
+    ci_high=-0.18,
+    confidence=0.9,
+    blocks=6,
+    max_blocks=12,
+    block_log_ratios=(-0.3, -0.25),
+    coverage=0.97,
+    quality=0.88,
+    needs_restart=True,
+    class_effects={"10.5.-77.t": {"effect": -0.4, "ci_low": -0.5, "ci_high": -0.3}},
+    progress=1.0,
+)
+CHANGE = ChangeRecord(
+    batch_id="b1",
+    epoch=3,
+    actor="operator",
+    knob="work_mem",
+    before_entry=None,
+    after_entry="65536",
+    before_value=4096,
+    after_value=65536,
+    state=ChangeState.PENDING,
+    created_at=NOW,
+    trial_id=7,
+    detail="by hand",
+)
+VERSION = PolicyVersionRecord(
+    created_at=NOW,
+    author="knob agent",
+    config=CONFIG,
+    trial_id=7,
+    index=0.75,
+    note="promoted",
+)
+EVENT = EventRecord(NOW, "warning", "conflict", "somebody changed jit", detail={"knobs": ["jit"]})
+COMMAND = CommandRecord(
+    CommandKind.SET_KNOBS, {"knobs": {"work_mem": 8192, "jit": False}}, "operator", NOW
+)
+LEARNING = LearningRecord(
+    NOW, "knob", 12, 0.3, 0.02, -0.1, 0.15, 640, 0.9, {"latency": 0.4, "memory": -0.1}
+)
+KNOB = KnobStatusRecord(
+    name="work_mem",
+    value=4096,
+    default=4096,
+    kind="integer",
+    unit="kB",
+    low=64.0,
+    high=2097151.0,
+    choices=(),
+    special=(-1, "off"),
+    context="session",
+    risk="medium",
+    group="memory",
+    description="Memory of a sort or hash before it spills",
+    doc_url="https://www.postgresql.org/docs/current/runtime-config-resource.html",
+    source="default",
+    pending_restart=False,
+    tunable=True,
+    writable=True,
+    note="per operation",
+)
+QUERY_CLASS = QueryClassRecord("10.5.-77.t", "SELECT * FROM orders WHERE id = $1", NOW)
+STATUS = StatusRecord(
+    at=NOW,
+    mode=Mode.AUTO,
+    phase=Phase.LEARNING,
+    server="127.0.0.1:5433",
+    server_version="17.2",
+    paused=True,
+    frozen=True,
+    safety=SafetyAction.BLOCK,
+    safety_reasons=("CPU at 97 %",),
+    index=0.8,
+    trials=5,
+    trials_by_verdict={"accept": 1, "reject": 4},
+    activity="measuring",
+    progress=0.4,
+    policy_version=2,
+    epoch=3,
+    workload="mixed",
+    fast_mode=True,
+    started_at=NOW,
+    ends_at=NOW + timedelta(minutes=15),
+    fault="none so far",
+    limits={"cpu_limit_percent": 90},
+)

@@ -1,0 +1,573 @@
+"""What every store does, whatever database it lives in."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from backend.domain.modes import (
+    ChangeState,
+    CommandKind,
+    CommandState,
+    Phase,
+    TrialKind,
+    TrialState,
+    Verdict,
+)
+from backend.domain.records import (
+    ClientIntervalRecord,
+    CommandRecord,
+    EventRecord,
+    LearningRecord,
+    StatusRecord,
+    TrialRecord,
+    WindowRecord,
+)
+from backend.errors import StoreError
+from backend.protocols import Store
+from backend.telemetry import SqlStore, open_store
+from tests.contracts import records as full
+
+OpenStore = Callable[[], Store]
+ROOT = Path(__file__).parents[2]
+
+
+class TestJournal:
+    def test_changes_are_open_until_they_are_kept_or_undone(self, store: Store) -> None:
+        first, second = store.add_changes([full.CHANGE, replace(full.CHANGE, knob="jit")])
+        assert first == replace(full.CHANGE, id=first.id)
+        assert first.id is not None
+        assert second.id is not None
+        assert first.id < second.id
+        assert store.open_changes() == [first, second]
+        store.settle_changes([first.id], ChangeState.APPLIED, "read back")
+        assert [c.state for c in store.open_changes()] == [ChangeState.APPLIED, ChangeState.PENDING]
+        assert store.open_changes()[0].settled_at is None
+        store.settle_changes([first.id], ChangeState.KEPT, "promoted")
+        store.settle_changes([second.id], ChangeState.ROLLED_BACK)
+        assert store.open_changes() == []
+        kept, undone = store.changes()
+        assert (kept.state, kept.detail) == (ChangeState.KEPT, "promoted")
+        assert (undone.state, undone.detail) == (ChangeState.ROLLED_BACK, "")
+        assert kept.settled_at is not None
+        assert abs(kept.settled_at - datetime.now(timezone.utc)) < timedelta(minutes=5)
+
+    def test_what_stood_before_comes_back_to_the_letter(self, store: Store) -> None:
+        odd = replace(
+            full.CHANGE, before_entry="password='x' ://a:b@c", before_value="on", after_value=None,
+            after_entry=None,
+        )
+        store.add_changes([odd])
+        (read,) = store.open_changes()
+        assert replace(read, id=None) == odd
+
+    @pytest.mark.parametrize("value", [True, False, 0, 1, 1.0, 2.5, "1", "", None])
+    def test_knob_values_keep_their_type(self, store: Store, value: object) -> None:
+        store.add_changes([replace(full.CHANGE, before_value=value)])  # type: ignore[arg-type]
+        (read,) = store.open_changes()
+        assert read.before_value == value
+        assert type(read.before_value) is type(value)
+
+    def test_settling_nothing_is_allowed(self, store: Store) -> None:
+        store.settle_changes([], ChangeState.KEPT)
+        assert store.add_changes([]) == []
+
+
+class TestLease:
+    def test_there_is_none_at_first(self, store: Store) -> None:
+        assert store.current_epoch() == 0
+        assert not store.lease_expired(full.NOW)
+        assert isinstance(store, SqlStore)
+        assert store.lease() is None
+
+    def test_it_runs_out_unless_renewed(self, store: Store) -> None:
+        epoch = store.acquire_lease("tuner", 10.0)
+        now = datetime.now(timezone.utc)
+        assert epoch == store.current_epoch() == 1
+        assert not store.lease_expired(now)
+        assert store.lease_expired(now + timedelta(seconds=11))
+        assert store.renew_lease(epoch, 60.0)
+        assert not store.lease_expired(now + timedelta(seconds=50))
+
+    def test_a_stale_epoch_is_told(self, store: Store, open_again: OpenStore) -> None:
+        watchdog = open_again()
+        epoch = store.acquire_lease("tuner", 0.0)
+        raised = watchdog.acquire_lease("watchdog", 30.0)
+        assert raised > epoch
+        assert not store.renew_lease(epoch, 1000.0)
+        store.release_lease(epoch)
+        assert isinstance(watchdog, SqlStore)
+        lease = watchdog.lease()
+        assert lease is not None
+        assert (lease.epoch, lease.holder, lease.released) == (raised, "watchdog", False)
+        assert lease.expires_at < datetime.now(timezone.utc) + timedelta(seconds=60)
+
+    def test_a_released_lease_does_not_expire(self, store: Store) -> None:
+        epoch = store.acquire_lease("tuner", 0.0)
+        later = datetime.now(timezone.utc) + timedelta(seconds=1)
+        assert store.lease_expired(later)
+        store.release_lease(epoch)
+        assert not store.lease_expired(later)
+        assert not store.renew_lease(epoch, 10.0)
+        assert store.acquire_lease("tuner", 10.0) == epoch + 1
+
+
+class TestTelemetry:
+    def test_an_empty_store_answers(self, store: Store) -> None:
+        assert store.status() is None
+        assert store.query_classes() == {}
+        assert store.trial(1) is None
+        assert store.command(1) is None
+        for empty in (
+            store.windows(), store.query_windows(), store.client_intervals(), store.trials(),
+            store.changes(), store.policy_versions(), store.events(), store.learning(),
+            store.knob_statuses(), store.commands(),
+        ):
+            assert empty == []
+
+    def test_every_field_survives(self, store: Store) -> None:
+        trial_id = store.save_trial(full.TRIAL)
+        window = full.window(trial_id=trial_id)
+        window_id = store.add_window(window)
+        store.add_client_intervals([full.INTERVAL])
+        store.add_query_classes([full.QUERY_CLASS])
+        version_id = store.add_policy_version(full.VERSION)
+        event_id = store.add_event(full.EVENT)
+        store.add_learning(full.LEARNING)
+        store.save_knob_statuses([full.KNOB, replace(full.KNOB, name="jit", value=True)])
+        store.save_status(full.STATUS)
+
+        assert store.trial(trial_id) == replace(full.TRIAL, id=trial_id)
+        assert store.trials() == [store.trial(trial_id)]
+        assert store.windows() == [replace(window, id=window_id, queries=())]
+        (with_queries,) = store.query_windows()
+        assert set(with_queries.queries) == set(window.queries)
+        assert store.client_intervals() == [full.INTERVAL]
+        assert store.query_classes() == {full.QUERY_CLASS.key: full.QUERY_CLASS}
+        assert store.policy_versions() == [replace(full.VERSION, id=version_id)]
+        assert store.events() == [replace(full.EVENT, id=event_id)]
+        assert store.learning() == [full.LEARNING]
+        assert store.knob_statuses() == [full.KNOB, replace(full.KNOB, name="jit", value=True)]
+        assert store.status() == full.STATUS
+
+    def test_defaults_survive(self, store: Store) -> None:
+        trial = TrialRecord(
+            TrialKind.PROBE, TrialState.APPLYING, "knob agent", full.NOW, {}, {"jit": True}
+        )
+        trial_id = store.save_trial(trial)
+        window = WindowRecord(full.NOW, full.NOW, 0.0, Phase.BASELINE, {})
+        store.add_window(window)
+        interval = ClientIntervalRecord(full.NOW, full.NOW, "*", 0, 0, 0, 0)
+        store.add_client_intervals([interval])
+        store.add_learning(LearningRecord(full.NOW, "knob", 1))
+        status = StatusRecord(full.NOW, full.STATUS.mode, Phase.STARTING)
+        store.save_status(status)
+        assert store.trial(trial_id) == replace(trial, id=trial_id)
+        assert replace(store.windows()[0], id=None) == window
+        assert store.client_intervals() == [interval]
+        assert store.learning() == [LearningRecord(full.NOW, "knob", 1)]
+        assert store.status() == status
+
+    def test_times_come_back_aware_and_in_utc(self, store: Store) -> None:
+        east = timezone(timedelta(hours=5, minutes=30))
+        store.add_event(replace(full.EVENT, at=full.NOW.astimezone(east)))
+        (event,) = store.events()
+        assert event.at == full.NOW
+        assert event.at.utcoffset() == timedelta(0)
+
+    def test_a_naive_time_is_refused(self, store: Store) -> None:
+        with pytest.raises(StoreError, match="no time zone"):
+            store.add_event(replace(full.EVENT, at=full.NOW.replace(tzinfo=None)))
+        assert store.events() == []
+
+    def test_numbers_that_are_not_finite_do_no_harm(self, store: Store) -> None:
+        nan, inf = math.nan, math.inf
+        trial_id = store.save_trial(
+            replace(
+                full.TRIAL, effect=nan, ci_low=-inf, block_log_ratios=(nan, -0.1),
+                class_effects={"k": {"effect": inf}},
+            )
+        )
+        store.add_window(
+            full.window(index=nan, calls_per_s=nan, rates={"a": nan, "b": -inf, "c": 1.0})
+        )
+        store.add_event(replace(full.EVENT, detail={"ratio": nan, "deep": [inf]}))
+        trial = store.trial(trial_id)
+        assert trial is not None
+        assert trial.effect is None
+        assert trial.ci_low is None
+        assert math.isnan(trial.block_log_ratios[0])
+        assert trial.class_effects["k"]["effect"] == inf
+        (window,) = store.windows()
+        assert window.index is None
+        assert math.isnan(window.calls_per_s)
+        assert math.isnan(window.rates["a"])
+        assert (window.rates["b"], window.rates["c"]) == (-inf, 1.0)
+        assert store.events()[0].detail == {"ratio": "NaN", "deep": ["Infinity"]}
+
+    def test_hostile_text_is_only_text(self, store: Store) -> None:
+        text = "'; DROP TABLE events; -- \x00 \ud800 <script> ☃ %s :x {y}"
+        store.add_event(replace(full.EVENT, message=text))
+        (event,) = store.events()
+        assert event.message == text.replace("\x00", "").replace("\ud800", "?")
+
+    def test_no_secret_is_kept(self, store: Store) -> None:
+        leak = "could not connect to postgresql://app:hunter2@db/shop with password=hunter2"
+        store.add_event(
+            replace(full.EVENT, message=leak, detail={"password": "hunter2", "deep": [leak]})
+        )
+        command_id = store.submit(
+            CommandRecord(CommandKind.SET_MODE, {"note": leak}, leak, full.NOW)
+        )
+        store.finish(command_id, CommandState.REFUSED, leak)
+        (change,) = store.add_changes([full.CHANGE])
+        assert change.id is not None
+        store.settle_changes([change.id], ChangeState.FAILED, leak)
+        store.save_trial(replace(full.TRIAL, reasons=(leak,)))
+        store.add_policy_version(replace(full.VERSION, note=leak))
+        store.add_query_classes([replace(full.QUERY_CLASS, text="ALTER ROLE a PASSWORD 'hunter2'")])
+        store.save_status(replace(full.STATUS, fault=leak, limits={"x": leak}))
+        everything = repr(
+            (store.events(), store.commands(), store.changes(), store.trials(),
+             store.policy_versions(), store.query_classes(), store.status())
+        )
+        assert "hunter2" not in everything
+        assert "could not connect to postgresql://app:***@db/shop" in everything
+
+    def test_windows_newest_first_chosen_oldest_first_given(self, store: Store) -> None:
+        for minute in (3, 1, 0, 2):
+            store.add_window(full.window(minute, trial_id=minute % 2))
+        minutes = [(w.started_at - full.NOW) / timedelta(minutes=1) for w in store.windows()]
+        assert minutes == [0, 1, 2, 3]
+        assert store.windows(limit=2) == store.windows()[2:]
+        assert store.windows(since=full.NOW + timedelta(minutes=2)) == store.windows()[2:]
+        assert [w.trial_id for w in store.windows(trial_id=1)] == [1, 1]
+        assert [len(w.queries) for w in store.query_windows(limit=3)] == [2, 2, 2]
+        assert [len(w.queries) for w in store.windows()] == [0] * 4
+
+    def test_client_intervals_by_class(self, store: Store) -> None:
+        store.add_client_intervals([full.INTERVAL, replace(full.INTERVAL, class_name="join")])
+        store.add_client_intervals([])
+        assert [i.class_name for i in store.client_intervals()] == ["*"]
+        assert [i.class_name for i in store.client_intervals(class_name="join")] == ["join"]
+        assert len(store.client_intervals(class_name=None)) == 2
+        later = full.NOW + timedelta(seconds=1)
+        assert store.client_intervals(class_name=None, since=later) == []
+
+    def test_query_classes_stay_as_first_seen(self, store: Store) -> None:
+        store.add_query_classes([full.QUERY_CLASS])
+        again = replace(full.QUERY_CLASS, text="other", first_seen_at=full.NOW + timedelta(days=1))
+        store.add_query_classes([again, replace(again, key="1.1.1.t")])
+        assert store.query_classes()[full.QUERY_CLASS.key] == full.QUERY_CLASS
+        assert set(store.query_classes()) == {full.QUERY_CLASS.key, "1.1.1.t"}
+
+    def test_a_trial_is_updated_in_place(self, store: Store) -> None:
+        running = replace(full.TRIAL, state=TrialState.MEASURING, verdict=None, finished_at=None)
+        trial_id = store.save_trial(running)
+        assert store.save_trial(replace(full.TRIAL, id=trial_id)) == trial_id
+        assert store.trials() == [replace(full.TRIAL, id=trial_id)]
+        with pytest.raises(StoreError, match="no trial 999"):
+            store.save_trial(replace(full.TRIAL, id=999))
+
+    def test_one_policy_version_is_active(self, store: Store) -> None:
+        root = store.add_policy_version(full.VERSION)
+        child = store.add_policy_version(replace(full.VERSION, parent_id=root, active=False))
+        assert [(v.id, v.parent_id, v.active) for v in store.policy_versions()] == [
+            (root, None, False),
+            (child, root, True),
+        ]
+
+    def test_events_by_level(self, store: Store) -> None:
+        for level in ("info", "error", "info"):
+            store.add_event(EventRecord(full.NOW, level, "test", level))
+        assert [e.level for e in store.events(level="info")] == ["info", "info"]
+        assert [e.level for e in store.events(limit=2)] == ["error", "info"]
+
+    def test_learning_by_agent(self, store: Store) -> None:
+        for step in range(3):
+            store.add_learning(replace(full.LEARNING, step=step))
+        store.add_learning(replace(full.LEARNING, agent="plan"))
+        assert [r.step for r in store.learning(limit=2)] == [1, 2]
+        assert len(store.learning(agent="plan")) == 1
+
+    def test_the_present_is_replaced(self, store: Store) -> None:
+        for progress in (0.1, 0.9):
+            store.save_status(replace(full.STATUS, progress=progress))
+        store.save_knob_statuses([full.KNOB])
+        store.save_knob_statuses([replace(full.KNOB, value=1)])
+        status = store.status()
+        assert status is not None
+        assert status.progress == 0.9
+        assert [knob.value for knob in store.knob_statuses()] == [1]
+
+
+class TestCommands:
+    def test_the_life_of_a_command(self, store: Store) -> None:
+        command_id = store.submit(full.COMMAND)
+        assert store.command(command_id) == replace(full.COMMAND, id=command_id)
+        taken = store.take()
+        assert taken == replace(full.COMMAND, id=command_id, state=CommandState.RUNNING)
+        assert store.take() is None
+        store.finish(command_id, CommandState.DONE, "work_mem is 8192 kB")
+        done = store.command(command_id)
+        assert done is not None
+        assert (done.state, done.result) == (CommandState.DONE, "work_mem is 8192 kB")
+        assert done.finished_at is not None
+        assert store.commands() == [done]
+
+    def test_oldest_first(self, store: Store) -> None:
+        ids = [store.submit(full.COMMAND) for _ in range(3)]
+        assert [command.id for command in (store.take(), store.take()) if command] == ids[:2]
+        assert [command.id for command in store.commands(limit=2)] == ids[1:]
+
+    def test_a_command_ends_once(self, store: Store) -> None:
+        command_id = store.submit(full.COMMAND)
+        store.finish(command_id, CommandState.REFUSED, "frozen")
+        with pytest.raises(StoreError, match="ended before"):
+            store.finish(command_id, CommandState.DONE, "")
+        with pytest.raises(StoreError, match="does not exist"):
+            store.finish(command_id + 1, CommandState.DONE, "")
+
+    def test_it_is_queued_whatever_it_says(self, store: Store) -> None:
+        forged = replace(full.COMMAND, state=CommandState.DONE, finished_at=full.NOW)
+        command = store.command(store.submit(forged))
+        assert command is not None
+        assert (command.state, command.finished_at) == (CommandState.QUEUED, None)
+
+    def test_each_is_taken_once_by_threads(self, store: Store) -> None:
+        ids = [store.submit(full.COMMAND) for _ in range(24)]
+        start = threading.Barrier(4)
+
+        def take_all() -> list[int | None]:
+            start.wait(10)
+            taken = []
+            while (command := store.take()) is not None:
+                taken.append(command.id)
+            return taken
+
+        with ThreadPoolExecutor(4) as pool:
+            futures = [pool.submit(take_all) for _ in range(4)]
+        # One that finds the queue's head locked may stop early; none is taken twice.
+        taken = [command_id for future in futures for command_id in future.result()]
+        assert sorted(taken + take_all_left(store)) == ids
+
+
+def take_all_left(store: Store) -> list[int | None]:
+    left = []
+    while (command := store.take()) is not None:
+        left.append(command.id)
+    return left
+
+
+class TestTransactions:
+    def test_all_or_nothing(self, store: Store, open_again: OpenStore) -> None:
+        other = open_again()
+        with pytest.raises(ZeroDivisionError), store.transaction():
+            store.add_event(full.EVENT)
+            store.add_window(full.window())
+            assert len(store.events()) == 1
+            assert other.events() == []
+            _ = 1 / 0
+        assert store.events() == []
+        assert store.query_windows() == []
+        with store.transaction():
+            store.add_event(full.EVENT)
+            with store.transaction():
+                store.add_event(full.EVENT)
+        assert len(other.events()) == 2
+
+    def test_other_threads_have_their_own(self, store: Store) -> None:
+        with store.transaction():
+            store.add_event(full.EVENT)
+            with ThreadPoolExecutor(1) as pool:
+                assert pool.submit(store.events).result(10) == []
+
+    def test_closing_twice_is_harmless(self, store: Store) -> None:
+        store.close()
+        store.close()
+
+
+class TestReadOnly:
+    def test_reads_and_refuses_to_write(self, store: Store, store_url: sa.URL) -> None:
+        store.add_event(full.EVENT)
+        reading = open_store(store_url, read_only=True)
+        try:
+            assert len(reading.events()) == 1
+            with pytest.raises(StoreError, match="reading only"):
+                reading.add_event(full.EVENT)
+        finally:
+            reading.close()
+        assert len(store.events()) == 1
+
+
+class TestRetention:
+    NOW = full.NOW + timedelta(days=10)
+
+    def test_old_windows_are_merged_by_bucket(self, store: Store) -> None:
+        # NOW lies 0.123456 s after a full hour.
+        for minute, index in ((0, 0.5), (1, 1.0), (6, 2.0)):
+            store.add_window(full.window(minute, index=index, arm=None))
+        recent = full.window(60 * 24 * 9.9)
+        store.add_window(recent)
+        assert store.prune(self.NOW, 30, 300) == 1
+        merged, alone, untouched = store.query_windows()
+        assert merged.index == pytest.approx(0.75)
+        assert merged.duration_s == 20.0
+        assert merged.started_at == full.NOW
+        assert merged.ended_at == full.NOW + timedelta(seconds=70)
+        assert {q.key: q.calls for q in merged.queries} == {
+            "10.5.-77.t": 24, "10.5.9223372036854775807.n": 2,
+        }
+        assert alone.index == 2.0
+        assert len(alone.queries) == 2
+        assert replace(untouched, id=None, queries=()) == replace(recent, queries=())
+        assert store.prune(self.NOW, 30, 300) == 0
+        assert store.query_windows() == [merged, alone, untouched]
+
+    def test_phases_and_configurations_are_not_mixed(self, store: Store) -> None:
+        store.add_window(full.window(0, phase=Phase.BASELINE))
+        store.add_window(full.window(1, config={"jit": True}))
+        store.add_window(full.window(2, config={"jit": False}))
+        assert store.prune(self.NOW, 30, 300) == 0
+        assert len(store.windows()) == 3
+
+    def test_trial_windows_stay_with_their_trial(self, store: Store) -> None:
+        kept = store.save_trial(full.TRIAL)
+        gone = store.save_trial(replace(full.TRIAL, verdict=Verdict.REJECT))
+        store.add_policy_version(replace(full.VERSION, trial_id=kept))
+        for trial_id in (kept, gone):
+            for minute in (0, 1):
+                store.add_window(full.window(minute, trial_id=trial_id))
+        assert store.prune(self.NOW, 30, 300) == 0
+        assert len(store.windows(trial_id=gone)) == 2
+        assert store.prune(self.NOW, 5, 300) == 3
+        assert [trial.id for trial in store.trials()] == [kept]
+        assert [window.trial_id for window in store.query_windows()] == [kept, kept]
+        assert all(window.queries for window in store.query_windows())
+
+    def test_what_is_older_than_retention_goes(self, store: Store) -> None:
+        store.add_window(full.window(0))
+        store.add_client_intervals([full.INTERVAL])
+        store.add_learning(full.LEARNING)
+        store.add_event(full.EVENT)
+        store.add_query_classes([full.QUERY_CLASS, replace(full.QUERY_CLASS, key="1.1.1.t")])
+        store.add_window(full.window(60 * 24 * 9.9))
+        store.add_changes([full.CHANGE])
+        store.submit(full.COMMAND)
+        store.add_policy_version(full.VERSION)
+        assert store.prune(self.NOW, 5, 300) == 5
+        assert len(store.windows()) == 1
+        assert store.client_intervals() == []
+        assert store.learning() == []
+        assert store.events() == []
+        assert set(store.query_classes()) == {full.QUERY_CLASS.key}
+        # The audit trail stays.
+        assert len(store.changes()) == len(store.commands()) == len(store.policy_versions()) == 1
+
+    def test_client_intervals_are_merged_by_class(self, store: Store) -> None:
+        later = full.NOW + timedelta(seconds=2)
+        second = replace(full.INTERVAL, started_at=later, completed=49, mean_ms=11.5)
+        store.add_client_intervals([full.INTERVAL, second, replace(second, class_name="join")])
+        assert store.prune(self.NOW, 30, 300) == 1
+        (merged,) = store.client_intervals()
+        assert merged.completed == 98 + 49
+        assert merged.mean_ms == pytest.approx((98 * 5.5 + 49 * 11.5) / 147)
+        assert store.prune(self.NOW, 30, 300) == 0
+
+    def test_more_than_one_transaction_of_work(self, store: Store) -> None:
+        many = [
+            replace(full.INTERVAL, started_at=full.NOW + timedelta(seconds=second))
+            for second in range(2500)
+        ]
+        store.add_client_intervals(many)
+        store.prune(self.NOW, 30, 600)
+        merged = store.client_intervals()
+        assert sum(interval.completed for interval in merged) == 2500 * 98
+        assert len(merged) == 5
+        assert store.prune(self.NOW, 1, 600) == 5
+
+    @pytest.mark.parametrize(("days", "interval_s"), [(0, 300), (30, 0), (math.nan, 300)])
+    def test_bounds(self, store: Store, days: float, interval_s: float) -> None:
+        with pytest.raises(StoreError, match="above 0"):
+            store.prune(self.NOW, days, interval_s)
+
+    def test_epochs_never_repeat(self, store: Store) -> None:
+        for _ in range(3):
+            store.acquire_lease("tuner", 0.0)
+        store.prune(datetime.now(timezone.utc) + timedelta(days=100), 30, 300)
+        assert store.current_epoch() == 3
+        assert store.acquire_lease("tuner", 1.0) == 4
+
+
+class TestProcesses:
+    """Tuner, workload, watchdog and dashboard write at once."""
+
+    def test_four_at_once(self, store_url: sa.URL, open_again: OpenStore) -> None:
+        store = open_again()
+        ids = [store.submit(full.COMMAND) for _ in range(40)]
+        results = run_processes(store_url, 4)
+        assert sorted(epoch for r in results for epoch in r["epochs"]) == list(range(1, 41))
+        taken = [command_id for r in results for command_id in r["taken"]]
+        assert sorted(taken + take_all_left(store)) == ids
+        assert len(store.windows()) == 40
+        assert all(len(window.queries) == 2 for window in store.query_windows())
+        versions = store.policy_versions()
+        assert len(versions) == 40
+        assert [v.active for v in versions].count(True) == 1
+
+
+def run_processes(url: sa.URL, count: int) -> list[dict[str, list[int]]]:
+    """Run processes that all write to the store, and return what each reports."""
+    script = Path(__file__).with_name("store_process.py")
+    address = url.render_as_string(hide_password=False)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(script)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            text=True,
+        )
+        for _ in range(count)
+    ]
+    results = []
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(address + "\n")
+        process.stdin.flush()
+    for process in processes:
+        out, _ = process.communicate(timeout=120)
+        assert process.returncode == 0
+        results.append(json.loads(out))
+    return results
+
+
+@pytest.mark.parametrize(
+    "kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)]
+)
+def test_processes_that_open_a_new_store_at_once(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """The file, the schema and the tables are made once; nobody fails."""
+    if kind == "sqlite":
+        url = sa.make_url(f"sqlite:///{tmp_path}/new/telemetry.db")
+    else:
+        engine: sa.Engine = request.getfixturevalue("postgresql_template")
+        with engine.connect() as connection:
+            connection.execute(sa.text("DROP DATABASE IF EXISTS fresh WITH (FORCE)"))
+            connection.execute(sa.text("CREATE DATABASE fresh"))
+        url = engine.url.set(database="fresh")
+    results = run_processes(url, 3)
+    assert sorted(epoch for r in results for epoch in r["epochs"]) == list(range(1, 31))
