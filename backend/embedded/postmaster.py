@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from backend.errors import EmbeddedServerError
 
 # No kernel gives out a process id this high, and it still fits PostgreSQL's 32-bit integer.
 _NOBODYS_PID = 2_147_483_646
+_POLL_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,7 @@ def living_postmaster(cluster_dir: Path) -> PidFile | None:
         return None
     try:
         process = psutil.Process(found.pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return None
-        return found if _serves(process.cmdline(), cluster_dir) else None
+        return found if _lives(process) and _serves(process.cmdline(), cluster_dir) else None
     except psutil.Error:
         return None
 
@@ -125,13 +125,24 @@ def end_processes(server_dir: Path, *, wait_s: float) -> int:
         for process in alive:
             with contextlib.suppress(psutil.Error):
                 process.send_signal(sign or found[process])
-        _, alive = psutil.wait_procs(alive, timeout=wait_s / 2)
-        if not alive:
-            return len(found)
+        deadline = time.monotonic() + wait_s / 2
+        while alive and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+            alive = [process for process in alive if _lives(process)]
+    if not alive:
+        return len(found)
     raise EmbeddedServerError(
         f"processes {[process.pid for process in alive]} of {server_dir} cannot be ended",
         remedy="end them by hand as their owner or as root",
     )
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Return whether it still runs; a zombie, which a slow init has yet to reap, does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def _serves(cmdline: list[str], cluster_dir: Path) -> bool:
