@@ -1,0 +1,103 @@
+"""The workload as a process: settings in, client intervals out, until it is told to stop."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy.engine import URL
+
+from backend.domain.records import ClientIntervalRecord
+from backend.workload.generator import ClientInterval, WorkloadGenerator, WorkloadStats
+from backend.workload.mixes import mix_named
+from backend.workload.schedule import ArrivalSchedule
+from backend.workload.shape import DEMO_SCALE, StoreShape
+
+APPLICATION_NAME = "autopilot_demo"
+
+
+@dataclass(frozen=True)
+class WorkloadSettings:
+    """What to offer. ``queries_per_hour`` counts per simulated hour; None takes the mix's rate."""
+
+    mix: str = "mixed"
+    queries_per_hour: float | None = None
+    seed: int = 0
+    time_scale: float = 1.0
+    scale: float = DEMO_SCALE
+    max_concurrency: int = 8
+    statement_timeout_s: float = 30.0
+    interval_s: float = 5.0
+    application_name: str = APPLICATION_NAME
+
+    def schedule(self) -> ArrivalSchedule:
+        """Return the frozen arrivals of these settings.
+
+        Raises:
+            WorkloadError: an unknown mix, or a rate, time scale or scale out of bounds.
+        """
+        return ArrivalSchedule(
+            mix_named(self.mix),
+            self.queries_per_hour,
+            self.seed,
+            self.time_scale,
+            shape=StoreShape.at_scale(self.scale),
+        )
+
+
+def run_workload(
+    url: URL,
+    settings: WorkloadSettings,
+    stop_event: threading.Event,
+    on_interval: Callable[[ClientInterval], None] | None = None,
+) -> WorkloadStats:
+    """Offer the workload until ``stop_event`` is set; return the totals.
+
+    Args:
+        url: the database that holds the demo store at ``settings.scale``.
+        settings: what to offer.
+        stop_event: ends the run within about ten seconds, statements in flight included.
+        on_interval: called in this thread every ``interval_s`` and once at the end.
+    """
+    generator = WorkloadGenerator(
+        url,
+        settings.schedule(),
+        max_concurrency=settings.max_concurrency,
+        statement_timeout_s=settings.statement_timeout_s,
+        application_name=settings.application_name,
+    )
+    generator.start()
+    try:
+        while not stop_event.wait(settings.interval_s):
+            if on_interval is not None:
+                on_interval(generator.drain_interval())
+    finally:
+        generator.stop()
+    if on_interval is not None:
+        on_interval(generator.drain_interval())
+    return generator.stats()
+
+
+def interval_records(interval: ClientInterval) -> list[ClientIntervalRecord]:
+    """Return an interval as the store's records, one per class and one (``*``) for all.
+
+    Dropped arrivals are those offered that neither completed nor failed.
+    """
+    return [
+        ClientIntervalRecord(
+            started_at=interval.started_at,
+            ended_at=interval.ended_at,
+            class_name=entry.class_name,
+            offered=entry.offered,
+            completed=entry.completed,
+            errors=entry.errors,
+            timeouts=entry.timeouts,
+            mean_ms=entry.mean_ms,
+            p50_ms=entry.p50_ms,
+            p95_ms=entry.p95_ms,
+            p99_ms=entry.p99_ms,
+            service_mean_ms=entry.service_mean_ms,
+        )
+        for entry in interval.classes
+    ]
