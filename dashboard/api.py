@@ -1,0 +1,130 @@
+"""The routes for scripts and monitors: health, status, commands, Prometheus metrics."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from enum import Enum
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+
+from backend.domain.records import CommandRecord, StatusRecord
+from backend.errors import AutopilotError, StoreError
+from dashboard.operator_commands import make_command
+from dashboard.services import Services
+
+API_ACTOR = "human@api"
+
+
+def plain(value: Any) -> Any:
+    """A record as JSON takes it: enums by value, times as ISO 8601 in UTC."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, datetime):
+        return value.astimezone(timezone.utc).isoformat()
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return value
+
+
+def health(status: StatusRecord | None, services: Services) -> dict[str, Any]:
+    """What ``/healthz`` says: ``starting`` before the tuner wrote, ``stale`` when it is silent."""
+    if status is None:
+        return {"status": "starting", "mode": None, "phase": None, "trials": 0, "index": None}
+    return {
+        "status": "stale" if services.tuner_is_silent(status) else "ok",
+        "mode": status.mode.value,
+        "phase": status.phase.value,
+        "trials": status.trials,
+        "index": status.index,
+    }
+
+
+def prometheus_text(status: StatusRecord | None, mean_ms: float | None) -> bytes:
+    """The present numbers in Prometheus' text format."""
+    registry = CollectorRegistry()
+
+    def gauge(name: str, meaning: str, value: float | None) -> None:
+        if value is not None:
+            Gauge(f"autopilot_{name}", meaning, registry=registry).set(value)
+
+    gauge("up", "1 when the tuner has written a status", float(status is not None))
+    if status is not None:
+        gauge("latency_index", "present latency index against the start, lower is better",
+              status.index)
+        gauge("mean_latency_ms", "mean statement time of the newest window in ms", mean_ms)
+        gauge("status_timestamp_seconds", "when the tuner last wrote its status",
+              status.at.timestamp())
+        gauge("paused", "1 when the tuner is paused", float(status.paused))
+        gauge("frozen", "1 when the freeze switch is on", float(status.frozen))
+        trials = Gauge("autopilot_trials", "finished trials by verdict", ["verdict"],
+                       registry=registry)
+        for verdict, count in status.trials_by_verdict.items():
+            trials.labels(verdict=verdict).set(count)
+        mode = Gauge("autopilot_mode", "1 for the present mode", ["mode"], registry=registry)
+        mode.labels(mode=status.mode.value).set(1)
+    return generate_latest(registry)
+
+
+def _refusal(reason: str, code: int) -> tuple[Response, int]:
+    return jsonify(status="refused", reason=reason), code
+
+
+def blueprint(services: Services) -> Blueprint:
+    """Routes ``/healthz``, ``/metrics``, ``/api/status`` and ``/api/commands``."""
+    routes = Blueprint("api", __name__)
+
+    @routes.errorhandler(StoreError)
+    def store_failed(error: StoreError) -> tuple[Response, int]:
+        return jsonify(status="error", reason=str(error)), 503
+
+    @routes.get("/healthz")
+    def healthz() -> Response:
+        return jsonify(health(services.reader.status(), services))
+
+    @routes.get("/metrics")
+    def metrics() -> Response:
+        windows = services.reader.windows(limit=1)
+        text = prometheus_text(
+            services.reader.status(), windows[-1].mean_ms if windows else None
+        )
+        return Response(text, content_type=CONTENT_TYPE_LATEST)
+
+    @routes.get("/api/status")
+    def status() -> Response:
+        return jsonify(plain(services.reader.status()))
+
+    @routes.post("/api/commands")
+    def submit() -> tuple[Response, int]:
+        body = request.get_json(silent=True) if request.is_json else None
+        if not isinstance(body, dict):
+            return _refusal("send a JSON object with Content-Type application/json", 400)
+        unknown = sorted(set(body) - {"kind", "payload"})
+        if unknown:
+            return _refusal(f"unknown keys {', '.join(unknown)[:100]}: kind, payload expected", 400)
+        try:
+            command = make_command(
+                body.get("kind"), body.get("payload", {}), services.reader.knob_statuses(),
+                API_ACTOR,
+            )
+        except StoreError:
+            raise
+        except AutopilotError as error:
+            return _refusal(str(error), 422)
+        return jsonify(status="queued", id=services.submit(command)), 202
+
+    @routes.get("/api/commands/<int:command_id>")
+    def command(command_id: int) -> tuple[Response, int]:
+        record: CommandRecord | None = services.command(command_id)
+        if record is None:
+            return _refusal(f"there is no command {command_id}", 404)
+        return jsonify(plain(record)), 200
+
+    return routes

@@ -1,0 +1,122 @@
+"""The factory of the dashboard."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import dash
+from flask import Flask, Response, render_template, request
+from werkzeug.exceptions import HTTPException
+
+from backend.errors import AutopilotError
+from backend.protocols import CommandQueue, TelemetryReader
+from dashboard import api, callbacks, layouts, paths, security, vendor
+from dashboard import format as fmt
+from dashboard.format import Viewer
+from dashboard.live import register_page
+from dashboard.pages import PAGES
+from dashboard.serving import MAX_REQUEST_BODY_BYTES
+from dashboard.services import Services
+
+if TYPE_CHECKING:
+    from backend.config import DashboardSettings
+
+log = logging.getLogger(__name__)
+
+
+def create_app(
+    reader: TelemetryReader, commands: CommandQueue, settings: DashboardSettings
+) -> dash.Dash:
+    """Build the dashboard over a store.
+
+    Args:
+        reader: where everything shown comes from.
+        commands: where an operator's requests go.
+        settings: host, port, refresh interval in seconds, allowed Host names.
+
+    Returns:
+        the Dash application; ``.server`` is the WSGI application.
+
+    Raises:
+        FileNotFoundError: the installation lacks static files, templates or Bootstrap's files.
+    """
+    services = Services(reader, commands, settings)
+    guard = security.RequestGuard(settings.host, settings.allowed_hosts, settings.port)
+    vendor.bootstrap_folder()
+    server = Flask("dashboard", static_folder=None, template_folder=str(paths.templates_folder()))
+    server.config["MAX_CONTENT_LENGTH"] = MAX_REQUEST_BODY_BYTES
+    app = dash.Dash(
+        "dashboard",
+        server=server,
+        title="PostgreSQL Autopilot",
+        update_title=None,  # type: ignore[arg-type]
+        assets_folder=str(paths.static_folder()),
+        assets_ignore=r"theme\.js",
+        index_string=(paths.templates_folder() / "base.html").read_text("utf-8"),
+        serve_locally=True,
+        suppress_callback_exceptions=True,
+        add_log_handler=False,
+        csrf_token_name=guard.cookie,
+        csrf_header_name=security.TOKEN_HEADER,
+        enable_mcp=False,
+        on_error=_log_callback_error,
+    )
+    app.layout = lambda: layouts.shell(services)
+    callbacks.register(app, services)
+    for page in PAGES:
+        register_page(app, page, services)
+    server.register_blueprint(vendor.blueprint())
+    server.register_blueprint(api.blueprint(services))
+    _plain_pages(server, services)
+    security.install(server, guard, app.csp_hashes)
+    return app
+
+
+def _log_callback_error(error: Exception) -> None:
+    log.error("a callback failed", exc_info=error)
+
+
+def _plain_pages(server: Flask, services: Services) -> None:
+    """``/plain``, the summary for browsers without scripts, and the error pages."""
+
+    @server.get("/plain")
+    def plain() -> str:
+        viewer = Viewer()
+        status = services.reader.status()
+        versions = services.reader.policy_versions()
+        units = {k.name: k.unit for k in services.reader.knob_statuses()}
+        active = next((v for v in reversed(versions) if v.active), None)
+        return render_template(
+            "index.html",
+            status=status,
+            silent=status is not None and services.tuner_is_silent(status),
+            knobs={} if active is None else {
+                name: fmt.knob_value(value, units.get(name))
+                for name, value in active.config.items()
+            },
+            trials=list(reversed(services.reader.trials(limit=20))),
+            viewer=viewer,
+            fmt=fmt,
+            error=None,
+        )
+
+    @server.errorhandler(HTTPException)
+    def http_error(error: HTTPException) -> tuple[Response | str, int]:
+        return _error(error.code or 500, error.description or error.name)
+
+    @server.errorhandler(AutopilotError)
+    def store_error(error: AutopilotError) -> tuple[Response | str, int]:
+        return _error(503, str(error))
+
+    @server.errorhandler(Exception)
+    def unexpected(error: Exception) -> tuple[Response | str, int]:
+        log.error("%s %s failed", request.method, request.path, exc_info=error)
+        return _error(500, "The dashboard failed on this request; its log says why.")
+
+    def _error(code: int, reason: str) -> tuple[Response | str, int]:
+        wants_page = request.accept_mimetypes.best == "text/html"
+        if wants_page and request.method == "GET" and not request.path.startswith("/api/"):
+            return render_template("index.html", error=reason, code=code), code
+        response = server.json.response(status="error", reason=reason)
+        return response, code

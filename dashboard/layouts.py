@@ -1,0 +1,244 @@
+"""The shell around the pages: top bar, navigation, banner, controls, notes on commands."""
+
+from __future__ import annotations
+
+import dash_bootstrap_components as dbc
+from dash import dcc, html
+from dash.development.base_component import Component
+
+from backend.domain.modes import CommandKind, Mode, Phase
+from backend.domain.records import CommandRecord, StatusRecord
+from dashboard import components as ui
+from dashboard import format as fmt
+from dashboard.format import Viewer
+from dashboard.pages import PAGES
+from dashboard.services import SILENT_AFTER_S, Services
+
+MODES: dict[Mode, str] = {
+    Mode.OBSERVE: "Only watches; proposes and changes nothing.",
+    Mode.ADVISE: "Proposes changes; tries and changes nothing.",
+    Mode.APPROVE: "Tries and keeps a change only after you approved it here.",
+    Mode.AUTO: "Tries, proves and keeps changes by itself; undoes what does not help.",
+}
+COMMAND_NAMES: dict[CommandKind, str] = {
+    CommandKind.SET_KNOBS: "Change knobs", CommandKind.ROLL_BACK: "Roll back",
+    CommandKind.PAUSE: "Pause", CommandKind.RESUME: "Resume", CommandKind.FREEZE: "Freeze",
+    CommandKind.UNFREEZE: "Unfreeze", CommandKind.SET_MODE: "Set the mode",
+    CommandKind.APPROVE: "Approve the trial", CommandKind.DECLINE: "Decline the trial",
+}
+
+
+def _navigation(class_name: str) -> Component:
+    return html.Nav(
+        [
+            dbc.NavLink([ui.icon(p.icon), html.Span(p.title)], href=p.path, active="exact",
+                        className="nav-item-link")
+            for p in PAGES
+        ],
+        className=class_name, **{"aria-label": "Pages"},
+    )
+
+
+def shell(services: Services) -> Component:
+    """The whole page before a page is chosen."""
+    return html.Div(
+        [
+            dcc.Location(id="url", refresh="callback-nav"),
+            dcc.Store(id="viewer"),
+            dcc.Store(id="alive"),
+            dcc.Store(id="shell-held", data={}),
+            dcc.Store(id="tracked", data=[]),
+            dcc.Store(id="to-confirm"),
+            dcc.Interval(id="shell-tick", interval=services.tick_ms),
+            dcc.Interval(id="watch-tick", interval=1000),
+            dcc.Interval(id="command-tick", interval=400, disabled=True),
+            html.A("Skip to the content", href="#content", className="skip-link"),
+            html.Header(
+                [
+                    dcc.Link([html.Span(className="brand-mark"), html.Span(
+                        "PostgreSQL Autopilot", className="brand-name")], href="/",
+                        className="brand"),
+                    html.Div(ui.skeleton(1), id="shell-chips", className="chips"),
+                    html.Div(
+                        [
+                            html.Button(ui.icon("sliders2"), id="controls-open", type="button",
+                                        className="icon-button", title="Mode, pause, freeze",
+                                        **{"aria-label": "Mode, pause, freeze"}),
+                            html.Button(ui.icon("circle-half"), id="theme-toggle", type="button",
+                                        className="icon-button", title="Light or dark",
+                                        **{"aria-label": "Switch between light and dark"}),
+                        ],
+                        className="top-actions",
+                    ),
+                ],
+                className="topbar",
+            ),
+            _navigation("sidenav"),
+            html.Main(
+                [
+                    html.Div(id="shell-banner", **{"aria-live": "polite"}),
+                    html.Div("The dashboard does not answer. Numbers below are old; this page "
+                             "goes on by itself when it is back.", id="offline",
+                             className="banner banner-bad", hidden=True, role="alert"),
+                    html.Div(ui.skeleton(6), id="content"),
+                    html.Footer(id="shell-footer", className="page-foot"),
+                ],
+                className="main",
+            ),
+            _navigation("bottomnav"),
+            html.Div(id="command-notes", className="notes", **{"aria-live": "polite"}),
+            dbc.Modal(
+                [dbc.ModalHeader(dbc.ModalTitle("Mode, pause, freeze")),
+                 dbc.ModalBody(html.Div(ui.skeleton(), id="shell-controls"))],
+                id="controls", is_open=False, centered=True, scrollable=True,
+            ),
+            dbc.Modal(
+                [
+                    dbc.ModalHeader(dbc.ModalTitle("Please confirm")),
+                    dbc.ModalBody(id="confirm-text"),
+                    dbc.ModalFooter([
+                        dbc.Button("Cancel", id="confirm-no", color="secondary", outline=True),
+                        dbc.Button("Confirm", id="confirm-yes", color="primary"),
+                    ]),
+                ],
+                id="confirm", is_open=False, centered=True,
+            ),
+        ],
+        className="shell",
+    )
+
+
+def chips(status: StatusRecord | None, silent: bool) -> list[Component]:
+    """Mode, phase, safety and index for the top bar."""
+    if status is None:
+        return [ui.badge("starting", "info", "hourglass-split")]
+    tone, icon_name, word = ui.SAFETY_TONES[status.safety]
+    if status.frozen:
+        mode = ui.badge("frozen", "bad", "snow")
+    elif status.paused:
+        mode = ui.badge("paused", "warn", "pause-fill")
+    else:
+        mode = ui.badge(status.mode.value, "accent", "compass")
+    phase_tone = "good" if status.phase in (Phase.OPTIMISED, Phase.FINISHED) else "info"
+    index = fmt.NONE if status.index is None else f"{status.index:.3f}"
+    change = "" if status.index is None else fmt.percent(status.index - 1, signed=True)
+    return [
+        ui.badge("silent" if silent else "live", "bad" if silent else "good", "broadcast"),
+        mode,
+        ui.badge(status.phase.value, phase_tone, "flag"),
+        ui.badge(word, tone, icon_name, title="; ".join(status.safety_reasons)),
+        html.Span(["index ", html.B(index), f" {change}".rstrip()], className="tag tag-index",
+                  title="Latency index against the start; lower is better"),
+    ]
+
+
+def banner(status: StatusRecord | None, silent: bool, viewer: Viewer) -> Component | None:
+    """What is wrong, if anything, in one line with what to do."""
+    if status is None:
+        return html.Div(
+            [ui.icon("hourglass-split"), html.Div([
+                html.B("The tuner is starting. "),
+                "Until it has written its first status, pages stay empty and commands wait.",
+            ])], className="banner banner-info", role="status")
+    if silent and status.phase is not Phase.FINISHED:
+        return html.Div(
+            [ui.icon("exclamation-triangle"), html.Div([
+                html.B(f"The tuner does not answer since {viewer.time(status.at)}. "),
+                f"Its heartbeat is older than {SILENT_AFTER_S:.0f} s. The watchdog undoes an "
+                "unproven change by itself; commands wait until the tuner is back.",
+            ])], className="banner banner-bad", role="alert")
+    if status.fault:
+        return html.Div([ui.icon("exclamation-octagon"), html.Div([
+            html.B("Fault: "), status.fault])], className="banner banner-bad", role="alert")
+    if status.frozen:
+        return html.Div([ui.icon("snow"), html.Div([
+            html.B("Frozen. "), "Nothing is changed except by a rollback, until you unfreeze."])],
+            className="banner banner-warn", role="status")
+    return None
+
+
+def store_banner(reason: str) -> Component:
+    """The store cannot be read."""
+    return html.Div(
+        [ui.icon("database-exclamation"), html.Div([
+            html.B("The store cannot be read. "), reason,
+            " What you see may be old; the page tries again by itself."])],
+        className="banner banner-bad", role="alert")
+
+
+def footer(status: StatusRecord | None, viewer: Viewer) -> list[object]:
+    """The time zone and where this is."""
+    return [
+        html.Span(f"Times are in {viewer.zone_label()}"),
+        html.Span(f"Server {status.server}" if status and status.server else ""),
+    ]
+
+
+def controls(status: StatusRecord | None) -> Component:
+    """Buttons for mode, pause and freeze."""
+    if status is None:
+        return ui.empty("Not yet", "The tuner has to be running first.")
+    modes = [
+        html.Div(
+            [
+                html.Div([html.B(mode.value), html.Div(meaning, className="quiet")]),
+                ui.badge("now", "accent", "check-lg") if mode is status.mode else
+                ui.command_button(
+                    CommandKind.SET_MODE, {"mode": mode.value}, "Switch", place="controls",
+                    confirm=f"Switch the tuner from {status.mode.value} to {mode.value}? {meaning}",
+                ),
+            ],
+            className="choice",
+        )
+        for mode, meaning in MODES.items()
+    ]
+    pause = (
+        ui.command_button(CommandKind.RESUME, {}, "Resume", place="controls", look="primary",
+                          icon_name="play-fill") if status.paused else
+        ui.command_button(CommandKind.PAUSE, {}, "Pause", place="controls",
+                          icon_name="pause-fill")
+    )
+    freeze = (
+        ui.command_button(CommandKind.UNFREEZE, {}, "Unfreeze", place="controls",
+                          look="primary", icon_name="sun",
+                          confirm="Let the tuner change the server again?") if status.frozen else
+        ui.command_button(CommandKind.FREEZE, {}, "Freeze", place="controls",
+                          look="outline-danger", icon_name="snow",
+                          confirm="Freeze the server's configuration? A running trial is rolled "
+                          "back, and nothing is changed until you unfreeze.")
+    )
+    return html.Div([
+        html.H3("Mode"), *modes,
+        html.H3("Pause"),
+        html.Div([html.Div("Starts no new trial; measuring goes on.", className="quiet"), pause],
+                 className="choice"),
+        html.H3("Freeze"),
+        html.Div([html.Div("Stops every change except rollback.", className="quiet"), freeze],
+                 className="choice"),
+    ])
+
+
+def _note(key: object, tone: str, icon_name: str, title: str, text: str) -> Component:
+    return html.Div(
+        [
+            ui.icon(icon_name),
+            html.Div([html.B(title), html.Div(text, className="note-text")]),
+            html.Button(ui.icon("x-lg"), id={"type": "dismiss", "command": key},
+                        className="icon-button", type="button",
+                        **{"aria-label": "Dismiss this note"}),
+        ],
+        className=f"note note-{tone}", role="status",
+    )
+
+
+def command_note(command: CommandRecord) -> Component:
+    """What became of a command, while it runs and after."""
+    tone, icon_name = ui.COMMAND_TONES[command.state]
+    return _note(command.id, tone, icon_name,
+                 f"{COMMAND_NAMES[command.kind]}: {command.state.value}",
+                 command.result or "waiting for the tuner")
+
+
+def refusal_note(key: object, reason: str) -> Component:
+    """A command that was not even queued."""
+    return _note(key, "bad", "x-octagon", "Refused", reason)

@@ -1,0 +1,146 @@
+"""Checking and queueing what an operator asks for: the one way for pages and the JSON API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from backend.domain.knobs import Knob, KnobValue
+from backend.domain.modes import CommandKind, Mode
+from backend.domain.records import CommandRecord, KnobStatusRecord
+from backend.errors import AutopilotError, KnobBoundsError, NeverKnobError, UnknownKnobError
+
+MAX_KNOBS = 100
+MAX_ID_LENGTH = 100
+ACTOR = "human@dashboard"
+
+
+class CommandError(AutopilotError):
+    """The request is not a command that we know, or its payload is malformed."""
+
+
+def knob_of(status: KnobStatusRecord) -> Knob:
+    """The knob that a status describes, for its checks."""
+    return Knob(
+        name=status.name,
+        kind=status.kind,  # type: ignore[arg-type]
+        low=status.low,
+        high=status.high,
+        unit=status.unit,
+        choices=status.choices,
+        special=status.special,
+    )
+
+
+def check_knobs(
+    values: Mapping[str, object], statuses: Sequence[KnobStatusRecord]
+) -> dict[str, KnobValue]:
+    """Check names and values against the knobs as they stand; return them typed.
+
+    The tuner checks again (never-list, joint memory budget, freeze) before it writes.
+
+    Raises:
+        UnknownKnobError, NeverKnobError, KnobBoundsError: the first offence.
+    """
+    known = {status.name: status for status in statuses}
+    checked: dict[str, KnobValue] = {}
+    for name, value in values.items():
+        status = known.get(name)
+        if status is None:
+            raise UnknownKnobError(
+                f"{name[:80]!r} is not in the knob catalogue, so it is never written",
+                remedy="settings of durability, authentication, time-outs and limits of "
+                "connections are left out on purpose",
+            )
+        if not status.writable:
+            raise NeverKnobError(
+                f"{name} cannot be changed from here: {status.note or 'it is not writable'}"
+            )
+        if isinstance(value, str) and len(value) > MAX_ID_LENGTH:
+            raise KnobBoundsError(f"{name}: the value is {len(value)} characters long")
+        checked[name] = knob_of(status).validate(value)
+    return checked
+
+
+def _only(payload: Mapping[str, Any], *allowed: str) -> None:
+    unknown = sorted(set(map(str, payload)) - set(allowed))
+    if unknown:
+        expected = f"only {', '.join(allowed)}" if allowed else "an empty payload"
+        raise CommandError(f"unknown payload keys {', '.join(unknown)[:100]}: expected {expected}")
+
+
+def _number(payload: Mapping[str, Any], key: str) -> int:
+    value = payload.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**53:
+        raise CommandError(f"{key} = {value!r:.60} is not a positive whole number")
+    return value
+
+
+def _roll_back(payload: Mapping[str, Any]) -> dict[str, Any]:
+    _only(payload, "batch_id", "version_id")
+    if len(payload) > 1:
+        raise CommandError("roll_back takes batch_id or version_id, not both")
+    if "version_id" in payload:
+        return {"version_id": _number(payload, "version_id")}
+    if "batch_id" in payload:
+        batch = payload["batch_id"]
+        if not isinstance(batch, str) or not 0 < len(batch) <= MAX_ID_LENGTH:
+            raise CommandError("batch_id is not a text of 1 to 100 characters")
+        return {"batch_id": batch}
+    return {}
+
+
+def check_payload(
+    kind: CommandKind, payload: Mapping[str, Any], statuses: Sequence[KnobStatusRecord]
+) -> dict[str, Any]:
+    """The payload with nothing unknown in it and every value checked.
+
+    Raises:
+        AutopilotError: it is malformed, or a knob or value is refused.
+    """
+    if kind is CommandKind.SET_KNOBS:
+        _only(payload, "knobs")
+        knobs = payload.get("knobs")
+        if not isinstance(knobs, Mapping) or not 0 < len(knobs) <= MAX_KNOBS:
+            raise CommandError(f"knobs must map 1 to {MAX_KNOBS} names to values")
+        return {"knobs": check_knobs(knobs, statuses)}
+    if kind is CommandKind.ROLL_BACK:
+        return _roll_back(payload)
+    if kind is CommandKind.SET_MODE:
+        _only(payload, "mode")
+        try:
+            return {"mode": Mode(payload.get("mode")).value}
+        except ValueError:
+            raise CommandError(
+                f"mode = {payload.get('mode')!r:.60} is none of {', '.join(m.value for m in Mode)}"
+            ) from None
+    if kind in (CommandKind.APPROVE, CommandKind.DECLINE):
+        _only(payload, "trial_id")
+        return {"trial_id": _number(payload, "trial_id")}
+    _only(payload)
+    return {}
+
+
+def make_command(
+    kind: object, payload: object, statuses: Sequence[KnobStatusRecord], actor: str = ACTOR
+) -> CommandRecord:
+    """A checked command, ready to be queued, from what a browser or script sent.
+
+    Raises:
+        AutopilotError: it is malformed, or a knob or value is refused; with the reason.
+    """
+    try:
+        known = CommandKind(kind)
+    except ValueError:
+        raise CommandError(
+            f"kind = {kind!r:.60} is none of {', '.join(k.value for k in CommandKind)}"
+        ) from None
+    if not isinstance(payload, Mapping):
+        raise CommandError("payload must be an object")
+    return CommandRecord(
+        kind=known,
+        payload=check_payload(known, payload, statuses),
+        actor=actor,
+        created_at=datetime.now(timezone.utc),
+    )

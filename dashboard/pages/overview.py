@@ -1,0 +1,266 @@
+"""Overview: is the server faster than at the start, and what is going on right now?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dash import dcc, html
+from dash.development.base_component import Component
+
+from backend.domain.modes import Verdict
+from backend.domain.records import ClientIntervalRecord, WindowRecord
+from dashboard import components as ui
+from dashboard import figures
+from dashboard import format as fmt
+from dashboard import metric_names as names
+from dashboard.live import Page, View
+from dashboard.phases import summarise
+from dashboard.theme import palette
+
+WINDOWS = 1000
+INTERVALS = 2000
+RECENT = 30
+
+
+def _windows(view: View) -> Sequence[WindowRecord]:
+    return view.reader.windows(limit=WINDOWS)
+
+
+def _intervals(view: View) -> Sequence[ClientIntervalRecord]:
+    return view.reader.client_intervals(limit=INTERVALS)
+
+
+def _tile(
+    label: str, value: str, note: object, values: Sequence[float | None], view: View,
+    *, lead: bool = False, tone: str = "", title: str = "",
+) -> Component:
+    colours = palette(view.viewer.dark)
+    picture = figures.sparkline(values[-80:], colours.accent, colours.accent_soft)
+    return html.Div(
+        [
+            html.Div(label, className="tile-label", title=title),
+            html.Div(value, className="tile-value"),
+            html.Div(note, className=f"tile-note {tone}".strip()),
+            html.Img(src=picture, alt="", className="tile-spark") if picture else None,
+        ],
+        className="tile tile-lead" if lead else "tile", title=title,
+    )
+
+
+def _recent(values: Sequence[float | None], count: int = 3) -> float | None:
+    known = [v for v in values if v is not None][-count:]
+    return sum(known) / len(known) if known else None
+
+
+def tiles(view: View) -> object:
+    """The key numbers, now and against the start."""
+    status = view.reader.status()
+    windows, intervals = _windows(view), _intervals(view)
+    if status is None and not windows:
+        return ui.empty(
+            "The tuner is starting",
+            "Numbers appear here with the first measured window, usually within a minute.",
+        )
+    lived = figures.deployed(windows)
+    index = status.index if status and status.index is not None else None
+    phases = summarise(windows, intervals)
+    start = phases[0] if phases else None
+
+    def against(now: float | None, before: float | None) -> tuple[str, str]:
+        if now is None or not before:
+            return "against the baseline: not yet known", ""
+        change = now / before - 1
+        tone = "good" if change < -0.005 else "bad" if change > 0.005 else ""
+        return f"{fmt.percent(change, signed=True)} against the baseline", tone
+
+    p95 = _recent([i.p95_ms for i in intervals])
+    p95_note, p95_tone = against(p95, start.p95_ms if start else None)
+    server_ms = _recent([w.mean_ms for w in lived])
+    mean_note, mean_tone = against(server_ms, start.mean_ms if start else None)
+    index_note = (
+        "measuring the reference" if index is None
+        else f"{fmt.percent(index - 1, signed=True)} against the start"
+    )
+    verdicts = status.trials_by_verdict if status else {}
+    hits = [names.CACHE_HITS.read(w) for w in lived]
+    cpu = [names.CPU.read(w) for w in windows]
+    return [
+        _tile("Latency index", fmt.NONE if index is None else f"{index:.3f}", index_note,
+              [w.index for w in lived], view, lead=True,
+              tone="" if index is None else "good" if index < 0.995 else
+              "bad" if index > 1.005 else "",
+              title="Load-normalised mean latency of the same statements; 1 is the start, "
+                    "lower is better"),
+        _tile("p95 latency", fmt.ms_text(p95), p95_note, [i.p95_ms for i in intervals[-160::2]],
+              view, tone=p95_tone, title="19 of 20 statements are faster; timed by the client"),
+        _tile("Mean on the server", fmt.ms_text(server_ms), mean_note,
+              [w.mean_ms for w in lived], view, tone=mean_tone,
+              title="Mean execution time by pg_stat_statements, which gives no percentiles"),
+        _tile("Throughput", fmt.quantity(_recent([w.calls_per_s for w in windows]), "/ s"),
+              "statements, as the clients ask for them", [w.calls_per_s for w in windows], view),
+        _tile("CPU", fmt.quantity(_recent(cpu), "%"), "of all processors", cpu, view,
+              title=names.CPU.meaning),
+        _tile("Cache hits", fmt.quantity(_recent(hits), "%", 4), "in shared buffers", hits, view,
+              title=names.CACHE_HITS.meaning),
+        _tile("Trials", str(status.trials if status else 0),
+              f"{verdicts.get(Verdict.ACCEPT.value, 0)} accepted, "
+              f"{verdicts.get(Verdict.REJECT.value, 0)} rejected", [], view),
+    ]
+
+
+def activity(view: View) -> object:
+    """What the tuner does now, and on what."""
+    status = view.reader.status()
+    if status is None:
+        return ui.empty("Nothing yet", "The tuner's present step appears here once it runs.")
+    share = status.progress
+    bar = None if share is None else html.Div(
+        html.Div(className="bar-fill", style={"width": f"{100 * min(max(share, 0), 1):.0f}%"}),
+        className="bar", role="progressbar",
+        **{"aria-valuenow": f"{100 * share:.0f}", "aria-valuemin": "0", "aria-valuemax": "100"},
+    )
+    return [
+        html.Div(status.activity or "waiting for the next step", className="activity-text"),
+        bar,
+        ui.facts([
+            ("Server", f"PostgreSQL {status.server_version} at {status.server}"
+             if status.server else fmt.NONE),
+            ("Workload", (status.workload or "the server's own clients")
+             + (" (accelerated clock)" if status.fast_mode else "")),
+            ("Running since", view.viewer.time(status.started_at)),
+            ("Ends at", view.viewer.time(status.ends_at) if status.ends_at else "runs on"),
+            ("Deployed version", fmt.NONE if status.policy_version is None
+             else str(status.policy_version)),
+        ]),
+    ]
+
+
+def deployed_knobs(view: View) -> object:
+    """The knobs that the deployed version sets."""
+    active = next((v for v in reversed(view.reader.policy_versions()) if v.active), None)
+    if active is None or not active.config:
+        return ui.empty(
+            "The server runs as found", "Knobs that were proven to help are listed here.", "sliders"
+        )
+    statuses = {k.name: k for k in view.reader.knob_statuses()}
+    before = {n: statuses[n].default if n in statuses else None for n in active.config}
+    return [
+        ui.knob_diff(before, active.config, statuses),
+        html.P(["from the server's defaults; the evidence is under ",
+                dcc.Link("Decisions", href="/decisions"), "."], className="quiet"),
+    ]
+
+
+def phase_table(view: View) -> object:
+    """The phases next to each other."""
+    rows = summarise(_windows(view), _intervals(view))
+    if not rows:
+        return ui.empty(
+            "No phase is measured yet", "The baseline comes first; its numbers appear here.",
+            "bar-chart-steps",
+        )
+    top = max((r.index for r in rows if r.index is not None), default=1.0)
+
+    def cell(value: str, now: float | None, before: float | None,
+             lower_is_better: bool | None) -> object:
+        if now is None or not before or before == now:
+            return value
+        change = now / before - 1
+        better = None if lower_is_better is None else (change < 0) == lower_is_better
+        tone = "" if better is None or abs(change) < 0.005 else " good" if better else " bad"
+        delta = fmt.percent(change, signed=True, digits=0)
+        return html.Span([value, html.Span(delta, className=f"delta{tone}")])
+
+    first = rows[0]
+    body = []
+    for r in rows:
+        bar = html.Div(html.Div(className="bar-fill",
+                                style={"width": f"{100 * (r.index or 0) / top:.0f}%"}),
+                       className="bar slim")
+        body.append([
+            html.Span(r.phase.value, className="phase-name"),
+            html.Div([cell(fmt.NONE if r.index is None else f"{r.index:.3f}", r.index,
+                           first.index, True), bar]),
+            cell(fmt.ms_text(r.mean_ms), r.mean_ms, first.mean_ms, True),
+            cell(fmt.ms_text(r.p50_ms), r.p50_ms, first.p50_ms, True),
+            cell(fmt.ms_text(r.p95_ms), r.p95_ms, first.p95_ms, True),
+            cell(fmt.ms_text(r.p99_ms), r.p99_ms, first.p99_ms, True),
+            cell(fmt.quantity(r.calls_per_s, "/ s"), r.calls_per_s, first.calls_per_s, None),
+            cell(fmt.quantity(r.cpu, "%"), r.cpu, first.cpu, None),
+            fmt.quantity(r.hits, "%", 4),
+            fmt.duration_text(r.duration_s),
+        ])
+    return ui.table(
+        ["Phase", "Latency index", "Mean (server)", "p50 (client)", "p95 (client)",
+         "p99 (client)", "Throughput", "CPU", "Cache hits", "Lasted"],
+        body, "numbers",
+    )
+
+
+def frame() -> Component:
+    """The page without its numbers."""
+    return html.Div([
+        ui.page_head("Overview", "Is the server faster than at the start, and what happens now?"),
+        html.Div(ui.skeleton(4), id="overview-tiles", className="tiles"),
+        html.Div(
+            [
+                ui.card("Latency index over time", ui.graph(
+                    "overview-index", 300, "latency index over time"), hint_id="hint-index",
+                    hint_text="The mean time of the same statements in the same mix, divided by "
+                    "that at the start: 1 is the start, lower is better. A busier hour alone "
+                    "cannot move it. Triangles: a proven change was deployed. Dots: a candidate "
+                    "was being tried.", class_name="span-2"),
+                ui.card("Right now", html.Div(ui.skeleton(), id="overview-activity")),
+                ui.card("Latency", ui.graph("overview-latency", 250, "latency percentiles"),
+                        hint_id="hint-latency", hint_text="Percentiles are timed by the clients "
+                        "from the scheduled start of each statement. pg_stat_statements gives "
+                        "only means.", class_name="span-2", subtitle="logarithmic"),
+                ui.card("Changed so far", html.Div(ui.skeleton(), id="overview-knobs")),
+                ui.card("Phase by phase", html.Div(ui.skeleton(), id="overview-phases"),
+                        hint_id="hint-phases", hint_text="Medians over the windows of each phase "
+                        "in which no candidate was tried, and the change against the first phase. "
+                        "The load may differ between phases: the index allows for that, the other "
+                        "columns do not.", class_name="span-3"),
+                ui.card("Throughput", ui.graph("overview-throughput", 200, "throughput")),
+                ui.card("CPU and memory", ui.graph("overview-cpu", 200, "CPU and memory")),
+                ui.card("Cache hits", ui.graph("overview-hits", 200, "cache hits"),
+                        hint_id="hint-hits", hint_text=names.CACHE_HITS.meaning),
+                ui.card("Disk", ui.graph("overview-disk", 200, "disk reads and writes")),
+                ui.card("Spilled to disk", ui.graph("overview-temp", 200, "temporary files"),
+                        hint_id="hint-temp", hint_text=names.TEMP.meaning),
+                ui.card("WAL", ui.graph("overview-wal", 200, "write-ahead log"),
+                        hint_id="hint-wal", hint_text=names.WAL.meaning),
+            ],
+            className="grid-3",
+        ),
+    ])
+
+
+def _resource(*shown: names.Shown) -> object:
+    revision = shown[0].key
+    return lambda view: figures.resource_figure(_windows(view), shown, view.viewer, revision)
+
+
+PAGE = Page(
+    path="/",
+    title="Overview",
+    icon="speedometer2",
+    frame=frame,
+    parts={
+        "overview-tiles.children": tiles,
+        "overview-index.figure": lambda v: figures.index_figure(
+            _windows(v), v.reader.policy_versions(), v.viewer),
+        "overview-activity.children": activity,
+        "overview-latency.figure": lambda v: figures.latency_figure(
+            _intervals(v), _windows(v), v.viewer),
+        "overview-knobs.children": deployed_knobs,
+        "overview-phases.children": phase_table,
+        "overview-throughput.figure": lambda v: figures.throughput_figure(
+            _intervals(v), _windows(v), v.viewer),
+        "overview-cpu.figure": _resource(names.CPU, names.MEMORY),
+        "overview-hits.figure": _resource(names.CACHE_HITS),
+        "overview-disk.figure": _resource(names.DISK_READ, names.DISK_WRITE),
+        "overview-temp.figure": _resource(names.TEMP),
+        "overview-wal.figure": _resource(names.WAL),
+    },
+)

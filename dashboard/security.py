@@ -1,0 +1,173 @@
+"""Who may ask: Host allow-list, Origin, a token against forged requests, response headers.
+
+Every request is checked for its Host (against DNS rebinding); every request that is not a read
+is checked for its Origin and must carry the token that only a page of ours can read. See
+https://cheatsheetseries.owasp.org/cheatsheets/Cross-Site_Request_Forgery_Prevention_Cheat_Sheet.html
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import secrets
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from urllib.parse import urlsplit
+
+from flask import Flask, Request, Response, jsonify, request
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+TOKEN_HEADER = "X-CSRFToken"
+
+
+def token_cookie(port: int) -> str:
+    """The token cookie's name; cookies ignore ports, so the port is part of the name."""
+    return f"autopilot_token_{port}"
+
+
+def split_host(host: str) -> str | None:
+    """The name in a Host header without its port, in lower case; None where it is malformed."""
+    try:
+        name = urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
+    if not name or any(c in host for c in "/@\\?# \t"):
+        return None
+    return name.rstrip(".")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+class RequestGuard:
+    """Decides whether a request may pass.
+
+    Args:
+        bound_host: the address that the server binds.
+        allowed_hosts: further names that browsers may use.
+        port: only names the token's cookie.
+    """
+
+    def __init__(self, bound_host: str, allowed_hosts: Iterable[str], port: int) -> None:
+        names = {*LOOPBACK_NAMES, bound_host.lower(), *(h.lower() for h in allowed_hosts)}
+        self._any_address = bound_host in ("0.0.0.0", "::", "")
+        if self._any_address:
+            names.add(socket.gethostname().lower())
+        self._names = frozenset(names - {"", "0.0.0.0", "::"})
+        self.token = secrets.token_urlsafe(32)
+        self.cookie = token_cookie(port)
+
+    def host_allowed(self, host: str) -> bool:
+        """Whether a Host header names this machine as we know it.
+
+        Bound to every address, bare addresses pass too: rebinding needs a name.
+        """
+        name = split_host(host)
+        if name is None:
+            return False
+        return name in self._names or (self._any_address and _is_address(name))
+
+    def refusal(self, req: Request) -> str | None:
+        """Why the request is refused; None where it may pass."""
+        host = req.headers.get("Host", "")
+        if not self.host_allowed(host):
+            return (
+                f"Host {host[:100]!r} is not one of this dashboard's names; add it to "
+                "dashboard.allowed_hosts if it is yours"
+            )
+        if req.method in SAFE_METHODS:
+            return None
+        return self._origin_refusal(req, host) or self._token_refusal(req)
+
+    def _origin_refusal(self, req: Request, host: str) -> str | None:
+        site = req.headers.get("Sec-Fetch-Site")
+        if site is not None and site != "same-origin":
+            return f"the request comes from another site (Sec-Fetch-Site: {site[:40]!r})"
+        origin = req.headers.get("Origin")
+        if origin is None:
+            if site == "same-origin":
+                return None
+            return "a request that changes state must name its Origin, and this one does not"
+        parts = urlsplit(origin) if origin.isascii() else None
+        if (
+            parts is None
+            or parts.scheme not in ("http", "https")
+            or parts.netloc.lower() != host.lower()
+            or parts.path
+        ):
+            return f"Origin {origin[:100]!r} is not this dashboard ({host[:100]!r})"
+        return None
+
+    def _token_refusal(self, req: Request) -> str | None:
+        if hmac.compare_digest(
+            req.headers.get(TOKEN_HEADER, "").encode(), self.token.encode()
+        ):
+            return None
+        return (
+            f"the header {TOKEN_HEADER} does not hold this dashboard's token (the cookie "
+            f"{self.cookie}, set by any page); load the page again"
+        )
+
+
+def content_security_policy(script_hashes: Sequence[str]) -> str:
+    """The strictest policy under which Dash, Plotly and AG Grid work.
+
+    Plotly and AG Grid write style rules at run time, hence the inline styles; scripts are ours or
+    hashed, and nothing comes from another host.
+    """
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src 'self' {' '.join(script_hashes)}".rstrip(),
+            "style-src 'self' 'unsafe-inline'",
+            "img-src 'self' data: blob:",
+            "font-src 'self' data:",
+            "connect-src 'self'",
+            "worker-src 'self' blob:",
+            "manifest-src 'self'",
+            "base-uri 'none'",
+            "form-action 'self'",
+            "frame-ancestors 'none'",
+        )
+    )
+
+
+def install(server: Flask, guard: RequestGuard, script_hashes: Callable[[], Sequence[str]]) -> None:
+    """Check every request before, and set the headers after."""
+    policy: list[str] = []
+
+    @server.before_request
+    def check() -> tuple[Response, int] | None:
+        reason = guard.refusal(request)
+        if reason is None:
+            return None
+        return jsonify(status="refused", reason=reason), 403
+
+    @server.after_request
+    def set_headers(response: Response) -> Response:
+        if not policy:
+            policy.append(content_security_policy(script_hashes()))
+        headers = response.headers
+        headers["Content-Security-Policy"] = policy[0]
+        headers["X-Frame-Options"] = "DENY"
+        headers["X-Content-Type-Options"] = "nosniff"
+        headers["Referrer-Policy"] = "no-referrer"
+        headers["Permissions-Policy"] = "camera=(), geolocation=(), microphone=()"
+        headers["Cross-Origin-Opener-Policy"] = "same-origin"
+        headers["Cross-Origin-Resource-Policy"] = "same-origin"
+        if not request.path.startswith(("/_dash-component-suites/", "/vendor/", "/assets/")):
+            headers["Cache-Control"] = "no-store"
+            # An open page survives a restart of this process: it learns the new token from any
+            # answer, a refusal included, and only a page of this origin can read it.
+            if (
+                guard.host_allowed(request.headers.get("Host", ""))
+                and request.cookies.get(guard.cookie) != guard.token
+            ):
+                response.set_cookie(guard.cookie, guard.token, samesite="Strict", path="/")
+        return response

@@ -1,0 +1,69 @@
+"""What every page and route works with: the cached reader, the queue, the settings."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from backend.domain.records import CommandRecord, StatusRecord
+from backend.errors import AutopilotError, StoreError
+from backend.protocols import CommandQueue, TelemetryReader
+from dashboard.cache import CachedReader
+
+if TYPE_CHECKING:
+    from backend.config import DashboardSettings
+
+SILENT_AFTER_S = 10.0
+
+
+class Services:
+    """The store behind the pages.
+
+    Args:
+        reader: the store's reader; asked at most once a tick.
+        commands: the queue to the tuner.
+        settings: host, port, refresh interval, allowed hosts.
+    """
+
+    def __init__(
+        self, reader: TelemetryReader, commands: CommandQueue, settings: DashboardSettings
+    ) -> None:
+        self.settings = settings
+        # A page asks every 3/4 of the interval and an answer lives 1/8 of it, so that with the
+        # way to the browser nothing on a page is older than the interval.
+        self.tick_ms = max(250, round(settings.refresh_interval_s * 750))
+        self.reader = CachedReader(reader, settings.refresh_interval_s / 8)
+        self._commands = commands
+
+    def submit(self, command: CommandRecord) -> int:
+        """Queue a checked command; returns its id.
+
+        Raises:
+            StoreError: it could not be written.
+        """
+        try:
+            command_id = self._commands.submit(command)
+        except AutopilotError:
+            raise
+        except Exception as error:
+            raise StoreError(f"the command could not be queued: {error}") from error
+        self.reader.forget()
+        return command_id
+
+    def command(self, command_id: int) -> CommandRecord | None:
+        """The command as it stands now.
+
+        Raises:
+            StoreError: the store could not be read.
+        """
+        try:
+            return self._commands.command(command_id)
+        except AutopilotError:
+            raise
+        except Exception as error:
+            raise StoreError(f"command {command_id} could not be read: {error}") from error
+
+    def tuner_is_silent(self, status: StatusRecord, now: datetime | None = None) -> bool:
+        """Whether the tuner's heartbeat is older than it may be."""
+        age_s = ((now or datetime.now(timezone.utc)) - status.at).total_seconds()
+        return age_s > SILENT_AFTER_S
