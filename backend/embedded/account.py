@@ -130,7 +130,9 @@ def choose_account(owner_uid: int | None = None) -> ServerAccount:
             "to run it under (looked for postgres, nobody and other system accounts)",
             remedy="add one, for example: useradd --system --no-create-home postgres",
         )
-    return ServerAccount(entry.pw_name, entry.pw_uid, entry.pw_gid, switch=True)
+    account = ServerAccount(entry.pw_name, entry.pw_uid, entry.pw_gid, switch=True)
+    account.run(["/bin/sh", "-c", ":"], timeout_s=30)  # may we become that account at all?
+    return account
 
 
 def pick_unprivileged(entries: Sequence[pwd.struct_passwd]) -> pwd.struct_passwd | None:

@@ -59,6 +59,18 @@ _CAUSES = (
 )  # fmt: skip
 
 
+_DISK_REMEDY = "the disk is full: free some space, a new cluster takes about 50 MB"
+
+
+def _tells_full_disk(text: str) -> bool:
+    """Return whether PostgreSQL complains of a full disk; shared memory can be full too."""
+    return any(
+        words in line and "shared memory" not in line
+        for line in text.splitlines()
+        for words in ("No space left on device", "Check free disk space")
+    )
+
+
 class StartError(EmbeddedServerError):
     """The server did not start.
 
@@ -156,10 +168,9 @@ class Cluster:
         finally:
             password_path.unlink(missing_ok=True)
         if said is not None:
-            disk_full = "No space left on device" in said
             raise EmbeddedServerError(
                 f"creating the cluster in {self.cluster_dir} failed:\n{said}",
-                remedy="the disk is full: free some space" if disk_full else None,
+                remedy=_DISK_REMEDY if _tells_full_disk(said) else None,
             )
         with telling(f"cannot write the settings in {self.cluster_dir}"):
             base = read_text(self.cluster_dir / "postgresql.conf") or ""
@@ -307,9 +318,8 @@ class Cluster:
                 kind="slow",
                 remedy="wait for its recovery to end, then try again",
             )
-        for line in tail.splitlines():
-            if "No space left on device" in line and "shared memory" not in line:
-                return StartError(message, kind="disk", remedy="the disk is full: free some space")
+        if _tells_full_disk(tail):
+            return StartError(message, kind="disk", remedy=_DISK_REMEDY)
         for words, kind, remedy in _CAUSES:
             if words in tail:
                 return StartError(message, kind=kind, remedy=remedy)

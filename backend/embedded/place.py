@@ -244,10 +244,16 @@ def _prepare_server_folder(place: Path, home: Path, account: ServerAccount) -> s
         if account.switch:
             os.chown(server, account.uid, account.gid)
         reason = account.why_not_writable(server)
-        if reason is not None:
+    except OSError as error:
+        reason = str(error)
+    if reason is not None:  # leave nothing behind where the cluster does not go
+        with contextlib.suppress(OSError):
             server.rmdir()
-    except (OSError, EmbeddedServerError) as error:
-        return str(error)
+        if place != home:
+            with contextlib.suppress(OSError):
+                (place / "made-for").unlink()
+                place.rmdir()
+                place.parent.rmdir()
     return reason
 
 
