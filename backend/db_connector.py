@@ -90,6 +90,8 @@ class DatabaseConnector:
             application, nor it behind us.
         search_path: what unqualified names mean. The default keeps objects that somebody made in
             ``public`` from posing as the server's own.
+        session_settings: more settings of our session. Never give one that is read back as a
+            knob: it would show the session's value.
 
     Raises:
         ConfigError: the URL is not one of PostgreSQL.
@@ -104,6 +106,7 @@ class DatabaseConnector:
         statement_timeout_ms: int = 5000,
         lock_timeout_ms: int = 500,
         search_path: str = "pg_catalog",
+        session_settings: Mapping[str, str] | None = None,
     ) -> None:
         if url.get_backend_name() != "postgresql":
             raise ConfigError(
@@ -116,8 +119,21 @@ class DatabaseConnector:
         self._statement_timeout_ms = statement_timeout_ms
         self._lock_timeout_ms = lock_timeout_ms
         self._search_path = search_path
+        self._session_settings = dict(session_settings or {})
         self._connection: pgext.connection | None = None
         self._guard = threading.RLock()
+
+    def sibling(self, **session_settings: str) -> DatabaseConnector:
+        """A second connection like this one, with more settings of its session."""
+        return DatabaseConnector(
+            self.url,
+            application_name=self.application_name,
+            connect_timeout_s=self._connect_timeout_s,
+            statement_timeout_ms=self._statement_timeout_ms,
+            lock_timeout_ms=self._lock_timeout_ms,
+            search_path=self._search_path,
+            session_settings={**self._session_settings, **session_settings},
+        )
 
     def __repr__(self) -> str:
         """Show the address, never the password."""
@@ -222,7 +238,7 @@ class DatabaseConnector:
             return self._connection
         self._connection = None
         with self._translated(None):
-            connection = psycopg2.connect(async_=1, **self._connect_arguments())
+            connection: pgext.connection = psycopg2.connect(async_=1, **self._connect_arguments())
             try:
                 self._wait(connection, self._connect_timeout_s)
             except BaseException:
@@ -235,7 +251,8 @@ class DatabaseConnector:
         return connection
 
     def _connect_arguments(self) -> dict[str, Any]:
-        positional, arguments = PGDialect_psycopg2().create_connect_args(self.url)
+        dialect = PGDialect_psycopg2()  # type: ignore[no-untyped-call]
+        positional, arguments = dialect.create_connect_args(self.url)  # type: ignore[no-untyped-call]
         if positional:
             arguments["dsn"] = positional[0]
         settings = {
@@ -246,6 +263,7 @@ class DatabaseConnector:
             "idle_session_timeout": 0,
             "search_path": self._search_path,
             "TimeZone": "UTC",
+            **self._session_settings,
         }
         ours = " ".join(f"-c {name}={_option(value)}" for name, value in settings.items())
         arguments["options"] = f"{arguments.get('options', '')} {ours}".strip()

@@ -6,6 +6,7 @@ numbers mean nothing. https://docs.kernel.org/admin-guide/cgroup-v2.html
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import socket
@@ -136,10 +137,8 @@ def host_facts(server_pid: int | None, data_directory: str | None) -> HostFacts:
     limits = cgroup_limits(server_pid)
     memory_bytes = int(psutil.virtual_memory().total)
     cores = float(psutil.cpu_count() or 1)
-    try:
+    with contextlib.suppress(OSError, AttributeError):  # gone, or not on this platform
         cores = min(cores, float(len(os.sched_getaffinity(server_pid or 0))))
-    except (OSError, AttributeError):  # gone, or not on this platform
-        pass
     return HostFacts(
         memory_bytes=min(memory_bytes, limits.memory_bytes or memory_bytes),
         cpu_count=min(cores, limits.cpu_count or cores),
@@ -170,6 +169,7 @@ class HostSampler:
         self._server_pid = find_server() if find_server is not None else None
         self._limits = cgroup_limits(self._server_pid)
         self._server_cpu_s = 0.0
+        self._highest: dict[str, float] = {}
         self._last: tuple[float, float] | None = None
 
     def sample(self) -> HostSample:
@@ -180,12 +180,15 @@ class HostSampler:
         counters, gauges = sample.counters, sample.gauges
         limited_s = self._limits.cpu_used_s()
         # guest times are part of user and nice already.
-        own_s = times.user + times.system + sum(
-            getattr(times, name, 0.0) for name in ("nice", "irq", "softirq")
+        own_s = (
+            times.user
+            + times.system
+            + sum(getattr(times, name, 0.0) for name in ("nice", "irq", "softirq"))
         )
-        counters["host_busy_s"] = own_s if limited_s is None else limited_s
-        counters["host_iowait_s"] = getattr(times, "iowait", 0.0)
-        counters["host_steal_s"] = getattr(times, "steal", 0.0)
+        # The kernel's own accounts of idle cores may fall by a tick; a counter must not.
+        counters["host_busy_s"] = self._risen("busy", own_s if limited_s is None else limited_s)
+        counters["host_iowait_s"] = self._risen("iowait", getattr(times, "iowait", 0.0))
+        counters["host_steal_s"] = self._risen("steal", getattr(times, "steal", 0.0))
         now_s = self._monotonic_s()
         if self._last is not None and now_s > self._last[0]:
             busy = (counters["host_busy_s"] - self._last[1]) / (now_s - self._last[0]) / cores
@@ -205,6 +208,10 @@ class HostSampler:
         gauges["host_cpu_count"] = cores
         gauges["host_memory_bytes"] = memory_bytes
         return sample
+
+    def _risen(self, name: str, value: float) -> float:
+        self._highest[name] = max(value, self._highest.get(name, value))
+        return self._highest[name]
 
     def _sample_limits(self, sample: HostSample) -> tuple[float, float]:
         """Add the use of memory; the cores and bytes that may be used."""
@@ -235,6 +242,8 @@ class HostSampler:
             if self._server_pid is None:
                 return None
             self._limits = cgroup_limits(self._server_pid)
+            self._highest.clear()
+            self._last = None
             used_s = _tree_cpu_s(self._server_pid)
         # A child that ends between two reads is missed once; the sum never falls.
         self._server_cpu_s = max(self._server_cpu_s, used_s or 0.0)
@@ -242,13 +251,10 @@ class HostSampler:
 
 
 def _tree_cpu_s(pid: int) -> float | None:
-    own = _cpu_ticks(pid, with_ended_children=True)
+    own = _cpu_ticks(pid)
     if own is None:
         return None
-    ticks = own
-    for child in _children(pid):
-        ticks += _cpu_ticks(child, with_ended_children=True) or 0
-    return ticks / _TICKS_PER_S
+    return (own + sum(_cpu_ticks(child) or 0 for child in _children(pid))) / _TICKS_PER_S
 
 
 def _children(pid: int) -> list[int]:
@@ -261,15 +267,15 @@ def _children(pid: int) -> list[int]:
             return []
 
 
-def _cpu_ticks(pid: int, *, with_ended_children: bool) -> int | None:
-    """User and system time from /proc/PID/stat (proc(5)), in clock ticks."""
+def _cpu_ticks(pid: int) -> int | None:
+    """CPU time of a process and its ended children in clock ticks (/proc/PID/stat, proc(5))."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
     except OSError:
         return None
-    last = 15 if with_ended_children else 13
-    return sum(int(value) for value in fields[11:last]) if len(fields) > last else None
+    # utime, stime, cutime and cstime are fields 14 to 17; two stand before the name's bracket.
+    return sum(int(value) for value in fields[11:15]) if len(fields) > 15 else None
 
 
 def _upwards(root: Path, controllers: str, path: str) -> Iterator[Path]:
@@ -298,7 +304,8 @@ def _cpu_limit(folder: Path) -> float | None:
         return None if quota == "max" else int(quota) / int(period)
     except (OSError, ValueError):
         pass
-    quota_us, period_us = _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
+    quota_us = _number(folder / "cpu.cfs_quota_us")
+    period_us = _number(folder / "cpu.cfs_period_us")
     if quota_us is None or not period_us or quota_us <= 0:
         return None
     return quota_us / period_us

@@ -64,7 +64,8 @@ class Metric:
 
     def at(self, version: int) -> tuple[str, str] | None:
         """The (source, expression) for a server version, None where it offers none."""
-        return _newest_up_to(self.expressions, version)
+        found: tuple[str, str] | None = _newest_up_to(self.expressions, version)
+        return found
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,11 @@ class SourcePlan:
     names: tuple[str, ...]
     kinds: tuple[MetricKind, ...]
     has_reset: bool
+
+    @property
+    def statement(self) -> str:
+        """The SELECT; it holds nothing but the catalogue's own text."""
+        return f"SELECT {self.select_list} FROM {self.from_sql}"  # noqa: S608
 
 
 @dataclass(frozen=True)
@@ -180,7 +186,7 @@ def parse_metrics(text: str) -> MetricsCatalogue:
             raise CatalogError(f"metric {name} stands in the catalogue twice")
         _check_keys(f"host metric {name}", entry, {"kind", "unit", "description"}, set())
         metrics[name] = Metric(name, _kind(name, entry), entry["unit"], entry["description"])
-    derived = {}
+    derived: dict[str, DerivedMetric] = {}
     for name, entry in data["derived"].items():
         derived[name] = _derived(name, entry, {*metrics, *derived, *WINDOW_NAMES})
     return MetricsCatalogue(sources, metrics, derived)

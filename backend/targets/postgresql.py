@@ -75,7 +75,7 @@ _END_SESSIONS = """
 SELECT count(*) FILTER (WHERE pg_terminate_backend(a.pid)) AS ended
   FROM pg_stat_activity AS a
  WHERE a.application_name = %s AND a.usename = current_user
-   AND a.pid <> pg_backend_pid() AND a.pid <> %s
+   AND a.pid <> pg_backend_pid() AND a.pid <> ALL(%s)
 """
 
 
@@ -106,8 +106,12 @@ class PostgresTarget:
         url = lock_url if lock_url is not None else connector.url.set(database="postgres")
         self._lock = TunerLock(url, connector.application_name)
         self._monotonic_s = monotonic_s
-        self._metrics = MetricReader(connector, metric_names, monotonic_s)
-        self._statements = StatementStatistics(connector)
+        # Snapshots have a session of their own: knobs that are being tried (jit_above_cost = 0)
+        # would otherwise compile our little statements, and settings that prevent that must not
+        # show up where knobs are read.
+        self._observer = connector.sibling(jit="off", max_parallel_workers_per_gather="0")
+        self._metrics = MetricReader(self._observer, metric_names, monotonic_s)
+        self._statements = StatementStatistics(self._observer)
         self._statistics_due_s = -math.inf
 
     # -- observing ----------------------------------------------------------------------------
@@ -138,7 +142,7 @@ class PostgresTarget:
     def snapshot(self) -> MetricsSnapshot:
         """Read all metrics once."""
         # The first statement also makes our session load a configuration that was reloaded.
-        clocks = self._connector.fetch(_CLOCKS)[0]
+        clocks = self._observer.fetch(_CLOCKS)[0]
         statements = self._read_statements()
         readings = self._metrics.read()
         resets = [t for t in (statements.reset_at, readings.reset_at) if t is not None]
@@ -239,6 +243,7 @@ class PostgresTarget:
                 remedy="restart it yourself, or leave knobs that need a restart alone",
             )
         self._connector.close()
+        self._observer.close()
         self._lock.release()
         self._restarter()
         deadline_s = time.monotonic() + _RESTART_DEADLINE_S
@@ -259,8 +264,10 @@ class PostgresTarget:
 
     def end_tuner_sessions(self) -> int:
         """End all other sessions of a tuner under our role, in all databases; how many."""
-        own_lock = self._lock.session_pid or 0
-        return int(self._connector.fetch(_END_SESSIONS, (TUNER_APPLICATION, own_lock))[0]["ended"])
+        own = [self._lock.session_pid or 0]
+        if self._observer.is_connected:
+            own.append(self._observer.backend_pid)
+        return int(self._connector.fetch(_END_SESSIONS, (TUNER_APPLICATION, own))[0]["ended"])
 
     def hold_tuner_lock(self) -> bool:
         """Take, or verify that we still hold, the one-tuner lock; False: another has it."""
@@ -269,6 +276,7 @@ class PostgresTarget:
     def close(self) -> None:
         """Release the lock and all connections. Idempotent."""
         self._lock.release()
+        self._observer.close()
         self._connector.close()
 
     # -- inside -------------------------------------------------------------------------------

@@ -76,9 +76,7 @@ class MetricReader:
             readings.gauges.update(self._kept.get(name, {}))
             return
         try:
-            _, rows = self._connector.fetch_tuples(
-                f"SELECT {plan.select_list} FROM {plan.from_sql}"
-            )
+            _, rows = self._connector.fetch_tuples(plan.statement)
         except ServerConnectionError:
             raise
         except ServerError as error:

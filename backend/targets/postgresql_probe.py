@@ -86,9 +86,7 @@ def probe(
     return info, postmaster, data_directory if postmaster is not None else None
 
 
-def _missing(
-    connector: DatabaseConnector, row: Mapping[str, Any], version: int
-) -> dict[str, str]:
+def _missing(connector: DatabaseConnector, row: Mapping[str, Any], version: int) -> dict[str, str]:
     """For each capability that we lack: the reason and the SQL that grants it."""
     role = quoted_identifier(row["role"])
     missing: dict[str, str] = {}

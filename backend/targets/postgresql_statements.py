@@ -26,9 +26,7 @@ _UTILITY = frozenset({"FETCH", "COPY", "CALL", "DO", "EXECUTE", "REFRESH"})
 _NOISE = re.compile(r"(?:\s+|--[^\n]*(?:\n|$)|/\*.*?\*/|\()+", re.DOTALL)
 _KEYWORD = re.compile(r"[A-Za-z]+")
 # Utility statements are stored as they were written, literals and all.
-_LITERAL = re.compile(
-    r"\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|[eE]?'(?:[^'\\]|''|\\.)*'", re.DOTALL
-)
+_LITERAL = re.compile(r"\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|[eE]?'(?:[^'\\]|''|\\.)*'", re.DOTALL)
 _MAX_TEXT = 20_000
 
 _EXTENSION = """
