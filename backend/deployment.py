@@ -11,11 +11,11 @@ from dataclasses import replace
 
 from backend.catalog.knobs import KnobCatalog
 from backend.domain.knobs import KnobConfig, KnobValue
-from backend.domain.modes import Mode
+from backend.domain.modes import ChangeState, Mode
 from backend.domain.records import EventRecord, PolicyVersionRecord
 from backend.domain.server import KnobReading
-from backend.errors import FrozenError
-from backend.parameter_adjuster import ParameterAdjuster
+from backend.errors import AdjustmentError, ConflictError, FrozenError
+from backend.parameter_adjuster import AppliedBatch, ParameterAdjuster
 from backend.protocols import Clock, Store, TargetDatabase
 
 AUTOPILOT = "autopilot"
@@ -54,6 +54,11 @@ class Deployment:
         self.present = KnobConfig({})
         self.version: PolicyVersionRecord | None = None
 
+    @property
+    def is_first_version(self) -> bool:
+        """Whether nothing was deployed yet since the store was made."""
+        return self.version is not None and self.version.parent_id is None
+
     def refresh(self) -> None:
         """Read the catalogued knobs from the server."""
         self.readings = self._target.read_knobs(self._catalog.names)
@@ -77,13 +82,14 @@ class Deployment:
     def _stands(self, version: PolicyVersionRecord) -> bool:
         return all(
             self.present.get(name) == value for name, value in version.config.items()
-        ) and self._deviating().keys() == dict(version.config).keys()
+        ) and self.deviating.keys() == dict(version.config).keys()
 
     def default_of(self, name: str) -> KnobValue | None:
         """The server's own default of a catalogued knob."""
         return self._catalog.knob(name).knob.default
 
-    def _deviating(self) -> dict[str, KnobValue]:
+    @property
+    def deviating(self) -> dict[str, KnobValue]:
         """The knobs whose value is not the catalogue's default."""
         return {
             name: value
@@ -93,11 +99,11 @@ class Deployment:
 
     # -- the two arms of a trial (trials.ArmSwitch) -------------------------------------------
 
-    def enter(self, values: Mapping[str, KnobValue], trial_id: int | None) -> str:
+    def enter(self, values: Mapping[str, KnobValue | None], trial_id: int | None) -> str:
         """Put the other arm on the server; "" where the arms are the same (an A/A trial)."""
         if not values:
             return ""
-        self._may_act()
+        self.may_act()
         batch = self._adjuster.apply(
             values,
             actor=AUTOPILOT,
@@ -129,7 +135,7 @@ class Deployment:
             FrozenError: the freeze switch is on.
             AdjustmentError: it did not take effect; what stood before stands again.
         """
-        self._may_act()
+        self.may_act()
         batch = self._adjuster.apply(
             values,
             actor=author,
@@ -137,45 +143,74 @@ class Deployment:
             epoch=self._epoch(),
             allow_restart=self.allow_restart,
         )
-        parent = self.version
-        with self._store.transaction():
-            self._adjuster.keep(batch.batch_id)
-            self.refresh()
-            version = self._add_version(author, index, note, trial_id=trial_id, parent=parent)
-        return version, batch.batch_id
+        return self._keep(batch, author, index, note, trial_id), batch.batch_id
 
     def undo_batch(self, batch_id: str, *, author: str, index: float) -> PolicyVersionRecord:
-        """Undo a kept batch: what stood before it stands again; the human's later values stay.
+        """Undo a kept batch: what stood before it stands again.
 
         Raises:
-            ConflictError: somebody changed a knob since; that knob is left alone.
+            AdjustmentError: there is no such batch, or nothing of it is in force any more.
+            ConflictError: somebody else changed a knob since; that knob is left alone.
         """
-        self._adjuster.roll_back(batch_id, epoch=self._epoch(), reason=f"undone by {author}")
+        rows = [row for row in self._store.changes(limit=5000) if row.batch_id == batch_id]
+        kept = [row for row in rows if row.state is ChangeState.KEPT]
+        if not kept:
+            raise AdjustmentError(
+                f"batch {batch_id!r:.40} holds no change that is in force",
+                remedy="it was undone already, or never kept; see the history",
+            )
+        result = self._adjuster.roll_back(
+            kept,
+            epoch=self._epoch(),
+            reason=f"undone by {author}",
+            actor=author,
+            allow_restart=self.allow_restart,
+        )
         self.refresh()
-        return self._add_version(author, index, "a change was undone", None, self.version)
+        version = self._add_version(author, index, "a change was undone", None, self.version)
+        if result.conflicts:
+            names = ", ".join(row.knob for row in result.conflicts)
+            raise ConflictError(f"{names}: changed by somebody else since, and left alone")
+        return version
 
     def return_to(
         self, version: PolicyVersionRecord, *, author: str, reason: str
     ) -> PolicyVersionRecord:
         """Bring back an earlier version's configuration; needs nobody's leave."""
-        wanted = {
-            name: version.config.get(name, self._catalog.knob(name).knob.default)
-            for name in self.present
+        entries = {
+            name: version.config.get(name)
+            for name, value in self.present.items()
+            if version.config.get(name, self.default_of(name)) != value
         }
-        values = {
-            name: value
-            for name, value in wanted.items()
-            if value is not None and value != self.present[name]
-        }
-        if values:
+        batch = self._adjuster.apply(
+            entries, actor=author, epoch=self._epoch(), allow_restart=self.allow_restart
+        )
+        return self._keep(batch, author, version.index, reason, None)
+
+    def reset(self, author: str) -> None:
+        """Remove every entry of a catalogued knob: the server's own configuration again."""
+        entries = {name: None for name, r in self.readings.items() if r.entry is not None}
+        if entries:
             batch = self._adjuster.apply(
-                values, actor=author, epoch=self._epoch(), allow_restart=self.allow_restart
+                entries, actor=author, epoch=self._epoch(), allow_restart=True
             )
+            self._keep(batch, author, 1.0, "all entries removed", None)
+
+    def _keep(
+        self,
+        batch: AppliedBatch,
+        author: str,
+        index: float,
+        note: str,
+        trial_id: int | None,
+    ) -> PolicyVersionRecord:
+        """Make an applied batch the deployed state: changes and version, both or neither."""
+        parent = self.version
+        self.refresh()
         with self._store.transaction():
-            if values:
+            if batch.changes:
                 self._adjuster.keep(batch.batch_id)
-                self.refresh()
-            return self._add_version(author, version.index, reason, None, self.version)
+            return self._add_version(author, index, note, trial_id, parent)
 
     def _add_version(
         self,
@@ -188,7 +223,7 @@ class Deployment:
         record = PolicyVersionRecord(
             created_at=self._clock.now(),
             author=author,
-            config=self._deviating(),
+            config=self.deviating,
             parent_id=parent.id if parent else None,
             trial_id=trial_id,
             index=index,
@@ -206,7 +241,8 @@ class Deployment:
         self.version = replace(record, id=version_id)
         return self.version
 
-    def _may_act(self) -> None:
+    def may_act(self) -> None:
+        """Raise FrozenError while the freeze switch is on."""
         if self.frozen:
             raise FrozenError(
                 "the freeze switch is on", remedy="unfreeze on the Safety page, then try again"

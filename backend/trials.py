@@ -51,7 +51,7 @@ class TrialPlan:
     """Everything about a trial that is set before its first window.
 
     ``deployed`` is the arm that stands on the server without us; ``other_values`` switch to the
-    other one. ``shares`` fixes the compared class set and the call shares. A probe is promising
+    other one (None: our entry is removed). ``shares`` fixes the compared class set and the call shares. A probe is promising
     when its log ratio is below ``promising_below``, which is beyond the noise of one window.
     """
 
@@ -59,7 +59,7 @@ class TrialPlan:
     proposer: str
     before: Mapping[str, KnobValue | None]
     after: Mapping[str, KnobValue]
-    other_values: Mapping[str, KnobValue]
+    other_values: Mapping[str, KnobValue | None]
     deployed: Arm
     shares: Reference
     gate: GateSettings
@@ -93,7 +93,7 @@ class TrialPlan:
 class ArmSwitch(Protocol):
     """Puts an arm on the server (journalled, read back) and takes it off again."""
 
-    def enter(self, values: Mapping[str, KnobValue], trial_id: int | None) -> str:
+    def enter(self, values: Mapping[str, KnobValue | None], trial_id: int | None) -> str:
         """Apply values; returns the batch's id."""
 
     def leave(self, batch_id: str, reason: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from statistics import stdev
@@ -131,6 +132,7 @@ class TuningLoop:
         self._failures = 0
         self._next_probe_s = -math.inf
         self._trials = 0
+        self.verdicts: Counter[str] = Counter()
 
     # -- what the orchestrator calls --------------------------------------------------------
 
@@ -169,6 +171,7 @@ class TuningLoop:
             return
         self.trial = None
         self._failures += 1
+        self.verdicts[Verdict.ABORTED.value] += 1
         record = trial.record()
         self._store.save_trial(
             replace(
@@ -306,33 +309,32 @@ class TuningLoop:
 
     def _probation_plan(self, probation: _Probation) -> TrialPlan:
         plan = self._plan(TrialKind.PROBATION, probation.values, AUTOPILOT)
-        return self._with_deployed_candidate(plan, probation.values, self._level1.probation_blocks)
+        return self._turned_around(
+            plan, probation.former.config, self._level1.probation_blocks
+        )
 
     def _begin_final(self) -> None:
         self.phase = Phase.FINAL_COMPARISON
         present = self._deployment.present
         final = {n: present[n] for n in self.initial if present[n] != self.initial[n]}
-        undo = {name: self.initial[name] for name in final}
         plan = self._plan(TrialKind.FINAL, final, AUTOPILOT)
-        plan = replace(plan, before=undo)
-        plan = self._with_deployed_candidate(plan, final, self._schedule.compare_blocks)
-        plan = replace(plan, other_values=undo)
-        self._start(plan, None)
+        self._start(
+            self._turned_around(plan, self.initial, self._schedule.compare_blocks), None
+        )
         self.final_trial = self.trial
 
-    def _with_deployed_candidate(
-        self, plan: TrialPlan, values: Mapping[str, KnobValue], blocks: int
+    def _turned_around(
+        self, plan: TrialPlan, former: Mapping[str, KnobValue], blocks: int
     ) -> TrialPlan:
-        """Turn the plan around: the candidate is what stands, the incumbent what stood before."""
-        former = self._probation.former.config if self._probation else {}
-        before = {
-            name: former.get(name, self._deployment.default_of(name)) for name in values
-        }
-        known = {name: value for name, value in before.items() if value is not None}
+        """The candidate is what stands, the incumbent what stood before.
+
+        A knob that stood at its default gets its entry removed, as it was.
+        """
+        defaults = {name: self._deployment.default_of(name) for name in plan.after}
+        before = {name: former.get(name, defaults[name]) for name in plan.after}
+        other = {n: None if value == defaults[n] else value for n, value in before.items()}
         gate = replace(plan.gate, min_blocks=min(3, blocks), max_blocks=max(blocks, 2))
-        return replace(
-            plan, deployed=Arm.CANDIDATE, before=before, other_values=known, gate=gate
-        )
+        return replace(plan, deployed=Arm.CANDIDATE, before=before, other_values=other, gate=gate)
 
     def _plan(
         self,
@@ -420,6 +422,7 @@ class TuningLoop:
         self.trial = None
         record = trial.record()
         self._store.save_trial(record)
+        self.verdicts[record.verdict.value if record.verdict else Verdict.ABORTED.value] += 1
         self._event(
             "info",
             "trial",

@@ -1,0 +1,191 @@
+"""The knob agent at work: expert rules as first samples, checkpoint, learning records.
+
+TensorFlow is imported when the learner is loaded, not before, so that pages and the watchdog
+start at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.config import Settings
+from backend.domain.knobs import KnobConfig, KnobSpace, KnobValue
+from backend.domain.metrics import MetricsWindow
+from backend.domain.records import EventRecord, LearningRecord
+from backend.domain.server import HostFacts
+from backend.errors import CheckpointError
+from backend.expert_rules import Proposal, expert_proposals
+from backend.memory_budget import MemoryBudget
+from backend.protocols import Clock, Store
+from backend.state_features import STATE_WIDTH
+
+if TYPE_CHECKING:
+    from backend.rl_agent import KnobAgent
+
+log = logging.getLogger(__name__)
+
+
+class Learner:
+    """The knob agent with everything around it that is not the algorithm.
+
+    Args:
+        settings: sections level0.knob and paths.
+        space: the knobs to tune.
+        host: the machine, for the expert rules.
+        budget: the joint memory budget.
+        store: learning records go there.
+        clock: time.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        space: KnobSpace,
+        host: HostFacts,
+        budget: MemoryBudget,
+        store: Store,
+        clock: Clock,
+    ) -> None:
+        self._section = settings.level0.knob
+        self._folder = Path(settings.paths.policies_dir) / "knob_agent"
+        self._space, self._host, self._budget = space, host, budget
+        self._store, self._clock = store, clock
+        self._seed = settings.workload.seed
+        self._agent: KnobAgent | None = None
+        self._proposals: tuple[Proposal, ...] = ()
+        self.proposer = "ddpg"
+
+    def load(self, present: KnobConfig) -> None:
+        """Restore the checkpoint, or begin with the expert rules for ``present``."""
+        from backend.rl_agent import KnobAgent, KnobAgentSettings
+
+        section = self._section
+        settings = KnobAgentSettings(
+            learning_rate=section.learning_rate,
+            gamma=section.gamma,
+            tau=section.target_update,
+            batch_size=section.batch_size,
+            buffer_size=section.buffer_size,
+            hidden_layers=section.hidden_layers,
+            noise_start=section.exploration_start,
+            noise_end=section.exploration_end,
+            noise_samples=section.exploration_samples,
+            quality_floor=section.quality_floor,
+        )
+        self._proposals = expert_proposals(self._space, self._host, present)
+        if self._folder.exists():
+            try:
+                self._agent = KnobAgent.load(self._folder, self._space)
+                log.info("knob agent restored from %s", self._folder)
+                return
+            except CheckpointError as error:
+                self._event("warning", f"checkpoint not used: {error.message}")
+        self._agent = KnobAgent(
+            self._space,
+            seed=self._seed,
+            settings=settings,
+            priors=[self.clamp(proposal.config) for proposal in self._proposals],
+            state_width=STATE_WIDTH,
+        )
+
+    def ask(self, state: NDArray[np.float64] | None) -> KnobConfig:
+        """The configuration to try next; ``proposer`` then names where it came from."""
+        config = self._loaded().ask(state)
+        self.proposer = next(
+            (
+                f"expert rule: {proposal.name}"
+                for proposal in self._proposals
+                if self._completed(proposal.config) == config
+            ),
+            "knob agent (DDPG)",
+        )
+        return config
+
+    def _completed(self, config: Mapping[str, KnobValue]) -> KnobConfig:
+        return self._space.default_config().replace(
+            {n: v for n, v in self.clamp(config).items() if n in self._space}
+        )
+
+    def clamp(self, config: Mapping[str, KnobValue]) -> KnobConfig:
+        """Shrink memory knobs until they pass the joint budget."""
+        return self._budget.clamp(config)
+
+    def tell(
+        self,
+        config: KnobConfig,
+        objective: float,
+        state: NDArray[np.float64] | None,
+        quality: float,
+        window: MetricsWindow | None,
+        *,
+        censored: bool = False,
+    ) -> None:
+        """Learn from a measurement, record what was learnt, keep a checkpoint.
+
+        The reward weighs latency, resource use and errors; ``window`` supplies the last two.
+        """
+        from backend.rl_agent import reward
+
+        _, terms = reward(
+            objective,
+            resource_use(window),
+            error_rate(window),
+            {
+                "latency": 1.0,
+                "cpu": self._section.weight_resources,
+                "memory": self._section.weight_resources,
+                "errors": self._section.weight_errors,
+            },
+        )
+        agent = self._loaded()
+        agent.tell(config, objective, state, quality, censored, reward_terms=terms)
+        step = agent.last_learning
+        if step is not None:
+            self._store.add_learning(
+                LearningRecord(
+                    at=self._clock.now(),
+                    agent="knob",
+                    step=step.step,
+                    reward=step.reward,
+                    critic_loss=step.critic_loss,
+                    actor_loss=step.actor_loss,
+                    noise=step.noise,
+                    replay_size=step.replay_size,
+                    quality=quality,
+                    reward_terms=dict(step.reward_terms),
+                )
+            )
+        agent.save(self._folder)
+
+    def _loaded(self) -> KnobAgent:
+        if self._agent is None:
+            raise CheckpointError("the learner was not loaded", remedy="call load() first")
+        return self._agent
+
+    def _event(self, level: str, message: str) -> None:
+        self._store.add_event(EventRecord(self._clock.now(), level, "learning", message))
+
+
+def resource_use(window: MetricsWindow | None) -> dict[str, float]:
+    """Shares of the host's CPU and memory in use, in [0, 1]."""
+    if window is None:
+        return {"cpu": 0.0, "memory": 0.0}
+    return {
+        "cpu": min(window.gauges.get("host_cpu_percent", 0.0) / 100, 1.0),
+        "memory": min(window.gauges.get("host_memory_percent", 0.0) / 100, 1.0),
+    }
+
+
+def error_rate(window: MetricsWindow | None) -> float:
+    """Rolled back transactions as a share of all, in [0, 1]."""
+    if window is None:
+        return 0.0
+    failed = window.rates.get("xact_rollback", 0.0)
+    total = failed + window.rates.get("xact_commit", 0.0)
+    return failed / total if total > 0 else 0.0

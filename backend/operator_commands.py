@@ -1,0 +1,175 @@
+"""Carries out what operators ask for on the page or the command line.
+
+A refusal is an answer: the command's record says why, and nothing else happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from backend.components import Components
+from backend.domain.modes import CommandKind, CommandState, Mode
+from backend.domain.records import CommandRecord, EventRecord
+from backend.errors import AutopilotError, ConfigError, KnobError, ServerConnectionError
+from backend.protocols import Clock
+from backend.status import knob_statuses
+from backend.tuning_loop import TuningLoop
+
+
+class OperatorCommands:
+    """Takes commands from the store's queue, one a tick."""
+
+    def __init__(self, parts: Components, loop: TuningLoop, clock: Clock) -> None:
+        self._parts, self._loop, self._clock = parts, loop, clock
+        self._handlers = {
+            CommandKind.SET_KNOBS: self._set_knobs,
+            CommandKind.ROLL_BACK: self._roll_back,
+            CommandKind.PAUSE: lambda command: self._pause(True),
+            CommandKind.RESUME: lambda command: self._pause(False),
+            CommandKind.FREEZE: lambda command: self._freeze(True),
+            CommandKind.UNFREEZE: lambda command: self._freeze(False),
+            CommandKind.SET_MODE: self._set_mode,
+            CommandKind.APPROVE: self._approve,
+            CommandKind.DECLINE: self._decline,
+        }
+
+    def run_next(self) -> None:
+        """Carry out the oldest queued command, if there is one.
+
+        Raises:
+            ServerConnectionError: the server is gone; the command is refused with that reason.
+        """
+        command = self._parts.store.take()
+        if command is None or command.id is None:
+            return
+        try:
+            result, state = self._handlers[command.kind](command), CommandState.DONE
+        except AutopilotError as error:
+            result, state = str(error), CommandState.REFUSED
+            self._finish(command, state, result)
+            if isinstance(error, ServerConnectionError):
+                raise
+            return
+        self._finish(command, state, result)
+
+    def _finish(self, command: CommandRecord, state: CommandState, result: str) -> None:
+        assert command.id is not None  # checked by the caller
+        # First the new values, then "done": who sees the answer sees its effect too.
+        self._parts.store.save_knob_statuses(knob_statuses(self._parts))
+        self._parts.store.finish(command.id, state, result)
+        self._parts.store.add_event(
+            EventRecord(
+                at=self._clock.now(),
+                level="info" if state is CommandState.DONE else "warning",
+                kind="command",
+                message=f"{command.actor}: {command.kind.value} {state.value}: {result}",
+                detail={"command": command.id, "payload": dict(command.payload)},
+            )
+        )
+
+    # -- the commands -------------------------------------------------------------------------
+
+    def _set_knobs(self, command: CommandRecord) -> str:
+        wanted = command.payload.get("knobs")
+        if not isinstance(wanted, Mapping) or not wanted:
+            raise KnobError("no knob was named", remedy='send {"knobs": {"work_mem": 8192}}')
+        parts = self._parts
+        self._may_change()
+        values = parts.catalog.check_all(wanted)
+        parts.budget.check(parts.deployment.present.replace(values))
+        self._loop.interrupt(f"{command.actor} changes knobs by hand")
+        version, batch_id = parts.deployment.deploy(
+            values,
+            author=command.actor,
+            index=self._index(),
+            note=f"set by hand: {', '.join(values)}",
+        )
+        self._changed_by_hand()
+        return f"in effect as policy version {version.id} (batch {batch_id})"
+
+    def _roll_back(self, command: CommandRecord) -> str:
+        # Rolling back is never refused by mode or freeze switch.
+        payload, deployment = command.payload, self._parts.deployment
+        self._loop.interrupt(f"{command.actor} rolls back")
+        if "batch_id" in payload:
+            version = deployment.undo_batch(
+                str(payload["batch_id"]), author=command.actor, index=self._index()
+            )
+        else:
+            version = deployment.return_to(
+                self._wanted_version(payload),
+                author=command.actor,
+                reason=f"rolled back by {command.actor}",
+            )
+        self._changed_by_hand()
+        return f"rolled back; now policy version {version.id}"
+
+    def _wanted_version(self, payload: Mapping[str, Any]) -> Any:
+        versions = {v.id: v for v in self._parts.store.policy_versions(limit=5000)}
+        present = self._parts.deployment.version
+        wanted = payload.get("version_id", present.parent_id if present else None)
+        if wanted not in versions:
+            raise ConfigError(
+                f"there is no policy version {wanted!r:.40} to go back to",
+                remedy="the Decisions page lists the versions",
+            )
+        return versions[wanted]
+
+    def _pause(self, paused: bool) -> str:
+        self._loop.paused = paused
+        if paused:
+            self._loop.interrupt("paused by the operator")
+        return "paused: nothing new is tried" if paused else "resumed"
+
+    def _freeze(self, frozen: bool) -> str:
+        if frozen:
+            self._loop.interrupt("frozen by the operator")
+        self._parts.deployment.frozen = frozen
+        return "frozen: only rollbacks are made" if frozen else "unfrozen"
+
+    def _set_mode(self, command: CommandRecord) -> str:
+        try:
+            mode = Mode(command.payload.get("mode"))
+        except ValueError:
+            raise ConfigError(
+                f"mode {command.payload.get('mode')!r:.40} is unknown",
+                remedy=f"choose one of {', '.join(m.value for m in Mode)}",
+            ) from None
+        if mode in (Mode.APPROVE, Mode.AUTO) and not self._parts.info.can("alter_system"):
+            raise ConfigError(
+                f"mode {mode.value} needs ALTER SYSTEM, which is not available here",
+                remedy=self._parts.info.missing.get("alter_system"),
+            )
+        if mode in (Mode.OBSERVE, Mode.ADVISE):
+            self._loop.interrupt(f"mode {mode.value} was chosen")
+        self._parts.deployment.mode = mode
+        return f"mode is now {mode.value}"
+
+    def _approve(self, command: CommandRecord) -> str:
+        trial_id = command.payload.get("trial_id")
+        if not isinstance(trial_id, int) or not self._loop.approve(trial_id):
+            raise ConfigError(f"no trial {trial_id!r:.40} waits for approval")
+        return f"trial {trial_id} approved"
+
+    def _decline(self, command: CommandRecord) -> str:
+        trial_id = command.payload.get("trial_id")
+        if not isinstance(trial_id, int) or not self._loop.decline(trial_id):
+            raise ConfigError(f"no trial {trial_id!r:.40} waits for approval")
+        return f"trial {trial_id} declined"
+
+    def _may_change(self) -> None:
+        if not self._parts.info.can("alter_system"):
+            raise ConfigError(
+                "this server does not let us change settings",
+                remedy=self._parts.info.missing.get("alter_system"),
+            )
+        self._parts.deployment.may_act()
+
+    def _changed_by_hand(self) -> None:
+        self._loop.relink()
+        self._parts.recorder.forget_recent()
+
+    def _index(self) -> float:
+        """The newest proven index goes on; what a human's change does is not proven."""
+        return self._loop.chain.factor if self._loop.chain else 1.0

@@ -1,0 +1,387 @@
+"""SystemOrchestrator: wires the tuner and owns its jobs.
+
+The jobs that touch the server run one after the other in a single worker thread; they tick, they
+never sleep. A job that fails is recorded as an event and shows on the page.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from backend.components import Components, TargetFactory, build_components
+from backend.config import Settings, load_settings
+from backend.data_collector import why_no_window, window_between
+from backend.domain.clock import SystemClock
+from backend.domain.metrics import MetricsSnapshot, MetricsWindow
+from backend.domain.modes import Phase, SafetyAction
+from backend.domain.records import EventRecord, StatusRecord
+from backend.domain.safety import SafetyVerdict
+from backend.errors import (
+    AutopilotError,
+    LockNotAvailableError,
+    ServerConnectionError,
+    StaleEpochError,
+)
+from backend.operator_commands import OperatorCommands
+from backend.protocols import Clock
+from backend.report import build_report, write_reports
+from backend.run_options import RunOptions
+from backend.sample_filter import latency_index, load_profile, sample_quality
+from backend.status import knob_statuses, status_record
+from backend.trials import MeasuredWindow
+from backend.tuning_loop import RunSchedule, TuningLoop
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.25
+STATUS_S = 1.0
+KNOBS_S = 15.0
+RETENTION_S = 3600.0
+LEASE_TTL_S = 8.0
+"""A tuner silent for longer is taken for hung: the watchdog then undoes what it left open."""
+
+
+class SystemOrchestrator:
+    """The tuner as a library object.
+
+    Args:
+        config: path of a settings file, or settings.
+        options: of the run, when the supervisor starts it.
+        target_factory: makes the target; default: PostgreSQL as the settings say.
+        clock: time.
+
+    Example:
+        >>> orchestrator = SystemOrchestrator("config.yaml")        # doctest: +SKIP
+        >>> orchestrator.initialize_components()                    # doctest: +SKIP
+        >>> orchestrator.start(duration_days=1, fast_mode=True)     # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        config: str | Path | Settings | None = None,
+        *,
+        options: RunOptions | None = None,
+        target_factory: TargetFactory | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.settings = config if isinstance(config, Settings) else load_settings(config)
+        self._options = options or RunOptions()
+        self._target_factory = target_factory
+        self._clock = clock or SystemClock()
+        self._stop = threading.Event()
+        self._parts: Components | None = None
+        self._loop: TuningLoop | None = None
+        self._commands: OperatorCommands | None = None
+        self._last: MetricsSnapshot | None = None
+        self._safety = SafetyVerdict(SafetyAction.ALLOW)
+        self._failures_in_row = 0
+        self._fault = ""
+        self._started_at = self._clock.now()
+        self.exit_code = 0
+
+    # -- life -----------------------------------------------------------------------------------
+
+    def initialize_components(self) -> None:
+        """Connect, take the one-tuner lock and the lease, reconcile the journal, load the agent.
+
+        Raises:
+            ServerConnectionError, PrivilegeError, StoreError: with the remedy.
+            LockNotAvailableError: another tuner acts on this server.
+        """
+        self._parts = build_components(
+            self.settings, self._clock, self._target_factory, lease_ttl_s=LEASE_TTL_S
+        )
+
+    def start(
+        self,
+        duration_days: float | None = None,
+        fast_mode: bool = False,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """Tune until the duration is over or :meth:`stop` is called; then clean up.
+
+        Args:
+            duration_days: simulated days; None runs until stopped. A bounded run ends with the
+                interleaved comparison of the final with the initial configuration, in
+                final_report.txt, .json and .html in the data folder.
+            fast_mode: days pass 100 times as fast (windows stay real seconds).
+            stop: an event to end by, in place of :meth:`stop`.
+        """
+        if self._parts is None:
+            self.initialize_components()
+        parts = self._components
+        if stop is not None:
+            self._stop = stop
+        self._options = replace(
+            self._options, duration_days=duration_days, fast_mode=fast_mode
+        )
+        begun_at = self._options.begun_at
+        if begun_at is not None:
+            self._started_at = datetime.fromtimestamp(begun_at, timezone.utc)
+        if self._options.from_defaults and parts.deployment.is_first_version:
+            parts.deployment.reset("demo")
+        parts.learner.load(parts.deployment.present)
+        self._loop = self._make_loop(parts)
+        self._commands = OperatorCommands(parts, self._loop, self._clock)
+        scheduler = self._make_scheduler()
+        self._save_knobs()
+        scheduler.start()
+        try:
+            self._stop.wait()
+        finally:
+            scheduler.shutdown(wait=True)
+            self._end()
+
+    def stop(self) -> None:
+        """Ask the run to end; safe from any thread and from a signal handler."""
+        self._stop.set()
+
+    def _end(self) -> None:
+        parts = self._components
+        if self._loop is not None:
+            try:
+                self._loop.interrupt("the tuner was stopped")
+            except AutopilotError as error:
+                log.error("a trial could not be undone at the end: %s", error)
+            self._save_status()
+        parts.close()
+
+    @property
+    def _components(self) -> Components:
+        if self._parts is None:
+            raise AutopilotError("call initialize_components() first")
+        return self._parts
+
+    def _make_loop(self, parts: Components) -> TuningLoop:
+        schedule = RunSchedule()
+        duration_s = self._options.duration_s
+        if duration_s is not None:
+            past_s = (self._clock.now() - self._started_at).total_seconds()
+            begun_s = self._clock.monotonic_s() - past_s
+            schedule = RunSchedule.bounded(begun_s, duration_s, self.settings.level1)
+        return TuningLoop(
+            self.settings,
+            parts.space,
+            parts.deployment,
+            parts.learner,
+            parts.store,
+            self._clock,
+            collect=parts.collector.collect,
+            record_window=self._record_trial_window,
+            judge_safety=self._judge,
+            schedule=schedule,
+        )
+
+    # -- jobs -----------------------------------------------------------------------------------
+
+    def _make_scheduler(self) -> BackgroundScheduler:
+        scheduler = BackgroundScheduler(
+            # One worker for all that touches the server; retention works on the store alone.
+            executors={"default": ThreadPoolExecutor(1), "store": ThreadPoolExecutor(1)},
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+            timezone="UTC",
+        )
+        jobs: tuple[tuple[Callable[[], None], float, str], ...] = (
+            (self._tune, TICK_S, "default"),
+            (self._observe, self.settings.telemetry.collection_interval, "default"),
+            (self._save_status, STATUS_S, "default"),
+            (self._save_knobs, KNOBS_S, "default"),
+            (self._retain, RETENTION_S, "store"),
+        )
+        for job, seconds, executor in jobs:
+            scheduler.add_job(
+                job, "interval", seconds=seconds, id=job.__name__.strip("_"), executor=executor
+            )
+        scheduler.add_listener(self._on_job_error, EVENT_JOB_ERROR)
+        return scheduler
+
+    def _on_job_error(self, event: JobExecutionEvent) -> None:
+        """A job raised what it could not handle: told, never silent."""
+        self._fault = f"{event.job_id}: {event.exception}"
+        log.error("job %s failed: %s\n%s", event.job_id, event.exception, event.traceback)
+        self._event("error", "job_failed", self._fault)
+
+    def _tune(self) -> None:
+        """Keep the lease, carry out operators' commands, advance the trial."""
+        parts, loop = self._components, self._loop
+        assert loop is not None and self._commands is not None  # set before the jobs start
+        try:
+            if not parts.lease.renew():
+                raise StaleEpochError("the watchdog ended this tuner's epoch")
+            if self._fault_of_connection:
+                self._reconnect(parts)
+            if not parts.target.hold_tuner_lock():
+                raise LockNotAvailableError("another tuner holds this server's lock")
+            self._commands.run_next()
+            loop.blocked = (
+                self._safety.reasons if self._safety.action is not SafetyAction.ALLOW else ()
+            )
+            loop.tick()
+            if loop.phase is Phase.FINISHED and not self._stop.is_set():
+                self._finish()
+        except ServerConnectionError as error:
+            self._lost_server(error)
+        except (StaleEpochError, LockNotAvailableError) as error:
+            self._lost_right(error)
+
+    def _observe(self) -> None:
+        """Measure a window of the deployed configuration where no trial measures."""
+        parts, loop = self._components, self._loop
+        assert loop is not None  # set before the jobs start
+        if loop.trial is not None:
+            self._last = None
+            return
+        try:
+            snapshot = parts.collector.collect()
+        except ServerConnectionError as error:
+            self._lost_server(error)
+            return
+        last, self._last = self._last, snapshot
+        if last is None:
+            return
+        window = window_between(last, snapshot)
+        if window is None:
+            log.info("no window: %s", why_no_window(last, snapshot))
+            return
+        self._failures_in_row = 0
+        self._safety = self._judge(window, None)
+        index = latency_index([window], loop.chain.reference) if loop.chain else None
+        quality = sample_quality(window, coverage=index.coverage if index else 1.0)
+        loop.observe(window, quality.value)
+        parts.recorder.record(
+            window,
+            quality,
+            phase=loop.phase,
+            config=parts.deployment.deviating,
+            chain=loop.chain,
+        )
+
+    def _record_trial_window(self, measured: MeasuredWindow, trial_id: int | None) -> None:
+        parts, loop = self._components, self._loop
+        assert loop is not None and loop.trial is not None  # only trials call this
+        deployed = measured.arm is loop.trial.plan.deployed
+        config = dict(parts.deployment.deviating)
+        if not deployed:
+            config |= loop.trial.plan.other_values
+        parts.recorder.record(
+            measured.window,
+            measured.quality,
+            phase=loop.phase,
+            config=config,
+            chain=loop.chain,
+            deployed=deployed,
+            arm=measured.arm,
+            trial_id=trial_id,
+        )
+
+    def _judge(self, window: MetricsWindow, log_ratio: float | None) -> SafetyVerdict:
+        parts = self._components
+        return parts.judge(window, log_ratio, self._failures_in_row, load_profile(window))
+
+    def _save_status(self) -> None:
+        parts, loop = self._components, self._loop
+        if loop is None:
+            return
+        end = None
+        if self._options.duration_s is not None:
+            end = self._started_at + timedelta(seconds=self._options.duration_s)
+        parts.store.save_status(
+            status_record(
+                self._clock.now(),
+                parts,
+                loop,
+                self._safety,
+                workload=self.settings.workload.name if self.settings.is_embedded else "",
+                fast_mode=self._options.fast_mode,
+                started_at=self._started_at,
+                ends_at=end,
+                fault=self._fault,
+            )
+        )
+
+    def _save_knobs(self) -> None:
+        parts = self._components
+        loop = self._loop
+        try:
+            # While a candidate stands, the server's values are not the deployed ones.
+            if loop is None or loop.trial is None:
+                parts.deployment.refresh()
+            parts.store.save_knob_statuses(knob_statuses(parts))
+        except ServerConnectionError as error:
+            self._lost_server(error)
+
+    def _retain(self) -> None:
+        telemetry = self.settings.telemetry
+        self._components.store.prune(
+            self._clock.now(), telemetry.retention_days, telemetry.aggregation_interval
+        )
+
+    # -- trouble --------------------------------------------------------------------------------
+
+    @property
+    def _fault_of_connection(self) -> bool:
+        return self._failures_in_row > 0
+
+    def _lost_server(self, error: ServerConnectionError) -> None:
+        first = self._failures_in_row == 0
+        self._failures_in_row += 1
+        self._last = None
+        self._fault = f"the server does not answer: {error.message}"
+        if self._loop is not None:
+            self._loop.lost_server(self._fault)
+        if first:
+            self._event("error", "server_lost", self._fault)
+
+    def _reconnect(self, parts: Components) -> None:
+        """The journal is reconciled before anything else happens on a new connection."""
+        parts.target.describe()
+        parts.adjuster.reconcile(parts.lease.epoch)
+        parts.deployment.refresh()
+        self._failures_in_row = 0
+        self._fault = ""
+        self._event("info", "server_back", "the server answers again; the journal was reconciled")
+
+    def _lost_right(self, error: AutopilotError) -> None:
+        """We may not act any more: end, so that the supervisor starts a fresh tuner."""
+        self._fault = error.message
+        self._event("error", "lost_right", error.message)
+        if self._loop is not None:
+            self._loop.lost_server(error.message)
+        self.exit_code = 3
+        self._stop.set()
+
+    # -- the end of a bounded run ---------------------------------------------------------------
+
+    def _finish(self) -> None:
+        parts, loop = self._components, self._loop
+        assert loop is not None  # only a running loop finishes
+        self._save_status()
+        final = loop.final_trial.record() if loop.final_trial else None
+        report = build_report(
+            parts.store,
+            final_comparison=final,
+            workload={
+                "name": self.settings.workload.name if self.settings.is_embedded else "foreign",
+                "duration_days": self._options.duration_days,
+                "fast_mode": self._options.fast_mode,
+                "scale": self.settings.workload.data_scale_factor,
+                "seed": self.settings.workload.seed,
+            },
+        )
+        for path in write_reports(report, Path(self.settings.paths.data_dir)):
+            log.info("wrote %s", path)
+        self._event("info", "finished", "the run is over; the final report is written")
+        self._stop.set()
+
+    def _event(self, level: str, kind: str, message: str) -> None:
+        self._components.store.add_event(EventRecord(self._clock.now(), level, kind, message))
+

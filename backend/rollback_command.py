@@ -1,0 +1,85 @@
+"""``run.py rollback``: by the running tuner where there is one, else by ourselves."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import time
+from datetime import datetime, timedelta, timezone
+
+from backend.components import build_components
+from backend.config import Settings
+from backend.domain.clock import SystemClock
+from backend.domain.modes import CommandKind, CommandState
+from backend.domain.records import CommandRecord
+from backend.errors import AdjustmentError, ConfigError
+from backend.telemetry import SqlStore, open_store
+
+ALIVE_WITHIN = timedelta(seconds=10)
+ANSWER_TIMEOUT_S = 30.0
+
+
+def roll_back(settings: Settings, to: int | None) -> str:
+    """Go back to policy version ``to`` (default: the one before the present); tells the result.
+
+    Raises:
+        AdjustmentError: it was refused, or the tuner did not answer in time.
+    """
+    store = open_store(settings.store_url)
+    status = store.status()
+    try:
+        if status is not None and datetime.now(timezone.utc) - status.at < ALIVE_WITHIN:
+            return _ask_tuner(store, to)
+    finally:
+        store.close()
+    return _do_it(settings, to)
+
+
+def _ask_tuner(store: SqlStore, to: int | None) -> str:
+    command_id = store.submit(
+        CommandRecord(
+            kind=CommandKind.ROLL_BACK,
+            payload={} if to is None else {"version_id": to},
+            actor=operator(),
+            created_at=datetime.now(timezone.utc),
+        )
+    )
+    deadline_s = time.monotonic() + ANSWER_TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        command = store.command(command_id)
+        if command is not None and command.state is CommandState.DONE:
+            return command.result
+        if command is not None and command.state is CommandState.REFUSED:
+            raise AdjustmentError(command.result)
+        time.sleep(0.2)
+    raise AdjustmentError(
+        f"the tuner did not answer within {ANSWER_TIMEOUT_S:.0f} s",
+        remedy="see data/logs/errors.log; stop it and call this again",
+    )
+
+
+def _do_it(settings: Settings, to: int | None) -> str:
+    parts = build_components(settings, SystemClock())
+    try:
+        present = parts.deployment.version
+        wanted = to if to is not None else present.parent_id if present else None
+        versions = {version.id: version for version in parts.store.policy_versions(limit=5000)}
+        if wanted not in versions:
+            raise ConfigError(
+                f"there is no policy version {wanted} to go back to",
+                remedy="python run.py report lists the versions",
+            )
+        version = parts.deployment.return_to(
+            versions[wanted], author=operator(), reason="rolled back from the command line"
+        )
+        return f"rolled back; now policy version {version.id}"
+    finally:
+        parts.close()
+
+
+def operator() -> str:
+    """Who gives the command, for the audit trail."""
+    try:
+        return f"{pwd.getpwuid(os.getuid()).pw_name}@command-line"
+    except KeyError:
+        return f"uid {os.getuid()}@command-line"

@@ -1,0 +1,103 @@
+"""The tuner's present state and the knobs' present values, as the store holds them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from backend.domain.modes import SafetyAction
+from backend.domain.records import KnobStatusRecord, StatusRecord
+from backend.domain.safety import SafetyVerdict
+
+if TYPE_CHECKING:
+    from backend.components import Components
+    from backend.tuning_loop import TuningLoop
+
+
+def status_record(
+    now: datetime,
+    parts: Components,
+    loop: TuningLoop,
+    safety: SafetyVerdict,
+    *,
+    workload: str,
+    fast_mode: bool,
+    started_at: datetime,
+    ends_at: datetime | None,
+    fault: str,
+) -> StatusRecord:
+    """What the page's head shows."""
+    index = parts.recorder.present_index
+    if index is None and loop.chain is not None:
+        index = loop.chain.factor
+    version = parts.deployment.version
+    return StatusRecord(
+        at=now,
+        mode=parts.deployment.mode,
+        phase=loop.phase,
+        server=parts.info.address,
+        server_version=parts.info.version_text,
+        paused=loop.paused,
+        frozen=parts.deployment.frozen,
+        safety=safety.action if parts.safety_enabled else SafetyAction.ALLOW,
+        safety_reasons=safety.reasons,
+        index=index,
+        trials=sum(loop.verdicts.values()),
+        trials_by_verdict=dict(Counter(loop.verdicts)),
+        activity=loop.activity,
+        progress=loop.progress,
+        policy_version=version.id if version else None,
+        epoch=parts.lease.epoch,
+        workload=workload,
+        fast_mode=fast_mode,
+        started_at=started_at,
+        ends_at=ends_at,
+        fault=fault,
+        limits=parts.limits,
+    )
+
+
+def knob_statuses(parts: Components) -> list[KnobStatusRecord]:
+    """Every catalogued knob that this server has, as it stands now."""
+    deployment, statuses = parts.deployment, []
+    may_write = parts.info.can("alter_system")
+    reason = parts.info.missing.get("alter_system", "")
+    for entry in parts.catalog:
+        reading = deployment.readings.get(entry.name)
+        if reading is None:
+            continue
+        knob = entry.knob
+        restart_barred = knob.context == "restart" and not deployment.allow_restart
+        statuses.append(
+            KnobStatusRecord(
+                name=knob.name,
+                value=reading.value,
+                default=knob.default,
+                kind=knob.kind,
+                unit=knob.unit,
+                low=knob.low,
+                high=knob.high,
+                choices=tuple(knob.choices),
+                special=tuple(knob.special),
+                context=knob.context,
+                risk=knob.risk,
+                group=entry.group,
+                description=knob.description,
+                doc_url=knob.doc_url,
+                source=reading.source,
+                pending_restart=reading.pending_restart,
+                tunable=knob.name in parts.space,
+                writable=may_write and not restart_barred and reading.override is None,
+                note=(
+                    reason
+                    if not may_write
+                    else f"set by {reading.override}, which wins"
+                    if reading.override
+                    else "needs a restart, which is not allowed here"
+                    if restart_barred
+                    else ""
+                ),
+            )
+        )
+    return statuses

@@ -1,0 +1,211 @@
+"""The processes of a run: started in order, watched, started again, ended together.
+
+The dashboard comes first, so that the page answers while the database is still being made. The
+processes share only the store and the server; each ends by itself when the supervisor is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from types import FrameType
+
+from backend.config import Settings
+from backend.domain.modes import Phase
+from backend.domain.records import EventRecord, StatusRecord
+from backend.embedded_postgres import EmbeddedPostgres
+from backend.servers import demo_store, embedded_server
+from backend.protocols import Store
+from backend.run_options import RunOptions
+
+log = logging.getLogger(__name__)
+
+FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.5, 30.0
+STEADY_S = 60.0
+"""A process that ran this long starts with a fresh back-off when it ends."""
+STOP_TIMEOUT_S = 20.0
+Progress = Callable[[str, float], None]
+
+
+@dataclass
+class _Child:
+    name: str
+    command: Sequence[str]
+    process: subprocess.Popen[bytes] | None = None
+    started_s: float = 0.0
+    backoff_s: float = FIRST_BACKOFF_S
+    restart_at_s: float | None = None
+
+
+class Supervisor:
+    """Runs the product's processes.
+
+    Args:
+        settings: of this run.
+        options: handed on to the processes.
+        store: the supervisor's own handle, for events and the status of the preparation.
+        commands: process name → command line; order is the order of starting.
+        on_progress: told of the preparation's steps, (text, share done).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        options: RunOptions,
+        store: Store,
+        commands: Mapping[str, Sequence[str]],
+        on_progress: Progress,
+    ) -> None:
+        self._settings, self._options, self._store = settings, options, store
+        self._children = {name: _Child(name, command) for name, command in commands.items()}
+        self._on_progress = on_progress
+        self._stopping = threading.Event()
+        self._embedded = embedded_server(settings) if settings.is_embedded else None
+
+    def run(self) -> int:
+        """Run until told to stop, or until the tuner has finished; returns an exit code."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+        try:
+            if "dashboard" in self._children:
+                self._start("dashboard")
+            if self._embedded is not None:
+                self._prepare(self._embedded)
+            self._options = replace(self._options, begun_at=time.time())
+            for name in self._children:
+                if name != "dashboard" and not self._stopping.is_set():
+                    self._start(name)
+            return self._watch()
+        finally:
+            self._stop_all()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._stopping.set()
+
+    # -- the embedded server and its data -----------------------------------------------------
+
+    def _prepare(self, server: EmbeddedPostgres) -> None:
+        """Start the server and load the demo store, with progress on page and console."""
+        self._tell("starting PostgreSQL", 0.0)
+        server.ensure_started()
+        demo = demo_store(self._settings, server)
+        if demo.is_loaded():
+            self._tell("the demo store is loaded", 1.0)
+            return
+        demo.load(lambda step, done, total: self._tell(f"loading {step}", done / max(total, 1)))
+
+    def _tell(self, activity: str, progress: float) -> None:
+        if self._stopping.is_set():
+            raise KeyboardInterrupt
+        self._on_progress(activity, progress)
+        self._store.save_status(
+            StatusRecord(
+                at=datetime.now(timezone.utc),
+                mode=self._settings.effective_mode,
+                phase=Phase.STARTING,
+                activity=activity,
+                progress=progress,
+                workload=self._settings.workload.name if self._settings.is_embedded else "",
+                fast_mode=self._options.fast_mode,
+            )
+        )
+
+    # -- the processes ------------------------------------------------------------------------
+
+    def _start(self, name: str) -> None:
+        child = self._children[name]
+        # A session of its own: Ctrl-C reaches the supervisor alone, which ends them in order.
+        child.process = subprocess.Popen(
+            list(child.command),
+            env=self._options.to_environment(),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        child.started_s = time.monotonic()
+        child.restart_at_s = None
+
+    def _watch(self) -> int:
+        while not self._stopping.wait(0.2):
+            for child in self._children.values():
+                code = child.process.poll() if child.process else None
+                if child.restart_at_s is not None:
+                    if time.monotonic() >= child.restart_at_s:
+                        self._start(child.name)
+                elif code is not None:
+                    if child.name == "tuner" and code == 0:
+                        return 0
+                    self._plan_restart(child, code)
+        return 0
+
+    def _plan_restart(self, child: _Child, code: int) -> None:
+        now_s = time.monotonic()
+        if now_s - child.started_s > STEADY_S:
+            child.backoff_s = FIRST_BACKOFF_S
+        self._event(
+            "error",
+            "process_died",
+            f"the {child.name} process ended ({_told(code)}); "
+            f"started again in {child.backoff_s:.1f} s",
+        )
+        child.restart_at_s = now_s + child.backoff_s
+        child.backoff_s = min(child.backoff_s * 2, LAST_BACKOFF_S)
+
+    def _stop_all(self) -> None:
+        # The tuner first, so that it takes its candidate off while all others still live; the
+        # watchdog last, in case the tuner cannot.
+        for name in ("tuner", "workload", "dashboard", "watchdog"):
+            child = self._children.get(name)
+            if child is not None and child.process is not None:
+                _end(child.process)
+        if self._embedded is not None and self._embedded.is_running():
+            self._embedded.stop()
+
+    def _event(self, level: str, kind: str, message: str) -> None:
+        log.log(logging.getLevelName(level.upper()), message)
+        self._store.add_event(EventRecord(datetime.now(timezone.utc), level, kind, message))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _told(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:
+        return f"signal {-code}"
+
+
+def stop_event_for_child(parent_pid: int) -> threading.Event:
+    """An event that is set on SIGTERM, SIGINT, or when the supervisor is gone."""
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+
+    def watch_parent() -> None:
+        while not stop.wait(1.0):
+            if os.getppid() != parent_pid:
+                log.warning("the supervisor is gone; this process ends")
+                stop.set()
+
+    threading.Thread(target=watch_parent, name="watch-parent", daemon=True).start()
+    return stop

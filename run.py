@@ -1,0 +1,383 @@
+"""The command line. Without a command: start everything and serve http://localhost:8050.
+
+This is the one file that knows both the backend and the dashboard.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from backend.config import Settings
+from backend.errors import AutopilotError
+from backend.run_options import RunOptions
+
+console = Console()
+errors = Console(stderr=True)
+app = typer.Typer(
+    help="A self-hosted autopilot for PostgreSQL. Without a command it starts everything: the "
+    "embedded PostgreSQL with a demo workload (or your server, with --dsn, in observe mode), the "
+    "tuner, the watchdog and the pages on http://localhost:8050. Ctrl-C ends it.",
+    no_args_is_help=False,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigOption = Annotated[
+    Optional[str], typer.Option("--config", help="Settings file; default: config.yaml if present.")
+]
+DsnOption = Annotated[
+    Optional[str],
+    typer.Option(
+        "--dsn",
+        help="URL of your own server, postgresql://user@host:5432/dbname; starts in observe mode. "
+        "DATABASE_URL does the same and keeps a password out of the process list.",
+    ),
+]
+DataDirOption = Annotated[
+    Optional[Path], typer.Option("--data-dir", help="Folder for everything written (data).")
+]
+ModeOption = Annotated[
+    Optional[str], typer.Option("--mode", help="observe, advise, approve or auto.")
+]
+PortOption = Annotated[Optional[int], typer.Option("--port", help="Port of the pages (8050).")]
+WorkloadOption = Annotated[
+    Optional[str],
+    typer.Option("--workload", help="Demo workload: mixed, oltp, analytical or simple."),
+]
+ScaleOption = Annotated[
+    Optional[float],
+    typer.Option("--scale", help="Size of the demo store; 1.0 is about 10 million rows."),
+]
+QueriesOption = Annotated[
+    Optional[int], typer.Option("--queries", help="Statements per simulated hour.")
+]
+SeedOption = Annotated[Optional[int], typer.Option("--seed", help="Seed of data and workload.")]
+FastOption = Annotated[
+    bool,
+    typer.Option("--fast-mode", help="The workload's day passes 100 times as fast (864 s a day)."),
+]
+
+
+def _options(
+    config: str | None,
+    dsn: str | None,
+    data_dir: Path | None,
+    *,
+    duration_days: float | None = None,
+    fast_mode: bool = False,
+    **given: Any,
+) -> RunOptions:
+    """The command line as options; the address of a server travels in the environment."""
+    if dsn:
+        os.environ["DATABASE_URL"] = dsn
+    overrides: dict[str, Any] = {}
+    places = {
+        "mode": ("mode",),
+        "port": ("dashboard", "port"),
+        "workload": ("workload", "name"),
+        "scale": ("workload", "data_scale_factor"),
+        "queries": ("workload", "queries_per_hour"),
+        "seed": ("workload", "seed"),
+    }
+    for key, value in given.items():
+        if value is None:
+            continue
+        section = overrides
+        for part in places[key][:-1]:
+            section = section.setdefault(part, {})
+        section[places[key][-1]] = value
+    if data_dir is not None:
+        overrides["paths"] = {
+            "data_dir": str(data_dir),
+            "logs_dir": str(data_dir / "logs"),
+            "policies_dir": str(data_dir / "policies"),
+            "telemetry_db": str(data_dir / "telemetry.db"),
+        }
+    return RunOptions(config, overrides, duration_days, fast_mode)
+
+
+# -- starting everything ----------------------------------------------------------------------
+
+
+@app.callback(invoke_without_command=True)
+def everything(
+    context: typer.Context,
+    config: ConfigOption = None,
+    dsn: DsnOption = None,
+    data_dir: DataDirOption = None,
+    mode: ModeOption = None,
+    port: PortOption = None,
+    workload: WorkloadOption = None,
+    scale: ScaleOption = None,
+    queries: QueriesOption = None,
+    seed: SeedOption = None,
+    fast_mode: FastOption = False,
+) -> None:
+    """Start everything and run until Ctrl-C."""
+    if context.invoked_subcommand is not None:
+        return
+    options = _options(
+        config, dsn, data_dir, fast_mode=fast_mode, mode=mode, port=port, workload=workload,
+        scale=scale, queries=queries, seed=seed,
+    )  # fmt: skip
+    raise typer.Exit(_supervise(options))
+
+
+@app.command()
+def demo(
+    duration: Annotated[
+        float, typer.Option("--duration", min=0.1, help="Simulated days to run.")
+    ] = 1.0,
+    queries: QueriesOption = None,
+    workload: WorkloadOption = None,
+    fast_mode: FastOption = False,
+    scale: ScaleOption = None,
+    seed: SeedOption = None,
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+    port: PortOption = None,
+) -> None:
+    """Tune the embedded server from its defaults, then compare and write the final report.
+
+    Ends by itself with an interleaved comparison of the final against the initial configuration
+    in final_report.txt, .json and .html. An earlier run's store and checkpoints are set aside.
+    """
+    os.environ.pop("DATABASE_URL", None)
+    options = _options(
+        config, None, data_dir, duration_days=duration, fast_mode=fast_mode, queries=queries,
+        workload=workload, scale=scale, seed=seed, port=port,
+    )  # fmt: skip
+    settings = options.settings()
+    if not settings.is_embedded:
+        raise AutopilotError(
+            f"the demo runs on the embedded server, and database.host is {settings.database.host}",
+            remedy="leave database.host empty, or start run.py without demo",
+        )
+    from backend.fresh_start import set_aside
+
+    set_aside(settings)
+    code = _supervise(replace(options, from_defaults=True))
+    report = settings.paths.data_dir / "final_report.txt"
+    if code == 0 and report.exists():
+        console.print(report.read_text(encoding="utf-8"), markup=False, highlight=False)
+        console.print(f"Reports: {report}, .json and .html", markup=False)
+    raise typer.Exit(code)
+
+
+def _supervise(options: RunOptions) -> int:
+    settings = options.settings()
+    from backend.logs import configure_logging
+    from backend.supervisor import Supervisor
+    from backend.telemetry import open_store
+
+    configure_logging(settings, "supervisor")
+    names = ["watchdog", "tuner"]
+    if settings.is_embedded:
+        names.insert(1, "workload")
+    if settings.dashboard.enabled:
+        names.insert(0, "dashboard")
+        console.print(f"Pages: http://{settings.dashboard.host}:{settings.dashboard.port}")
+    commands = {name: [sys.executable, str(Path(__file__)), "process", name] for name in names}
+    store = open_store(settings.store_url)
+    bar = Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
+        console=console, transient=True,
+    )  # fmt: skip
+    try:
+        with bar:
+            task = bar.add_task("starting", total=1.0)
+
+            def on_progress(text: str, share: float) -> None:
+                bar.update(task, description=text, completed=share)
+
+            supervisor = Supervisor(settings, options, store, commands, on_progress)
+            return supervisor.run()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        store.close()
+
+
+@app.command(hidden=True)
+def process(name: str) -> None:
+    """Run one process of a run that the supervisor started."""
+    options = RunOptions.from_environment()
+    settings = options.settings()
+    from backend.logs import configure_logging
+    from backend.supervisor import stop_event_for_child
+
+    configure_logging(settings, name)
+    stop = stop_event_for_child(os.getppid())
+    if name == "dashboard":
+        raise typer.Exit(_dashboard(settings, stop))
+    from backend.telemetry import open_store
+
+    try:
+        if name == "tuner":
+            from backend.tuner_process import tuner
+
+            raise typer.Exit(tuner(settings, options, stop))
+        with_store = open_store(settings.store_url)
+        if name == "watchdog":
+            from backend.watchdog_process import watchdog
+
+            raise typer.Exit(watchdog(settings, with_store, stop))
+        if name == "workload":
+            from backend.workload_process import workload
+
+            raise typer.Exit(workload(settings, options, with_store, stop))
+    except AutopilotError:
+        logging.getLogger(name).exception("the process ends")
+        raise
+    raise typer.BadParameter(f"there is no process named {name!r}")
+
+
+def _dashboard(settings: Settings, stop: Any) -> int:
+    import threading
+
+    from backend.telemetry import open_store
+    from dashboard.app import create_app, serve
+
+    store = open_store(settings.store_url)
+    dash_app = create_app(store, store, settings.dashboard)
+    server = threading.Thread(
+        target=serve,
+        args=(dash_app, settings.dashboard.host, settings.dashboard.port),
+        name="pages",
+        daemon=True,
+    )
+    server.start()
+    while not stop.wait(0.5):
+        if not server.is_alive():
+            return 1
+    return 0
+
+
+# -- tools ------------------------------------------------------------------------------------
+
+
+@app.command("setup-database")
+def setup_database(
+    scale: ScaleOption = None,
+    seed: SeedOption = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check counts, keys and distributions.")
+    ] = False,
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Create the embedded server and load the demo store; goes on where it was interrupted."""
+    settings = _options(config, None, data_dir, scale=scale, seed=seed).settings()
+    from backend.servers import demo_store, embedded_server
+
+    server = embedded_server(settings)
+    running = server.is_running()
+    server.ensure_started()
+    store = demo_store(settings, server)
+    try:
+        if store.is_loaded():
+            console.print("The demo store is loaded already.")
+        else:
+            with Progress(
+                SpinnerColumn(), TextColumn("{task.description}"), BarColumn(),
+                TimeElapsedColumn(), console=console,
+            ) as bar:  # fmt: skip
+                task = bar.add_task("loading", total=1.0)
+                store.load(
+                    lambda step, done, total: bar.update(
+                        task, description=f"loading {step}", completed=done / max(total, 1)
+                    )
+                )
+        if verify:
+            results = store.verify()
+            table = Table("check", "result", "detail")
+            for check in results:
+                table.add_row(check.name, "ok" if check.ok else "FAILED", check.detail)
+            console.print(table)
+            if not all(check.ok for check in results):
+                raise typer.Exit(1)
+    finally:
+        if not running:
+            server.stop()
+
+
+@app.command()
+def report(config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
+    """Print what the store tells: trials, deployments, index, events."""
+    settings = _options(config, None, data_dir).settings()
+    from backend.telemetry import open_store
+
+    database = settings.store_url.database
+    if settings.store_url.get_backend_name() == "sqlite" and not Path(str(database)).exists():
+        raise AutopilotError(f"there is no store at {database} yet", remedy="run python run.py")
+    store = open_store(settings.store_url, read_only=True)
+    try:
+        store.print_summary(console)
+    finally:
+        store.close()
+
+
+@app.command()
+def rollback(
+    to: Annotated[
+        Optional[int], typer.Option("--to", help="Policy version; default: the one before.")
+    ] = None,
+    config: ConfigOption = None,
+    dsn: DsnOption = None,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Bring back an earlier configuration, whether or not the tuner is running."""
+    settings = _options(config, dsn, data_dir).settings()
+    from backend.rollback_command import roll_back
+
+    console.print(roll_back(settings, to), markup=False)
+
+
+@app.command()
+def doctor(
+    config: ConfigOption = None, dsn: DsnOption = None, data_dir: DataDirOption = None
+) -> None:
+    """Show what is connected, which privileges we have, and the SQL that grants the rest."""
+    settings = _options(config, dsn, data_dir).settings()
+    from backend.servers import postgres_target
+
+    target = postgres_target(settings, application_name="autopilot_doctor")
+    try:
+        info = target.describe()
+    finally:
+        target.close()
+    console.print(f"{info.version_text} at {info.address}", markup=False)
+    console.print(
+        f"host: {info.host.memory_bytes / 2**30:.1f} GiB of memory, "
+        f"{info.host.cpu_count:g} cores{'' if info.host.is_local else ' (remote: unknown)'}"
+    )
+    table = Table("capability", "we have it", "what is missing, and the remedy")
+    for name, have in info.capabilities.items():
+        table.add_row(name, "yes" if have else "no", info.missing.get(name, ""))
+    console.print(table)
+    console.print(f"mode to start in: {settings.effective_mode.value}")
+
+
+def main() -> None:
+    """Entry point: known errors become one clear message and exit code 1."""
+    try:
+        app()
+    except AutopilotError as error:
+        errors.print(f"Error: {error.message}", style="red", markup=False)
+        if error.remedy:
+            errors.print(f"Remedy: {error.remedy}", markup=False)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
