@@ -32,7 +32,7 @@ def sqlite_store_url(tmp_path: Path) -> sa.URL:
 
 
 @pytest.fixture(scope="session")
-def postgresql_template(embedded_server: EmbeddedPostgres) -> Iterator[sa.Engine]:  # noqa: F811
+def postgresql_template(embedded_server: EmbeddedPostgres) -> sa.Engine:  # noqa: F811
     """A database with a store's tables, to be copied for each test."""
     engine = sa.create_engine(
         embedded_server.dsn("postgres"), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool
@@ -40,7 +40,7 @@ def postgresql_template(embedded_server: EmbeddedPostgres) -> Iterator[sa.Engine
     with engine.connect() as connection:
         connection.execute(sa.text("CREATE DATABASE store_template"))
     open_store(engine.url.set(database="store_template")).close()
-    yield engine
+    return engine
 
 
 _numbers = itertools.count(1)

@@ -66,7 +66,10 @@ class TestJournal:
 
     def test_what_stood_before_comes_back_to_the_letter(self, store: Store) -> None:
         odd = replace(
-            full.CHANGE, before_entry="password='x' ://a:b@c", before_value="on", after_value=None,
+            full.CHANGE,
+            before_entry="password='x' ://a:b@c",
+            before_value="on",
+            after_value=None,
             after_entry=None,
         )
         store.add_changes([odd])
@@ -131,9 +134,16 @@ class TestTelemetry:
         assert store.trial(1) is None
         assert store.command(1) is None
         for empty in (
-            store.windows(), store.query_windows(), store.client_intervals(), store.trials(),
-            store.changes(), store.policy_versions(), store.events(), store.learning(),
-            store.knob_statuses(), store.commands(),
+            store.windows(),
+            store.query_windows(),
+            store.client_intervals(),
+            store.trials(),
+            store.changes(),
+            store.policy_versions(),
+            store.events(),
+            store.learning(),
+            store.knob_statuses(),
+            store.commands(),
         ):
             assert empty == []
 
@@ -196,7 +206,10 @@ class TestTelemetry:
         nan, inf = math.nan, math.inf
         trial_id = store.save_trial(
             replace(
-                full.TRIAL, effect=nan, ci_low=-inf, block_log_ratios=(nan, -0.1),
+                full.TRIAL,
+                effect=nan,
+                ci_low=-inf,
+                block_log_ratios=(nan, -0.1),
                 class_effects={"k": {"effect": inf}},
             )
         )
@@ -240,8 +253,15 @@ class TestTelemetry:
         store.add_query_classes([replace(full.QUERY_CLASS, text="ALTER ROLE a PASSWORD 'hunter2'")])
         store.save_status(replace(full.STATUS, fault=leak, limits={"x": leak}))
         everything = repr(
-            (store.events(), store.commands(), store.changes(), store.trials(),
-             store.policy_versions(), store.query_classes(), store.status())
+            (
+                store.events(),
+                store.commands(),
+                store.changes(),
+                store.trials(),
+                store.policy_versions(),
+                store.query_classes(),
+                store.status(),
+            )
         )
         assert "hunter2" not in everything
         assert "could not connect to postgresql://app:***@db/shop" in everything
@@ -374,12 +394,17 @@ def take_all_left(store: Store) -> list[int | None]:
 class TestTransactions:
     def test_all_or_nothing(self, store: Store, open_again: OpenStore) -> None:
         other = open_again()
-        with pytest.raises(ZeroDivisionError), store.transaction():
-            store.add_event(full.EVENT)
-            store.add_window(full.window())
-            assert len(store.events()) == 1
-            assert other.events() == []
-            _ = 1 / 0
+
+        def fail_halfway() -> None:
+            with store.transaction():
+                store.add_event(full.EVENT)
+                store.add_window(full.window())
+                assert len(store.events()) == 1
+                assert other.events() == []
+                raise InterruptedError
+
+        with pytest.raises(InterruptedError):
+            fail_halfway()
         assert store.events() == []
         assert store.query_windows() == []
         with store.transaction():
@@ -428,7 +453,8 @@ class TestRetention:
         assert merged.started_at == full.NOW
         assert merged.ended_at == full.NOW + timedelta(seconds=70)
         assert {q.key: q.calls for q in merged.queries} == {
-            "10.5.-77.t": 24, "10.5.9223372036854775807.n": 2,
+            "10.5.-77.t": 24,
+            "10.5.9223372036854775807.n": 2,
         }
         assert alone.index == 2.0
         assert len(alone.queries) == 2

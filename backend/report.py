@@ -1,0 +1,51 @@
+"""The final report: what was measured, changed and proved, as text, JSON and a printable page.
+
+``report_data`` gathers it from the store, ``report_pages`` turns it into text and HTML; this
+module, the one that others import, writes the files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from backend.errors import StoreError
+from backend.report_data import FinalReport, Measured, build_report
+from backend.report_pages import to_html, to_text
+from backend.telemetry.summary import summary_text
+
+__all__ = ["FinalReport", "Measured", "build_report", "summary_text", "write_reports"]
+
+
+def write_reports(report: FinalReport, folder: Path) -> list[Path]:
+    """Write final_report.txt, .json and .html into ``folder``; each is there whole or not at all.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    contents = {"txt": to_text(report), "json": report.as_json(), "html": to_html(report)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return [_write(folder / f"final_report.{end}", text) for end, text in contents.items()]
+    except OSError as error:
+        raise StoreError(
+            f"the reports could not be written to {folder}: {error.strerror}",
+            remedy="make the folder writable for this user, or set paths.data_dir",
+        ) from error
+
+
+def _write(path: Path, text: str) -> Path:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+    return path

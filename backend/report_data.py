@@ -1,0 +1,367 @@
+"""What the final report says: pure functions from what the store holds to one value."""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from enum import Enum
+from typing import Any
+
+from backend.domain.modes import Arm, Phase
+from backend.domain.records import (
+    ClientIntervalRecord,
+    EventRecord,
+    PolicyVersionRecord,
+    TrialRecord,
+    WindowRecord,
+)
+from backend.protocols import TelemetryReader
+from backend.telemetry.downsampling import weighted_mean
+from backend.telemetry.redaction import redact_deep
+
+_ALL = 200_000
+"""More records of a kind than a run can leave after retention."""
+
+_EVENTS_A_LEVEL = 50
+_TREND_POINTS = 300
+_PHASES = (Phase.BASELINE, Phase.LEARNING, Phase.OPTIMISED, Phase.FINAL_COMPARISON)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a set of windows showed; None where nothing tells.
+
+    ``latency_index`` and the other means are weighted by duration; ``mean_ms`` is the mean over
+    all statements as the server counts them. ``client_*`` are the clients' own timings, from the
+    scheduled arrival on; their percentiles are means of the percentiles of intervals of a few
+    seconds, weighted by completed requests. ``throughput_per_s`` counts completed requests of
+    the clients, or statements where the clients are not known; ``statements_per_s`` always the
+    latter.
+    """
+
+    windows: int = 0
+    seconds: float = 0.0
+    latency_index: float | None = None
+    latency_index_p50: float | None = None
+    mean_ms: float | None = None
+    client_mean_ms: float | None = None
+    client_p50_ms: float | None = None
+    client_p95_ms: float | None = None
+    client_p99_ms: float | None = None
+    throughput_per_s: float | None = None
+    statements_per_s: float | None = None
+    cpu_percent: float | None = None
+    quality: float | None = None
+    errors: int = 0
+    timeouts: int = 0
+
+
+@dataclass(frozen=True)
+class FinalReport:
+    """The whole report. The field names are the keys of final_report.json.
+
+    ``improvement`` is the share of the latency index that the final configuration saves against
+    the initial one (1 minus the ratio of the indices) with the interval [``ci_low``,
+    ``ci_high``] at ``confidence``, from the interleaved final comparison; None without one.
+    ``compared`` says what ``baseline`` and ``final`` are: the arms of the ``final comparison``,
+    else the ``phases`` baseline and optimised, which the load's swings tell apart as well.
+    ``index_trend`` holds (seconds, latency index); ``units`` the native unit of each knob.
+    """
+
+    generated_at: datetime
+    started_at: datetime | None
+    server: Mapping[str, object]
+    workload: Mapping[str, object]
+    compared: str
+    baseline: Measured
+    final: Measured
+    improvement: float | None
+    ci_low: float | None
+    ci_high: float | None
+    confidence: float | None
+    comparison: Mapping[str, object] | None
+    configuration: Mapping[str, Mapping[str, object]]
+    trials: Mapping[str, object]
+    phases: Mapping[str, Measured]
+    query_classes: Sequence[Mapping[str, object]]
+    policy_versions: Sequence[Mapping[str, object]]
+    changes: Sequence[Mapping[str, object]]
+    events: Mapping[str, Mapping[str, object]]
+    index_trend: Sequence[tuple[float, float]] = ()
+    units: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def as_json(self) -> str:
+        """Return the report as strict JSON: numbers that are not finite are null."""
+        return json.dumps(_plain(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+# -- building -------------------------------------------------------------------------------
+
+
+def build_report(
+    reader: TelemetryReader,
+    *,
+    final_comparison: TrialRecord | None,
+    workload: Mapping[str, object],
+) -> FinalReport:
+    """Gather the report of the newest run (since the status says that it started).
+
+    Args:
+        reader: the store.
+        final_comparison: the trial of the final (candidate) against the initial configuration
+            (incumbent), None where there was none.
+        workload: what ran, for people: name, scale, seed, duration.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    status = reader.status()
+    started_at = status.started_at if status else None
+    windows = reader.windows(since=started_at, limit=_ALL)
+    clients = _ClientTimes(reader.client_intervals(since=started_at, limit=_ALL))
+    phases = {
+        phase.value: _measure([w for w in windows if w.phase is phase], clients)
+        for phase in _PHASES
+    }
+    compared, baseline, final = _sides(reader, final_comparison, phases, clients)
+    versions = reader.policy_versions(limit=_ALL)
+    effect = final_comparison.effect if final_comparison else None
+    return FinalReport(
+        generated_at=datetime.now(timezone.utc),
+        started_at=started_at,
+        server={
+            "address": status.server if status else "",
+            "version": status.server_version if status else "",
+            "mode": status.mode.value if status else "",
+        },
+        workload=redact_deep(dict(workload)),
+        compared=compared,
+        baseline=baseline,
+        final=final,
+        improvement=_negative(effect),
+        ci_low=_negative(final_comparison.ci_high) if final_comparison else None,
+        ci_high=_negative(final_comparison.ci_low) if final_comparison else None,
+        confidence=final_comparison.confidence if final_comparison else None,
+        comparison=_trial(final_comparison) if final_comparison else None,
+        configuration=_configuration(reader, final_comparison, versions),
+        trials=_trials([t for t in reader.trials(limit=_ALL) if _since(t.created_at, started_at)]),
+        phases=phases,
+        query_classes=_query_classes(reader, final_comparison),
+        policy_versions=[
+            _plain(v) for v in versions if v.active or _since(v.created_at, started_at)
+        ],
+        changes=[_plain(c) for c in reader.changes(limit=_ALL) if _since(c.created_at, started_at)],
+        events=_events([e for e in reader.events(limit=_ALL) if _since(e.at, started_at)]),
+        index_trend=_trend(windows),
+        units={knob.name: knob.unit for knob in reader.knob_statuses() if knob.unit},
+    )
+
+
+def _since(at: datetime, start: datetime | None) -> bool:
+    return start is None or at >= start
+
+
+def _negative(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else 0.0 - value
+
+
+def _sides(
+    reader: TelemetryReader,
+    trial: TrialRecord | None,
+    phases: Mapping[str, Measured],
+    clients: _ClientTimes,
+) -> tuple[str, Measured, Measured]:
+    if trial is not None and trial.id is not None:
+        windows = reader.windows(trial_id=trial.id, limit=_ALL)
+        before = _measure([w for w in windows if w.arm is Arm.INCUMBENT], clients)
+        after = _measure([w for w in windows if w.arm is Arm.CANDIDATE], clients)
+        if before.windows and after.windows:
+            return "final comparison", before, after
+    before, after = phases[Phase.BASELINE.value], phases[Phase.OPTIMISED.value]
+    return ("phases" if before.windows and after.windows else "nothing"), before, after
+
+
+class _ClientTimes:
+    """Finds the clients' intervals that lie in given windows (by their middle)."""
+
+    def __init__(self, intervals: Sequence[ClientIntervalRecord]) -> None:
+        middles = [(i.started_at + (i.ended_at - i.started_at) / 2, i) for i in intervals]
+        middles.sort(key=lambda pair: pair[0])
+        self._times = [at for at, _ in middles]
+        self._intervals = [interval for _, interval in middles]
+
+    def inside(self, windows: Iterable[WindowRecord]) -> list[ClientIntervalRecord]:
+        chosen: dict[int, ClientIntervalRecord] = {}
+        for window in windows:
+            first = bisect.bisect_left(self._times, window.started_at)
+            last = bisect.bisect_left(self._times, window.ended_at)
+            chosen.update((n, self._intervals[n]) for n in range(first, last))
+        return list(chosen.values())
+
+
+def _measure(windows: Sequence[WindowRecord], clients: _ClientTimes) -> Measured:
+    intervals = clients.inside(windows)
+    indices = sorted(w.index for w in windows if w.index is not None)
+    statements = _mean(windows, lambda w: w.calls_per_s)
+    client_seconds = sum((i.ended_at - i.started_at).total_seconds() for i in intervals)
+    completed = sum(i.completed for i in intervals)
+
+    def client_mean(name: str) -> float | None:
+        return weighted_mean((getattr(i, name), i.completed) for i in intervals)
+
+    return Measured(
+        windows=len(windows),
+        seconds=sum(w.duration_s for w in windows),
+        latency_index=_mean(windows, lambda w: w.index),
+        latency_index_p50=_median(indices),
+        mean_ms=weighted_mean((w.mean_ms, w.calls_per_s * w.duration_s) for w in windows),
+        client_mean_ms=client_mean("mean_ms"),
+        client_p50_ms=client_mean("p50_ms"),
+        client_p95_ms=client_mean("p95_ms"),
+        client_p99_ms=client_mean("p99_ms"),
+        throughput_per_s=completed / client_seconds if client_seconds > 0 else statements,
+        statements_per_s=statements,
+        cpu_percent=_mean(windows, lambda w: w.gauges.get("host_cpu_percent")),
+        quality=_mean(windows, lambda w: w.quality),
+        errors=sum(i.errors for i in intervals),
+        timeouts=sum(i.timeouts for i in intervals),
+    )
+
+
+def _mean(
+    windows: Sequence[WindowRecord], value: Callable[[WindowRecord], float | None]
+) -> float | None:
+    return weighted_mean((value(w), w.duration_s) for w in windows)
+
+
+def _median(ordered: Sequence[float]) -> float | None:
+    middle = len(ordered) // 2
+    if not ordered:
+        return None
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+
+def _configuration(
+    reader: TelemetryReader, trial: TrialRecord | None, versions: Sequence[PolicyVersionRecord]
+) -> dict[str, dict[str, object]]:
+    """Return the final configuration: the knobs that differ from the server's own."""
+    active = [version for version in versions if version.active]
+    config = trial.after if trial is not None else active[-1].config if active else {}
+    before = trial.before if trial is not None else {}
+    knobs = {knob.name: knob for knob in reader.knob_statuses()}
+    return {
+        name: {
+            "value": value,
+            "default": knobs[name].default if name in knobs else None,
+            "unit": knobs[name].unit if name in knobs else None,
+            "initial": before.get(name),
+        }
+        for name, value in sorted(config.items())
+    }
+
+
+def _trial(trial: TrialRecord) -> dict[str, object]:
+    plain: dict[str, object] = _plain(trial)
+    return plain
+
+
+def _trials(trials: Sequence[TrialRecord]) -> dict[str, object]:
+    by_both: dict[str, Counter[str]] = defaultdict(Counter)
+    for trial in trials:
+        by_both[trial.kind.value][_outcome(trial)] += 1
+    return {
+        "total": len(trials),
+        "by_kind": dict(Counter(t.kind.value for t in trials)),
+        "by_verdict": dict(Counter(_outcome(t) for t in trials)),
+        "by_kind_and_verdict": {kind: dict(counts) for kind, counts in by_both.items()},
+        "list": [_trial(t) for t in trials],
+    }
+
+
+def _outcome(trial: TrialRecord) -> str:
+    return trial.verdict.value if trial.verdict else "unfinished"
+
+
+def _query_classes(reader: TelemetryReader, trial: TrialRecord | None) -> list[dict[str, object]]:
+    if trial is None:
+        return []
+    known = reader.query_classes()
+    classes: list[dict[str, object]] = [
+        {
+            "key": key,
+            "text": known[key].text if key in known else "",
+            **{name: _finite(effect.get(name)) for name in _CLASS_FIELDS},
+        }
+        for key, effect in trial.class_effects.items()
+    ]
+    return sorted(classes, key=lambda c: _sort_key(c["effect"]))
+
+
+_CLASS_FIELDS = ("effect", "ci_low", "ci_high", "incumbent_ms", "candidate_ms")
+
+
+def _sort_key(effect: object) -> float:
+    return effect if isinstance(effect, float) else math.inf
+
+
+def _events(events: Sequence[EventRecord]) -> dict[str, dict[str, object]]:
+    """Count events by level and keep the newest of each."""
+    levels: dict[str, list[EventRecord]] = {"info": [], "warning": [], "error": []}
+    for event in events:
+        levels.setdefault(event.level, []).append(event)
+    return {
+        level: {"count": len(some), "newest": [_plain(e) for e in some[-_EVENTS_A_LEVEL:]]}
+        for level, some in levels.items()
+    }
+
+
+def _trend(windows: Sequence[WindowRecord]) -> list[tuple[float, float]]:
+    """Return (seconds since the first window, index) of the deployed configuration.
+
+    Candidates on trial are left out, and in the final comparison, where the candidate is what is
+    deployed, the initial configuration.
+    """
+    shown = [
+        w
+        for w in windows
+        if w.index is not None
+        and w.arm is not (Arm.INCUMBENT if w.phase is Phase.FINAL_COMPARISON else Arm.CANDIDATE)
+    ]
+    step = max(1, math.ceil(len(shown) / _TREND_POINTS))
+    points = []
+    for start in range(0, len(shown), step):
+        some = shown[start : start + step]
+        value = _mean(some, lambda w: w.index)
+        if value is not None:
+            points.append(((some[0].ended_at - shown[0].ended_at).total_seconds(), value))
+    return points
+
+
+# -- plain values ---------------------------------------------------------------------------
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _plain(value: Any) -> Any:
+    """Turn records into what JSON can hold."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, datetime):
+        return value.astimezone(timezone.utc).isoformat()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return _finite(value)
+    return value if isinstance(value, (str, int, type(None))) else str(value)
