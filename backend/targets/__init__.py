@@ -1,0 +1,1 @@
+"""Databases that can be tuned: implementations of ``protocols.TargetDatabase``."""
