@@ -134,6 +134,7 @@ class ParameterAdjuster:
 
         Raises:
             StaleEpochError: the lease under which it was applied is over.
+            ConflictError: somebody else changed one of its knobs meanwhile; it stays open.
             AdjustmentError: nothing of that batch is applied, or it rests on an open one.
         """
         opened = self._journal.open_changes()
@@ -147,6 +148,18 @@ class ParameterAdjuster:
             raise AdjustmentError(
                 f"batch {batch_id} rests on batch {below[0].batch_id}, which is still open",
                 remedy=f"keep or roll back {below[0].batch_id} first",
+            )
+        readings = self._readings([row.knob for row in rows])
+        foreign = [
+            row.knob
+            for row in rows
+            if not same_entry(self._knob(row.knob), readings[row.knob].entry, row.after_entry)
+        ]
+        if foreign:
+            raise ConflictError(
+                f"batch {batch_id} cannot be kept: {', '.join(foreign)} was changed by somebody "
+                "else meanwhile",
+                remedy="roll the batch back; the other's value stays",
             )
         self._journal.settle_changes([row_id(row) for row in rows], ChangeState.KEPT)
         return tuple(replace(row, state=ChangeState.KEPT) for row in rows)

@@ -110,6 +110,11 @@ class Restorer:
         by_knob: dict[str, list[ChangeRecord]] = {}
         for row in sorted(rows, key=row_id):
             by_knob.setdefault(row.knob, []).append(row)
+        result = ReconcileResult()
+        for name, own in by_knob.items():
+            chain = self._unbroken(own)
+            result += self._give_up(own[: -len(chain)], chain[0])
+            by_knob[name] = chain
         readings = self._target.read_knobs(list(by_knob))
         plan = self._plan(by_knob, readings, absent_is_ours)
         problems = self._write(plan, epoch)
@@ -117,7 +122,29 @@ class Restorer:
             self._target.reload()
         problems.update(self._restart(plan, epoch))
         problems.update(self._verify(plan, by_knob, problems))
-        return self._settle(by_knob, plan, problems, epoch, state, reason)
+        return result + self._settle(by_knob, plan, problems, epoch, state, reason)
+
+    def _unbroken(self, rows: list[ChangeRecord]) -> list[ChangeRecord]:
+        """Return the newest of these changes of one knob that build upon each other.
+
+        Where a change found something else than its forerunner had left or found, somebody else
+        had set it in between: what that one set is what has to stand again.
+        """
+        knob = self._knob_of(rows[0].knob)
+        start = len(rows) - 1
+        while start > 0:
+            found, forerunner = rows[start].before_entry, rows[start - 1]
+            if not same_entry(knob, found, forerunner.after_entry) and not same_entry(
+                knob, found, forerunner.before_entry
+            ):
+                break
+            start -= 1
+        return rows[start:]
+
+    def _give_up(self, rows: Sequence[ChangeRecord], later: ChangeRecord) -> ReconcileResult:
+        detail = f"{later.knob} was set to {later.before_entry!r} by somebody else after this"
+        self._journal.settle_changes([row_id(r) for r in rows], ChangeState.CONFLICT, detail)
+        return ReconcileResult(conflicts=_as(rows, ChangeState.CONFLICT))
 
     def _plan(
         self,
