@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
 from typing import Any
 
 import dash
@@ -16,12 +15,11 @@ from dashboard import components as ui
 from dashboard import layouts
 from dashboard.format import Viewer
 from dashboard.live import digest, live_frame
-from dashboard.operator_commands import make_command
+from dashboard.operator_commands import track
 from dashboard.pages import PAGES
 from dashboard.services import Services
 
 FINAL = (CommandState.DONE, CommandState.REFUSED)
-MOST_TRACKED = 5
 
 
 def register(app: dash.Dash, services: Services) -> None:
@@ -89,14 +87,6 @@ def _status(app: dash.Dash, services: Services) -> None:
         ]
 
 
-def submit(services: Services, kind: object, payload: object) -> tuple[int | None, str]:
-    """Check and queue; the command's id, or None and why it was refused."""
-    try:
-        return services.submit(make_command(kind, payload, services.reader.knob_statuses())), ""
-    except AutopilotError as error:
-        return None, str(error)
-
-
 def _commands(app: dash.Dash, services: Services) -> None:
     @app.callback(
         Output("tracked", "data", allow_duplicate=True),
@@ -115,7 +105,7 @@ def _commands(app: dash.Dash, services: Services) -> None:
         request = {"kind": button["kind"], "payload": json.loads(button["payload"])}
         if button["confirm"]:
             return no_update, request, button["confirm"], True
-        return _track(tracked, *submit(services, **request)), no_update, no_update, no_update
+        return track(tracked, *services.request(**request)), no_update, no_update, no_update
 
     @app.callback(
         Output("tracked", "data", allow_duplicate=True),
@@ -128,7 +118,7 @@ def _commands(app: dash.Dash, services: Services) -> None:
     def confirmed(_yes: int, _no: int, request: dict[str, Any] | None, tracked: list[Any]) -> Any:
         if ctx.triggered_id != "confirm-yes" or not request:
             return no_update, False, no_update
-        return _track(tracked, *submit(services, **request)), False, False
+        return track(tracked, *services.request(**request)), False, False
 
     @app.callback(
         Output("tracked", "data", allow_duplicate=True),
@@ -162,9 +152,3 @@ def _commands(app: dash.Dash, services: Services) -> None:
                 waiting = waiting or command.state not in FINAL
                 shown.append(layouts.command_note(command))
         return shown, not waiting
-
-
-def _track(tracked: list[Any] | None, command_id: int | None, reason: str) -> list[Any]:
-    key = command_id if command_id is not None else f"r{datetime.now(timezone.utc).timestamp()}"
-    item = {"id": key} if command_id is not None else {"id": key, "error": reason}
-    return [*(tracked or []), item][-MOST_TRACKED:]

@@ -71,8 +71,10 @@ def card(
         [
             html.Header(
                 [html.Div(heading, className="card-heading"),
-                 html.Div(subtitle, className="card-subtitle") if subtitle else None,
-                 html.Div(actions, className="card-actions") if actions else None],
+                 html.Div(subtitle, className="card-subtitle")
+                 if subtitle is not None else None,
+                 html.Div(actions, className="card-actions")
+                 if actions is not None else None],
                 className="card-head",
             ),
             html.Div(body, className="card-content"),
@@ -85,7 +87,7 @@ def page_head(title: str, lead: str, actions: Children = None) -> Component:
     """A page's title, one line of what it is for, and its buttons."""
     return html.Div(
         [html.Div([html.H1(title), html.P(lead)]),
-         html.Div(actions, className="page-actions") if actions else None],
+         html.Div(actions, className="page-actions") if actions is not None else None],
         className="page-head",
     )
 

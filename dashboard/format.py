@@ -11,16 +11,10 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from backend.domain.knobs import KnobValue
+from backend.domain.quantities import parse_quantity, unit_size
 
 NONE = "–"
-BYTE_UNITS: Mapping[str, int] = {
-    "B": 1, "kB": 1024, "8kB": 8192, "16kB": 16384, "MB": 1024**2, "16MB": 16 * 1024**2,
-    "GB": 1024**3, "TB": 1024**4,
-}
-TIME_UNITS_MS: Mapping[str, float] = {
-    "us": 0.001, "ms": 1.0, "s": 1000.0, "min": 60_000.0, "h": 3_600_000.0, "d": 86_400_000.0,
-}
-_QUANTITY = re.compile(r"\s*([-+]?[0-9][0-9_ ]*(?:\.[0-9]*)?(?:e[-+]?[0-9]+)?)\s*([a-zA-Z]*)\s*$")
+BYTE_UNITS: Mapping[str, int] = {"TB": 1024**4, "GB": 1024**3, "MB": 1024**2, "kB": 1024}
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -44,9 +38,9 @@ def bytes_text(value: float | None, per_s: bool = False) -> str:
     if value is None:
         return NONE
     suffix = "/s" if per_s else ""
-    for unit in ("TB", "GB", "MB", "kB"):
-        if abs(value) >= BYTE_UNITS[unit]:
-            return f"{number(value / BYTE_UNITS[unit])}\u00a0{unit}{suffix}"
+    for unit, size in BYTE_UNITS.items():
+        if abs(value) >= size:
+            return f"{number(value / size)}\u00a0{unit}{suffix}"
     return f"{number(value)}\u00a0B{suffix}"
 
 
@@ -103,12 +97,12 @@ def knob_value(value: KnobValue | None, unit: str | None, *, native: bool = Fals
     exact = f"{plain}\u00a0×\u00a0{unit}" if unit[0].isdigit() else f"{plain}\u00a0{unit}"
     if value < 0:
         return plain
-    if unit in BYTE_UNITS:
-        text = bytes_text(float(value) * BYTE_UNITS[unit])
-    elif unit in TIME_UNITS_MS:
-        text = ms_text(float(value) * TIME_UNITS_MS[unit])
-    else:
+    try:
+        dimension, size = unit_size(unit)
+    except ValueError:
         return exact
+    amount = float(value) * size
+    text = bytes_text(amount) if dimension == "bytes" else ms_text(1000 * amount)
     return f"{text} ({exact})" if native and text != exact else text
 
 
@@ -120,18 +114,11 @@ def parse_knob_text(text: object, unit: str | None) -> object:
     """
     if not isinstance(text, str):
         return text
-    match = _QUANTITY.match(text)
-    if match is None:
+    try:
+        amount = parse_quantity(text, unit)
+    except ValueError:
         return text.strip()
-    amount, suffix = float(match[1].replace("_", "").replace(" ", "")), match[2]
-    if suffix and suffix != unit:
-        scales = next(
-            (s for s in (BYTE_UNITS, TIME_UNITS_MS) if unit in s and suffix in s), None
-        )
-        if scales is None or unit is None:
-            return text.strip()
-        amount = amount * scales[suffix] / scales[unit]
-    return int(amount) if amount == int(amount) else amount
+    return int(amount) if math.isfinite(amount) and amount == int(amount) else amount
 
 
 @dataclass(frozen=True)

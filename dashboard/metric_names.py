@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from backend.domain.records import WindowRecord
@@ -10,22 +10,12 @@ from backend.domain.records import WindowRecord
 Reading = Callable[[WindowRecord], "float | None"]
 
 
-def _first(kind: str, *names: str) -> Reading:
-    def read(window: WindowRecord) -> float | None:
-        values = window.gauges if kind == "gauge" else window.rates
-        return next((float(values[n]) for n in names if n in values), None)
-
-    return read
+def _gauge(name: str, factor: float = 1.0) -> Reading:
+    return lambda window: factor * window.gauges[name] if name in window.gauges else None
 
 
-def _ratio(part: str, *others: str) -> Reading:
-    def read(window: WindowRecord) -> float | None:
-        if part not in window.rates:
-            return None
-        total = sum(window.rates.get(name, 0.0) for name in (part, *others))
-        return 100.0 * window.rates[part] / total if total > 0 else None
-
-    return read
+def _rate(name: str) -> Reading:
+    return lambda window: window.rates.get(name)
 
 
 @dataclass(frozen=True)
@@ -50,31 +40,30 @@ class Shown:
 
 
 CPU = Shown(
-    "cpu", "CPU", "%", _first("gauge", "cpu_percent"),
+    "cpu", "CPU", "%", _gauge("host_cpu_percent"),
     "Use of all processors of the server's machine, by everything that runs there.",
 )
 MEMORY = Shown(
-    "memory", "Memory", "%", _first("gauge", "memory_percent"),
+    "memory", "Memory", "%", _gauge("host_memory_percent"),
     "Share of the machine's memory in use, without caches that can be given back.",
 )
 DISK_READ = Shown(
-    "read", "Disk reads", "B/s", _first("rate", "disk_read_bytes"),
+    "read", "Disk reads", "B/s", _rate("host_read_bytes"),
     "Bytes that the machine read from its disks each second.", True,
 )
 DISK_WRITE = Shown(
-    "write", "Disk writes", "B/s", _first("rate", "disk_write_bytes"),
+    "write", "Disk writes", "B/s", _rate("host_write_bytes"),
     "Bytes that the machine wrote to its disks each second.", True,
 )
 CACHE_HITS = Shown(
-    "hits", "Cache hits", "%", _ratio("blocks_hit", "blocks_read"),
+    "hits", "Cache hits", "%", _gauge("cache_hit_ratio", 100.0),
     "Share of pages that the server found in its own shared buffers.", False,
 )
 TEMP = Shown(
-    "temp", "Spilled to disk", "B/s", _first("rate", "temp_bytes"),
+    "temp", "Spilled to disk", "B/s", _rate("temp_bytes"),
     "Temporary files that sorts and hashes wrote because work_mem was too small.", True,
 )
 WAL = Shown(
-    "wal", "WAL", "B/s", _first("rate", "wal_bytes"),
+    "wal", "WAL", "B/s", _rate("wal_bytes"),
     "Write-ahead log that the server wrote each second.",
 )
-RESOURCES: Sequence[Shown] = (CPU, MEMORY, DISK_READ, DISK_WRITE, CACHE_HITS, TEMP, WAL)

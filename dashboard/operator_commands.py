@@ -14,6 +14,7 @@ from backend.errors import AutopilotError, KnobBoundsError, NeverKnobError, Unkn
 MAX_KNOBS = 100
 MAX_ID_LENGTH = 100
 ACTOR = "human@dashboard"
+MOST_TRACKED = 5
 
 
 class CommandError(AutopilotError):
@@ -144,3 +145,14 @@ def make_command(
         actor=actor,
         created_at=datetime.now(timezone.utc),
     )
+
+
+def track(
+    tracked: Sequence[Any] | None, command_id: int | None, reason: str
+) -> list[dict[str, Any]]:
+    """Add a command, or the reason why it was not queued, to those that notes are shown for."""
+    item: dict[str, Any] = (
+        {"id": f"refused-{datetime.now(timezone.utc).timestamp()}", "error": reason}
+        if command_id is None else {"id": command_id}
+    )
+    return [*(tracked or []), item][-MOST_TRACKED:]

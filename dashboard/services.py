@@ -9,6 +9,7 @@ from backend.domain.records import CommandRecord, StatusRecord
 from backend.errors import AutopilotError, StoreError
 from backend.protocols import CommandQueue, TelemetryReader
 from dashboard.cache import CachedReader
+from dashboard.operator_commands import make_command
 
 if TYPE_CHECKING:
     from backend.config import DashboardSettings
@@ -49,6 +50,13 @@ class Services:
             raise StoreError(f"the command could not be queued: {error}") from error
         self.reader.forget()
         return command_id
+
+    def request(self, kind: object, payload: object) -> tuple[int | None, str]:
+        """Check and queue what a page asks for: the id, or None and why it was refused."""
+        try:
+            return self.submit(make_command(kind, payload, self.reader.knob_statuses())), ""
+        except AutopilotError as error:
+            return None, str(error)
 
     def command(self, command_id: int) -> CommandRecord | None:
         """The command as it stands now.

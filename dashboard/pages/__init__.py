@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dashboard.live import Page
-from dashboard.pages import overview
+from dashboard.pages import knobs, overview
 
 PAGES: Sequence[Page] = (
     overview.PAGE,
+    knobs.PAGE,
 )

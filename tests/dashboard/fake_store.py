@@ -499,13 +499,14 @@ class _Run:
                 calls_per_s=calls / WINDOW_S, mean_ms=mean,
                 rates={
                     "blocks_hit": 52000.0 * swing, "blocks_read": 2600.0 * level,
-                    "disk_read_bytes": 21e6 * level * swing, "disk_write_bytes": 8e6 * swing,
+                    "host_read_bytes": 21e6 * level * swing, "host_write_bytes": 8e6 * swing,
                     "wal_bytes": 2.1e6 * swing, "temp_bytes": 3.4e6 * max(0.0, level - 0.85) * 8,
-                    "transactions_committed": calls / WINDOW_S,
+                    "xact_commit": calls / WINDOW_S,
                 },
                 gauges={
-                    "cpu_percent": min(99.0, 58 * level * swing + rng.gauss(0, 3)),
-                    "memory_percent": 61 + 3 * share, "connections_active": 5 * level * swing,
+                    "host_cpu_percent": min(99.0, 58 * level * swing + rng.gauss(0, 3)),
+                    "host_memory_percent": 61 + 3 * share, "connections_active": 5 * level * swing,
+                    "cache_hit_ratio": 52.0 * swing / (52.0 * swing + 2.6 * level),
                 },
                 queries=queries,
             ))
