@@ -207,7 +207,8 @@ def _events(report: FinalReport) -> Table:
         for level in ("error", "warning")
         for e in _any(report.events.get(level, {}).get("newest", []))
     ]
-    return Table("Warnings and errors", ["when (UTC)", "level", "message"], rows, "None.")
+    columns = ["when (UTC)", "level", "message"]
+    return Table("Warnings and errors", columns, rows, "None.", wide=True)
 
 
 def _knobs(report: FinalReport, config: Mapping[str, Any]) -> str:

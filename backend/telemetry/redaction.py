@@ -16,7 +16,8 @@ MAX_TEXT_LENGTH = 20_000
 _NAMES = r"(?:password|passwd|passphrase|pwd|secret|secret_?key|api_?key|(?:access_?|auth_?)?token)"
 _SECRET_KEY = re.compile(rf"(?:\w*[_\-.])?(?:pg)?{_NAMES}", re.IGNORECASE)
 # user:secret@ inside a URL; greedy, since a secret may itself hold an @.
-_URL = re.compile(r"(://[^\s:/@'\"]*):[^\s'\"]*@")
+# Its length is bounded, or a hostile text could make the search take quadratic time.
+_URL = re.compile(r"(://[^\s:/@'\"]{0,256}):[^\s'\"]{0,1024}@")
 # password=x, password: 'x', "password": "x", PGPASSWORD=x, and SQL's PASSWORD 'x'.
 _VALUE = r"(?:E?'(?:[^'\\]|''|\\.)*'?|\"(?:[^\"\\]|\\.)*\"?|[^\s,;&}\)\]]+)"
 _ASSIGNED = re.compile(
@@ -33,7 +34,7 @@ def redact(text: str) -> str:
         text = text.replace("\x00", "")
     if not text.isascii():
         text = text.encode("utf-8", "replace").decode("utf-8")
-    if "://" in text:
+    if "://" in text and "@" in text:
         text = _URL.sub(rf"\1:{HIDDEN}@", text)
     text = _ASSIGNED.sub(rf"\g<1>{HIDDEN}", text)
     return _SQL.sub(rf"\g<1>'{HIDDEN}'", text)

@@ -1,0 +1,211 @@
+"""How a SQLite store is created, migrated, checked and refused."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from rich.console import Console
+
+from backend.errors import StoreError
+from backend.telemetry import open_store, opening
+from backend.telemetry.connections import store_url
+from backend.telemetry.schema import SCHEMA_REVISION, metadata
+from tests.contracts import records as full
+
+ADD_A_TABLE = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+def upgrade():
+    op.create_table("extra", sa.Column("id", sa.Integer, primary_key=True))
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "telemetry.db"
+
+
+@pytest.fixture
+def url(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def next_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A program with one migration more than this one; the folder of its migrations."""
+    migrations = tmp_path / "migrations"
+    shutil.copytree(opening.MIGRATIONS, migrations)
+    (migrations / "versions" / "0002_next.py").write_text(ADD_A_TABLE)
+    monkeypatch.setattr(opening, "MIGRATIONS", migrations)
+    monkeypatch.setattr(opening, "SCHEMA_REVISION", "0002")
+    yield migrations
+    monkeypatch.undo()
+
+
+def tables(path: Path) -> set[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        return {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+
+
+def test_a_new_store_is_durable_and_private(url: str, path: Path) -> None:
+    with closing(open_store(url)) as store:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        with store._reading() as connection:
+
+            def pragma(name: str) -> object:
+                return connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+
+            assert pragma("journal_mode") == "wal"
+            assert pragma("synchronous") == 2
+            assert pragma("foreign_keys") == 1
+            assert pragma("busy_timeout") == 15000
+
+
+def test_the_migrations_make_the_schema_that_the_code_expects(url: str) -> None:
+    with closing(open_store(url)) as store, store._reading() as connection:
+        context = MigrationContext.configure(connection)
+        assert compare_metadata(context, metadata) == []
+    assert ScriptDirectory(str(opening.MIGRATIONS)).get_current_head() == SCHEMA_REVISION
+
+
+def test_an_older_store_is_copied_and_migrated(url: str, path: Path, next_version: Path) -> None:
+    versions = next_version / "versions" / "0002_next.py"
+    text = versions.read_text()
+    versions.unlink()
+    opening.SCHEMA_REVISION = "0001"
+    with closing(open_store(url)) as store:
+        store.add_event(full.EVENT)
+    versions.write_text(text)
+    opening.SCHEMA_REVISION = "0002"
+    with closing(open_store(url)) as store:
+        assert len(store.events()) == 1
+        with store._reading() as connection:
+            assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+    copy = path.with_name("telemetry.db.before-0002")
+    assert "extra" in tables(path)
+    assert "extra" not in tables(copy)
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    with closing(sqlite3.connect(copy)) as connection:
+        assert connection.execute("SELECT count(*) FROM events").fetchone() == (1,)
+
+
+def test_a_failed_migration_leaves_the_store_as_it_was(
+    url: str, path: Path, next_version: Path
+) -> None:
+    versions = next_version / "versions" / "0002_next.py"
+    versions.unlink()
+    opening.SCHEMA_REVISION = "0001"
+    open_store(url).close()
+    before = tables(path)
+    versions.write_text(ADD_A_TABLE + "    op.execute('nonsense')\n")
+    opening.SCHEMA_REVISION = "0002"
+    with pytest.raises(StoreError, match="nonsense"):
+        open_store(url)
+    assert tables(path) == before
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_newer_store_is_refused(url: str, path: Path, read_only: bool) -> None:
+    open_store(url).close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(StoreError, match=r"schema 9999, newer(.|\n)*upgrade this program"):
+        open_store(url, read_only=read_only)
+
+
+@pytest.mark.parametrize(
+    "content", [b"no database at all" * 100, b"SQLite format 3\x00" + b"\x01" * 5000]
+)
+def test_a_damaged_file_is_refused_and_kept(url: str, path: Path, content: bytes) -> None:
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match="move it away"):
+        open_store(url)
+    assert path.read_bytes() == content
+
+
+def test_another_programs_file_is_refused(url: str, path: Path) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE recipes (id)")
+    with pytest.raises(StoreError, match=r"another program's tables \(recipes\)"):
+        open_store(url)
+    assert tables(path) == {"recipes"}
+
+
+def test_reading_only_creates_nothing(url: str, path: Path) -> None:
+    with pytest.raises(StoreError, match="start the tuner"):
+        open_store(url, read_only=True)
+    assert not path.exists()
+    path.parent.mkdir()
+    path.touch()
+    with pytest.raises(StoreError, match="schema none"):
+        open_store(url, read_only=True)
+
+
+def test_a_folder_is_refused(url: str, path: Path) -> None:
+    path.mkdir(parents=True)
+    with pytest.raises(StoreError, match="is a folder"):
+        open_store(url)
+
+
+def test_damage_found_later_is_told(url: str, path: Path) -> None:
+    with closing(open_store(url)) as store:
+        with store._writing() as connection:
+            connection.exec_driver_sql("DROP TABLE events")
+        with pytest.raises(StoreError, match="no such table: events"):
+            store.events()
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("data/telemetry.db", "not a URL"),
+        ("sqlite://", "in memory"),
+        ("sqlite:///:memory:", "in memory"),
+        ("sqlite:///x.db?mode=ro", "no options"),
+        ("mysql://root:hunter2@host/db", "cannot live in 'mysql'"),
+        ("oops//root:hunter2@host", "not a URL"),
+    ],
+)
+def test_addresses_that_are_refused(address: str, reason: str) -> None:
+    with pytest.raises(StoreError, match=reason) as caught:
+        store_url(address)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg", "postgresql+psycopg2"])
+def test_one_driver_for_postgresql(scheme: str) -> None:
+    assert store_url(f"{scheme}://u@h/d").drivername == "postgresql+psycopg2"
+
+
+def test_an_unreachable_server_is_told_without_its_password() -> None:
+    with pytest.raises(StoreError, match="check that the server runs") as caught:
+        open_store(sa.URL.create("postgresql", "app", "hunter2", "127.0.0.1", 1, "shop"))
+    assert "hunter2" not in str(caught.value)
+    assert "app:***@127.0.0.1" in str(caught.value)
+
+
+def test_print_summary(url: str) -> None:
+    with closing(open_store(url)) as store:
+        store.save_status(full.STATUS)
+        store.add_event(full.EVENT)
+        out = io.StringIO()
+        store.print_summary(Console(file=out, width=20))
+    assert "latency index  0.800 (1 at the start)" in out.getvalue()
+    assert "warning: somebody changed jit" in out.getvalue()
