@@ -221,7 +221,7 @@ class WorkloadSection(Section):
         None, ge=1, description="Statements a simulated hour at the day's peak; empty: the mix's own."
     )
     data_scale_factor: float = Field(
-        0.1, gt=0, le=10, description="Size of the demo store; 1.0 is about 10 million rows."
+        0.25, gt=0, le=10, description="Size of the demo store; 1.0 is about 10 million rows."
     )
     query_distribution: dict[str, float] = Field(
         default_factory=dict,

@@ -80,9 +80,7 @@ class Deployment:
         return self._add_version("server", 1.0, note, trial_id=None, parent=active)
 
     def _stands(self, version: PolicyVersionRecord) -> bool:
-        return all(
-            self.present.get(name) == value for name, value in version.config.items()
-        ) and self.deviating.keys() == dict(version.config).keys()
+        return self.deviating == dict(version.config)
 
     def default_of(self, name: str) -> KnobValue | None:
         """The server's own default of a catalogued knob."""
@@ -90,12 +88,8 @@ class Deployment:
 
     @property
     def deviating(self) -> dict[str, KnobValue]:
-        """The knobs whose value is not the catalogue's default."""
-        return {
-            name: value
-            for name, value in self.present.items()
-            if value != self._catalog.knob(name).knob.default
-        }
+        """The knobs that ALTER SYSTEM set, with their values: what a policy version holds."""
+        return {name: r.value for name, r in self.readings.items() if r.entry is not None}
 
     # -- the two arms of a trial (trials.ArmSwitch) -------------------------------------------
 

@@ -284,8 +284,9 @@ class SystemOrchestrator:
         )
 
     def _judge(self, window: MetricsWindow, log_ratio: float | None) -> SafetyVerdict:
-        parts = self._components
-        return parts.judge(window, log_ratio, self._failures_in_row, load_profile(window))
+        if not self.settings.safety.enabled:
+            return SafetyVerdict(SafetyAction.ALLOW)
+        return self._components.monitor.judge(window)
 
     def _save_status(self) -> None:
         parts, loop = self._components, self._loop
