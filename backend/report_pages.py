@@ -38,7 +38,8 @@ def verdict_text(report: FinalReport) -> str:
     if report.improvement is None:
         return "No comparison of the final with the initial configuration was made."
     bounds = wording.interval(report.ci_low, report.ci_high)
-    sure = f" ({bounds}, at {wording.percent(report.confidence)})" if bounds else ""
+    level = f"{(report.confidence or 0) * 100:g} % confidence"
+    sure = f" ({bounds}, at {level})" if bounds else ""
     low, high = report.ci_low, report.ci_high
     if low is not None and low > 0:
         return f"The latency index is {wording.percent(report.improvement)} lower{sure}."
