@@ -37,12 +37,12 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 def _print_interval(interval: ClientInterval) -> None:
     whole = next(entry for entry in interval.classes if entry.class_name == ALL_CLASSES)
     mean, p95 = whole.mean_ms or 0.0, whole.p95_ms or 0.0
-    print(
+    sys.stdout.write(
         f"{interval.ended_at:%H:%M:%S} offered {whole.offered} completed {whole.completed} "
         f"errors {whole.errors} timeouts {whole.timeouts} dropped {whole.dropped} "
-        f"late {whole.late} mean {mean:.1f} ms p95 {p95:.1f} ms",
-        flush=True,
+        f"late {whole.late} mean {mean:.1f} ms p95 {p95:.1f} ms\n"
     )
+    sys.stdout.flush()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -72,14 +72,14 @@ def main(argv: list[str] | None = None) -> int:
                 f"the environment variable {arguments.url_env} holds no database URL",
                 remedy="set it to a URL such as postgresql://user@127.0.0.1:5432/shop",
             ) from None
-        print(f"schedule {settings.schedule().fingerprint[:16]}", flush=True)
+        sys.stdout.write(f"schedule {settings.schedule().fingerprint[:16]}\n")
         if arguments.duration is not None:
             timer = threading.Timer(arguments.duration, stop.set)
             timer.daemon = True
             timer.start()
         run_workload(url, settings, stop, _print_interval)
     except AutopilotError as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         return 1
     return 0
 

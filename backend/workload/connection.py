@@ -12,9 +12,7 @@ from backend.errors import ServerConnectionError
 CONNECT_TIMEOUT_S = 10
 
 
-def connect(
-    url: URL, *, application_name: str, statement_timeout_s: float | None = None
-) -> Any:
+def connect(url: URL, *, application_name: str, statement_timeout_s: float | None = None) -> Any:
     """Open an autocommit connection that carries ``application_name``.
 
     Raises:

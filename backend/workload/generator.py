@@ -194,6 +194,7 @@ class WorkloadGenerator:
         self._totals = _Tally()
         self._connections: dict[int, Any] = {}
         self._started_s = 0.0
+        self._failure: BaseException | None = None
 
     def start(self) -> None:
         """Start the dispatcher and the workers; returns at once."""
@@ -229,6 +230,11 @@ class WorkloadGenerator:
                 continue
         for thread in self._threads:
             thread.join(2.0)
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What ended the run against its will (a fault in the schedule), if anything did."""
+        return self._failure
 
     @property
     def running(self) -> bool:
@@ -274,14 +280,19 @@ class WorkloadGenerator:
     # -- the dispatcher -----------------------------------------------------------------------
 
     def _dispatch(self) -> None:
-        for arrival in self._schedule:
-            due_s = self._started_s + arrival.offset_s
-            if self._stopping.wait(max(0.0, due_s - time.monotonic())):
-                return
-            try:
-                self._queue.put_nowait((due_s, arrival))
-            except queue.Full:
-                self._count(arrival.class_name, "dropped", due_s, due_s)
+        try:
+            for arrival in self._schedule:
+                due_s = self._started_s + arrival.offset_s
+                if self._stopping.wait(max(0.0, due_s - time.monotonic())):
+                    return
+                try:
+                    self._queue.put_nowait((due_s, arrival))
+                except queue.Full:
+                    self._count(arrival.class_name, "dropped", due_s, due_s)
+        except BaseException as error:
+            # Nobody joins this thread while the workload runs: keep the cause for the owner.
+            self._failure = error
+            self._stopping.set()
 
     # -- the workers --------------------------------------------------------------------------
 

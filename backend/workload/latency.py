@@ -58,8 +58,7 @@ class LatencyHistogram:
         seen = 0
         for bucket, n in enumerate(self.counts):
             if n and seen + n >= wanted:
-                upper = FIRST_BOUND_MS * GROWTH**bucket
                 inside = (wanted - seen) / n
-                return min(self.max_ms, upper / GROWTH ** (1 - inside))
+                return min(self.max_ms, FIRST_BOUND_MS * math.pow(GROWTH, bucket - 1 + inside))
             seen += n
         return self.max_ms

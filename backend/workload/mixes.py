@@ -19,7 +19,8 @@ class Mix:
         day: weight of each class at the day's peak; weights are relative.
         night_factor: by what the weight of a class is multiplied at night (1 where not named).
         default_rate_per_s: mean statements per real second over a day, unless told otherwise.
-        swing: relative amplitude of the day/night swing of volume; 1/3 makes the night half the day.
+        swing: relative amplitude of the day/night swing of volume; at 1/3 the night has half the
+            volume of the day.
         max_concurrency: how many connections the mix needs at most.
     """
 
@@ -42,7 +43,7 @@ class Mix:
             raise WorkloadError(f"mix {self.name!r}: swing {self.swing} is outside [0, 1)")
 
     def shares(self, daylight: float) -> dict[str, float]:
-        """Return each class's share (summing to 1) at ``daylight`` between 0 (night) and 1 (day)."""
+        """Return each class's share (summing to 1) at ``daylight``: 0 is night, 1 is day."""
         weights = {
             name: weight * (daylight + (1 - daylight) * self.night_factor.get(name, 1.0))
             for name, weight in self.day.items()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy.engine import URL
 
 from backend.domain.records import ClientIntervalRecord
+from backend.errors import WorkloadError
 from backend.workload.generator import ClientInterval, WorkloadGenerator, WorkloadStats
 from backend.workload.mixes import mix_named
 from backend.workload.schedule import ArrivalSchedule
@@ -59,6 +60,9 @@ def run_workload(
         settings: what to offer.
         stop_event: ends the run within about ten seconds, statements in flight included.
         on_interval: called in this thread every ``interval_s`` and once at the end.
+
+    Raises:
+        WorkloadError: bad settings, or the schedule failed.
     """
     generator = WorkloadGenerator(
         url,
@@ -70,6 +74,8 @@ def run_workload(
     generator.start()
     try:
         while not stop_event.wait(settings.interval_s):
+            if generator.failure is not None:
+                raise WorkloadError("the workload stopped by itself") from generator.failure
             if on_interval is not None:
                 on_interval(generator.drain_interval())
     finally:

@@ -183,9 +183,7 @@ class _Points:
 
     def __next__(self) -> tuple[float, ...]:
         point = tuple(self._point)
-        self._point = [
-            (x + step) % 1.0 for x, step in zip(self._point, self._steps, strict=True)
-        ]
+        self._point = [(x + step) % 1.0 for x, step in zip(self._point, self._steps, strict=True)]
         return point
 
 
