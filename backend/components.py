@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from backend.catalog.knobs import KnobCatalog, load_catalog
@@ -11,9 +11,7 @@ from backend.config import Settings
 from backend.data_collector import DataCollector
 from backend.deployment import Deployment
 from backend.domain.knobs import KnobSpace
-from backend.domain.metrics import MetricsWindow
 from backend.domain.modes import Mode
-from backend.domain.safety import SafetyVerdict
 from backend.domain.server import ServerInfo
 from backend.errors import LockNotAvailableError
 from backend.learning import Learner

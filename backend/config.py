@@ -45,7 +45,9 @@ class DatabaseSettings(Section):
     max_connections: int = Field(
         3, ge=2, le=20, description="Connections that the tuner itself may hold."
     )
-    connection_timeout: float = Field(5, gt=0, le=60, description="Seconds to wait for a connection.")
+    connection_timeout: float = Field(
+        5, gt=0, le=60, description="Seconds to wait for a connection."
+    )
 
 
 class PathSettings(Section):
@@ -63,7 +65,9 @@ class PathSettings(Section):
 class KnobAgentSection(Section):
     """The knob agent (DDPG)."""
 
-    learning_rate: float = Field(0.0003, gt=0, le=1, description="Adam's step of actor and critics.")
+    learning_rate: float = Field(
+        0.0003, gt=0, le=1, description="Adam's step of actor and critics."
+    )
     gamma: float = Field(
         0.05, ge=0, lt=1, description="Discount; near 0, since tuning is close to a bandit."
     )
@@ -88,7 +92,9 @@ class KnobAgentSection(Section):
     weight_resources: float = Field(
         0.05, ge=0, le=1, description="Weight of resource use (CPU, memory, I/O) in the reward."
     )
-    weight_errors: float = Field(1.0, ge=0, le=10, description="Weight of the error rate in the reward.")
+    weight_errors: float = Field(
+        1.0, ge=0, le=10, description="Weight of the error rate in the reward."
+    )
 
 
 class PlanAgentSection(Section):
@@ -101,15 +107,21 @@ class PlanAgentSection(Section):
     target_update: int = Field(100, ge=1, description="Gradient steps between target updates.")
     exploration_start: float = Field(1.0, ge=0, le=1, description="First share of random actions.")
     exploration_end: float = Field(0.05, ge=0, le=1, description="Last share of random actions.")
-    exploration_decay: float = Field(0.99, gt=0, le=1, description="Factor an episode by which it shrinks.")
+    exploration_decay: float = Field(
+        0.99, gt=0, le=1, description="Factor an episode by which it shrinks."
+    )
     hidden_layers: tuple[int, ...] = Field((128, 64), description="Widths of the hidden layers.")
 
 
 class Level0Section(Section):
     """Level 0: the two agents."""
 
-    knob: KnobAgentSection = Field(default_factory=KnobAgentSection, description="The knob agent.")
-    plan: PlanAgentSection = Field(default_factory=PlanAgentSection, description="The plan agent.")
+    knob: KnobAgentSection = Field(
+        default_factory=lambda: KnobAgentSection(), description="The knob agent."
+    )
+    plan: PlanAgentSection = Field(
+        default_factory=lambda: PlanAgentSection(), description="The plan agent."
+    )
 
 
 class Level1Section(Section):
@@ -117,17 +129,26 @@ class Level1Section(Section):
 
     enabled: bool = Field(True, description="Tune at all; off: observe only.")
     update_interval: float = Field(
-        3600, gt=0, description="Seconds (of the demo's clock) between policy updates; not active yet."
+        3600,
+        gt=0,
+        description="Seconds (of the demo's clock) between policy updates; not active yet.",
     )
     min_improvement: float = Field(
         0.02, ge=0, lt=1, description="Smallest relative gain of the latency index worth deploying."
     )
-    window_s: float = Field(10, ge=1, le=600, description="Length of one measuring window in real seconds.")
+    window_s: float = Field(
+        10, ge=1, le=600, description="Length of one measuring window in real seconds."
+    )
     settle_s: float = Field(
-        2, ge=0, le=600, description="Real seconds after each switch that are not measured, at least."
+        2,
+        ge=0,
+        le=600,
+        description="Real seconds after each switch that are not measured, at least.",
     )
     max_settle_s: float = Field(
-        10, ge=0, le=3600,
+        10,
+        ge=0,
+        le=3600,
         description="Knobs that take longer to show their effect (checkpoints) are not tried.",
     )
     baseline_s: float = Field(
@@ -142,15 +163,21 @@ class Level1Section(Section):
     daily_alpha: float = Field(
         0.2, gt=0, lt=1, description="Bound on the chance of any false promotion within a day."
     )
-    min_blocks: int = Field(4, ge=3, le=50, description="Blocks (ABBA or BAAB) before the first look.")
-    max_blocks: int = Field(8, ge=3, le=100, description="Blocks after which a promotion is inconclusive.")
+    min_blocks: int = Field(
+        4, ge=3, le=50, description="Blocks (ABBA or BAAB) before the first look."
+    )
+    max_blocks: int = Field(
+        8, ge=3, le=100, description="Blocks after which a promotion is inconclusive."
+    )
     max_class_regression: float = Field(
         0.10, gt=0, le=1, description="No query class may be slower by more than this share."
     )
     min_coverage: float = Field(
         0.7, gt=0, le=1, description="Least share of the execution time that compared classes hold."
     )
-    min_quality: float = Field(0.3, ge=0, le=1, description="Windows below this quality are repeated.")
+    min_quality: float = Field(
+        0.3, ge=0, le=1, description="Windows below this quality are repeated."
+    )
     probation_blocks: int = Field(
         4, ge=0, le=50, description="Short returns to the former configuration after a deployment."
     )
@@ -195,10 +222,15 @@ class SafetySection(Section):
         90, gt=0, le=100, description="Share of max_connections above which nothing is tried."
     )
     max_error_rate: float = Field(
-        0.02, ge=0, le=1, description="Share of failed or rolled back statements that undoes a candidate."
+        0.02,
+        ge=0,
+        le=1,
+        description="Share of failed or rolled back statements that undoes a candidate.",
     )
     rollback_threshold: float = Field(
-        0.15, gt=0, description="A candidate worse than the incumbent by more than this is undone at once."
+        0.15,
+        gt=0,
+        description="A candidate worse than the incumbent by more than this is undone at once.",
     )
     max_consecutive_failures: int = Field(
         3, ge=1, description="Failed trials or collections in a row after which tuning rests."
@@ -215,10 +247,13 @@ class WorkloadSection(Section):
     """The demo's workload."""
 
     name: Literal["mixed", "oltp", "analytical", "simple"] = Field(
-        "mixed", description="Mix of statements: mixed, oltp, analytical or simple (nothing to gain)."
+        "mixed",
+        description="Mix of statements: mixed, oltp, analytical or simple (nothing to gain).",
     )
     queries_per_hour: int | None = Field(
-        None, ge=1, description="Statements a simulated hour at the day's peak; empty: the mix's own."
+        None,
+        ge=1,
+        description="Statements a simulated hour at the day's peak; empty: the mix's own.",
     )
     data_scale_factor: float = Field(
         0.25, gt=0, le=10, description="Size of the demo store; 1.0 is about 10 million rows."
@@ -283,16 +318,16 @@ class Settings(Section):
         description="observe, advise, approve or auto. Empty: auto for the embedded server, "
         "observe for any other.",
     )
-    database: DatabaseSettings = Field(default_factory=DatabaseSettings)
-    paths: PathSettings = Field(default_factory=PathSettings)
-    level0: Level0Section = Field(default_factory=Level0Section)
-    level1: Level1Section = Field(default_factory=Level1Section)
-    level2: Level2Section = Field(default_factory=Level2Section)
-    safety: SafetySection = Field(default_factory=SafetySection)
-    workload: WorkloadSection = Field(default_factory=WorkloadSection)
-    telemetry: TelemetrySection = Field(default_factory=TelemetrySection)
-    dashboard: DashboardSettings = Field(default_factory=DashboardSettings)
-    logging: LoggingSection = Field(default_factory=LoggingSection)
+    database: DatabaseSettings = Field(default_factory=lambda: DatabaseSettings())
+    paths: PathSettings = Field(default_factory=lambda: PathSettings())
+    level0: Level0Section = Field(default_factory=lambda: Level0Section())
+    level1: Level1Section = Field(default_factory=lambda: Level1Section())
+    level2: Level2Section = Field(default_factory=lambda: Level2Section())
+    safety: SafetySection = Field(default_factory=lambda: SafetySection())
+    workload: WorkloadSection = Field(default_factory=lambda: WorkloadSection())
+    telemetry: TelemetrySection = Field(default_factory=lambda: TelemetrySection())
+    dashboard: DashboardSettings = Field(default_factory=lambda: DashboardSettings())
+    logging: LoggingSection = Field(default_factory=lambda: LoggingSection())
 
     @model_validator(mode="after")
     def _blocks_are_ordered(self) -> Settings:
@@ -446,7 +481,9 @@ def _explain(error: ValidationError) -> str:
     for item in error.errors():
         where = ".".join(str(part) for part in item["loc"]) or "settings"
         given = "" if "password" in where else f" (got {item['input']!r})"
-        lines.append(f"{where}: {item['msg']}{given if not isinstance(item['input'], dict) else ''}")
+        lines.append(
+            f"{where}: {item['msg']}{given if not isinstance(item['input'], dict) else ''}"
+        )
     return "invalid settings:\n  " + "\n  ".join(lines)
 
 

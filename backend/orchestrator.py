@@ -23,7 +23,7 @@ from backend.data_collector import why_no_window, window_between
 from backend.domain.clock import SystemClock
 from backend.domain.metrics import MetricsSnapshot, MetricsWindow
 from backend.domain.modes import Phase, SafetyAction
-from backend.domain.records import EventRecord, StatusRecord
+from backend.domain.records import EventRecord
 from backend.domain.safety import SafetyVerdict
 from backend.errors import (
     AutopilotError,
@@ -35,10 +35,11 @@ from backend.operator_commands import OperatorCommands
 from backend.protocols import Clock
 from backend.report import build_report, write_reports
 from backend.run_options import RunOptions
-from backend.sample_filter import latency_index, load_profile, sample_quality
+from backend.sample_filter import latency_index, sample_quality
 from backend.status import knob_statuses, status_record
+from backend.trial_planner import RunSchedule
 from backend.trials import MeasuredWindow
-from backend.tuning_loop import RunSchedule, TuningLoop
+from backend.tuning_loop import TuningLoop
 
 log = logging.getLogger(__name__)
 
@@ -121,9 +122,7 @@ class SystemOrchestrator:
         parts = self._components
         if stop is not None:
             self._stop = stop
-        self._options = replace(
-            self._options, duration_days=duration_days, fast_mode=fast_mode
-        )
+        self._options = replace(self._options, duration_days=duration_days, fast_mode=fast_mode)
         begun_at = self._options.begun_at
         if begun_at is not None:
             self._started_at = datetime.fromtimestamp(begun_at, timezone.utc)
@@ -177,7 +176,7 @@ class SystemOrchestrator:
             self._clock,
             collect=parts.collector.collect,
             record_window=self._record_trial_window,
-            judge_safety=self._judge,
+            judge_safety=self._judge_candidate,
             schedule=schedule,
         )
 
@@ -253,7 +252,7 @@ class SystemOrchestrator:
             log.info("no window: %s", why_no_window(last, snapshot))
             return
         self._failures_in_row = 0
-        self._safety = self._judge(window, None)
+        self._safety = parts.monitor.judge(window, consecutive_failures=loop.failures)
         index = latency_index([window], loop.chain.reference) if loop.chain else None
         quality = sample_quality(window, coverage=index.coverage if index else 1.0)
         loop.observe(window, quality.value)
@@ -271,7 +270,8 @@ class SystemOrchestrator:
         deployed = measured.arm is loop.trial.plan.deployed
         config = dict(parts.deployment.deviating)
         if not deployed:
-            config |= loop.trial.plan.other_values
+            other = loop.trial.plan.other_values
+            config |= {name: value for name, value in other.items() if value is not None}
         parts.recorder.record(
             measured.window,
             measured.quality,
@@ -283,10 +283,12 @@ class SystemOrchestrator:
             trial_id=trial_id,
         )
 
-    def _judge(self, window: MetricsWindow, log_ratio: float | None) -> SafetyVerdict:
-        if not self.settings.safety.enabled:
-            return SafetyVerdict(SafetyAction.ALLOW)
-        return self._components.monitor.judge(window)
+    def _judge_candidate(
+        self, window: MetricsWindow, baseline: MetricsWindow | None, log_ratio: float | None
+    ) -> SafetyVerdict:
+        return self._components.monitor.judge(
+            window, baseline=baseline, log_ratio=log_ratio, candidate_active=True
+        )
 
     def _save_status(self) -> None:
         parts, loop = self._components, self._loop
@@ -385,4 +387,3 @@ class SystemOrchestrator:
 
     def _event(self, level: str, kind: str, message: str) -> None:
         self._components.store.add_event(EventRecord(self._clock.now(), level, kind, message))
-

@@ -21,9 +21,9 @@ from backend.config import Settings
 from backend.domain.modes import Phase
 from backend.domain.records import EventRecord, StatusRecord
 from backend.embedded_postgres import EmbeddedPostgres
-from backend.servers import demo_store, embedded_server
 from backend.protocols import Store
 from backend.run_options import RunOptions
+from backend.servers import demo_store, embedded_server
 
 log = logging.getLogger(__name__)
 

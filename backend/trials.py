@@ -100,6 +100,15 @@ class ArmSwitch(Protocol):
         """Undo the batch."""
 
 
+class SafetyJudge(Protocol):
+    """Judges a window measured under a candidate; see safety_monitor."""
+
+    def __call__(
+        self, window: MetricsWindow, baseline: MetricsWindow | None, log_ratio: float | None
+    ) -> SafetyVerdict:
+        """``baseline``: the newest incumbent window, ``log_ratio``: against the incumbents."""
+
+
 @dataclass(frozen=True)
 class MeasuredWindow:
     """One window of a trial with its quality."""
@@ -139,7 +148,7 @@ class Trial:
         switch: ArmSwitch,
         clock: Clock,
         on_window: Callable[[MeasuredWindow], None],
-        judge_safety: Callable[[MetricsWindow, float | None], SafetyVerdict],
+        judge_safety: SafetyJudge,
         record_id: int | None = None,
     ) -> None:
         self.plan = plan
@@ -281,7 +290,9 @@ class Trial:
     def _endangers(self, measured: MeasuredWindow, before: Sequence[MeasuredWindow]) -> bool:
         incumbents = [m.window for m in before if m.arm is Arm.INCUMBENT][-2:]
         ratio = paired_log_ratio([measured.window], incumbents, self.plan.shares)
-        verdict = self._judge_safety(measured.window, ratio[0] if ratio else None)
+        verdict = self._judge_safety(
+            measured.window, incumbents[-1] if incumbents else None, ratio[0] if ratio else None
+        )
         if verdict.action is not SafetyAction.ROLLBACK:
             return False
         self._finish(Verdict.REJECT, ("stopped by the safety monitor", *verdict.reasons))
@@ -330,8 +341,10 @@ class Trial:
             return Judgement(None, interval, ())
         interval = t_interval(ratios, 0.025)
         clear = interval.high < 0 or interval.low > 0
-        verdict = Verdict.INCONCLUSIVE if not clear else (
-            Verdict.ACCEPT if interval.high < 0 else Verdict.REJECT
+        verdict = (
+            Verdict.INCONCLUSIVE
+            if not clear
+            else (Verdict.ACCEPT if interval.high < 0 else Verdict.REJECT)
         )
         reason = f"{interval.effect:+.1%} [{interval.low:+.1%}, {interval.high:+.1%}]"
         return Judgement(verdict, interval, (reason,), class_intervals(self._class_ratios, 0.025))

@@ -11,25 +11,23 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from statistics import stdev
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.config import Level1Section, Settings
+from backend.config import Settings
 from backend.deployment import AUTOPILOT, Deployment
 from backend.domain.knobs import KnobConfig, KnobSpace, KnobValue
 from backend.domain.metrics import MetricsSnapshot, MetricsWindow
-from backend.domain.modes import Arm, Mode, Phase, SafetyAction, TrialKind, TrialState, Verdict
+from backend.domain.modes import Arm, Mode, Phase, TrialKind, TrialState, Verdict
 from backend.domain.records import EventRecord, PolicyVersionRecord
-from backend.domain.safety import SafetyVerdict
 from backend.errors import AdjustmentError, MemoryBudgetError
 from backend.learning import Learner
-from backend.policy_learner import GateSettings, trial_alpha
 from backend.protocols import Clock, Store
 from backend.sample_filter import IndexChain, Reference, latency_index, load_profile
 from backend.state_features import state_vector
-from backend.trials import MeasuredWindow, Trial, TrialPlan
+from backend.trial_planner import RunSchedule, TrialPlanner
+from backend.trials import MeasuredWindow, SafetyJudge, Trial, TrialPlan
 
 log = logging.getLogger(__name__)
 
@@ -37,37 +35,6 @@ WAITING = "waiting for approval"
 FRUITLESS_PROBES = 8
 """After so many probes without a promising one the loop rests between probes."""
 MIN_BASELINE_CALLS = 200
-
-
-@dataclass(frozen=True)
-class RunSchedule:
-    """Moments of a bounded run, in seconds of the monotonic clock; None: never."""
-
-    learn_until_s: float | None = None
-    compare_at_s: float | None = None
-    compare_blocks: int = 6
-
-    @classmethod
-    def bounded(cls, start_s: float, total_s: float, level1: Level1Section) -> RunSchedule:
-        """Plan a run of ``total_s`` real seconds that ends with the final comparison.
-
-        The comparison takes up to 30 % of the time, in 4 to 10 blocks.
-        """
-        block_s = 4 * level1.window_s + 3 * level1.settle_s
-        blocks = int(min(max(0.3 * total_s // block_s, 4), 10))
-        compare_at_s = start_s + max(total_s - blocks * block_s, 0.3 * total_s)
-        return cls(
-            learn_until_s=compare_at_s - 0.1 * total_s,
-            compare_at_s=compare_at_s,
-            compare_blocks=blocks,
-        )
-
-
-class SafetyJudge(Protocol):
-    """Judges a window; see safety_monitor."""
-
-    def __call__(self, window: MetricsWindow, log_ratio: float | None) -> SafetyVerdict:
-        """``log_ratio``: candidate against incumbent, None outside a trial."""
 
 
 @dataclass
@@ -129,9 +96,9 @@ class TuningLoop:
         self._promising: tuple[Mapping[str, KnobValue], str] | None = None
         self._probation: _Probation | None = None
         self._fruitless = 0
-        self._failures = 0
+        self.failures = 0
         self._next_probe_s = -math.inf
-        self._trials = 0
+        self._planner = TrialPlanner(settings, space, deployment, store, clock)
         self.verdicts: Counter[str] = Counter()
 
     # -- what the orchestrator calls --------------------------------------------------------
@@ -170,7 +137,7 @@ class TuningLoop:
         if trial is None:
             return
         self.trial = None
-        self._failures += 1
+        self.failures += 1
         self.verdicts[Verdict.ABORTED.value] += 1
         record = trial.record()
         self._store.save_trial(
@@ -261,16 +228,21 @@ class TuningLoop:
             and self._deployment.mode in (Mode.APPROVE, Mode.AUTO)
             and not (self.paused or self._deployment.frozen or self.blocked)
             and self._waiting is None
-            and self._failures < self._settings.safety.max_consecutive_failures
+            and self.failures < self._settings.safety.max_consecutive_failures
         )
 
     def _begin_next(self, now_s: float) -> None:
         learning = self._schedule.learn_until_s is None or now_s < self._schedule.learn_until_s
         if self._promising is not None and learning:
             (values, proposer), self._promising = self._promising, None
-            self._propose(self._promotion(values, proposer))
+            self._propose(self._plan(TrialKind.PROMOTION, values, proposer))
         elif self._probation is not None:
-            self._propose(self._probation_plan(self._probation))
+            plan = self._planner.turned_around(
+                self._plan(TrialKind.PROBATION, self._probation.values, AUTOPILOT),
+                self._probation.former.config,
+                self._level1.probation_blocks,
+            )
+            self._propose(plan)
         elif not learning:
             self.phase = Phase.OPTIMISED
         elif now_s >= self._next_probe_s:
@@ -298,88 +270,27 @@ class TuningLoop:
             name: clamped[name] for name in self._space.names if clamped[name] != present.get(name)
         }
 
-    def _promotion(self, values: Mapping[str, KnobValue], proposer: str) -> TrialPlan:
-        today = self._clock.now().date()
-        nth = 1 + sum(
-            t.kind is TrialKind.PROMOTION and t.created_at.date() == today
-            for t in self._store.trials(limit=1000)
-        )
-        alpha = trial_alpha(nth, self._level1.alpha, self._level1.daily_alpha)
-        return self._plan(TrialKind.PROMOTION, values, proposer, alpha=alpha)
-
-    def _probation_plan(self, probation: _Probation) -> TrialPlan:
-        plan = self._plan(TrialKind.PROBATION, probation.values, AUTOPILOT)
-        return self._turned_around(
-            plan, probation.former.config, self._level1.probation_blocks
-        )
-
     def _begin_final(self) -> None:
         self.phase = Phase.FINAL_COMPARISON
         present = self._deployment.present
         final = {n: present[n] for n in self.initial if present[n] != self.initial[n]}
-        plan = self._plan(TrialKind.FINAL, final, AUTOPILOT)
-        self._start(
-            self._turned_around(plan, self.initial, self._schedule.compare_blocks), None
+        blocks = self._schedule.compare_blocks
+        plan = self._planner.turned_around(
+            self._plan(TrialKind.FINAL, final, AUTOPILOT), self.initial, blocks
         )
+        self._start(plan, None)
         self.final_trial = self.trial
 
-    def _turned_around(
-        self, plan: TrialPlan, former: Mapping[str, KnobValue], blocks: int
-    ) -> TrialPlan:
-        """The candidate is what stands, the incumbent what stood before.
-
-        A knob that stood at its default gets its entry removed, as it was.
-        """
-        defaults = {name: self._deployment.default_of(name) for name in plan.after}
-        before = {name: former.get(name, defaults[name]) for name in plan.after}
-        other = {n: None if value == defaults[n] else value for n, value in before.items()}
-        gate = replace(plan.gate, min_blocks=min(3, blocks), max_blocks=max(blocks, 2))
-        return replace(plan, deployed=Arm.CANDIDATE, before=before, other_values=other, gate=gate)
-
-    def _plan(
-        self,
-        kind: TrialKind,
-        values: Mapping[str, KnobValue],
-        proposer: str,
-        alpha: float | None = None,
-    ) -> TrialPlan:
+    def _plan(self, kind: TrialKind, values: Mapping[str, KnobValue], proposer: str) -> TrialPlan:
         assert self.chain is not None  # no trial before the baseline
-        level1 = self._level1
-        present = self._deployment.present
-        knobs = [self._space[name] for name in values if name in self._space]
-        self._trials += 1
-        return TrialPlan(
-            kind=kind,
-            proposer=proposer,
-            before={name: present.get(name) for name in values},
-            after=dict(values),
-            other_values=dict(values),
-            deployed=Arm.INCUMBENT,
-            shares=self.chain.reference,
-            gate=GateSettings(
-                alpha=alpha or level1.alpha,
-                min_improvement=level1.min_improvement,
-                min_blocks=level1.min_blocks,
-                max_blocks=level1.max_blocks,
-                max_class_regression=level1.max_class_regression,
-                min_coverage=level1.min_coverage,
-            ),
-            window_s=level1.window_s,
-            settle_s=max([level1.settle_s, *(knob.settle_s for knob in knobs)]),
-            needs_restart=any(knob.context == "restart" for knob in knobs),
-            min_quality=level1.min_quality,
-            promising_below=-max(level1.min_improvement, self._noise),
-            seed=self._settings.workload.seed + self._trials,
-        )
+        return self._planner.plan(kind, values, proposer, self.chain.reference, self._noise)
 
     # -- running a trial --------------------------------------------------------------------
 
     def _propose(self, plan: TrialPlan) -> None:
         if self._deployment.mode is Mode.APPROVE and plan.kind is not TrialKind.PROBATION:
             waiting = self._make_trial(plan, None)
-            self._waiting_id = self._store.save_trial(
-                replace(waiting.record(), reasons=(WAITING,))
-            )
+            self._waiting_id = self._store.save_trial(replace(waiting.record(), reasons=(WAITING,)))
             self._waiting = plan
         else:
             self._start(plan, None)
@@ -411,7 +322,7 @@ class TuningLoop:
             trial.tick()
         except AdjustmentError as error:
             trial.abort(f"the change was not made: {error.message}")
-            self._failures += 1
+            self.failures += 1
         if trial.finished:
             self._settle(trial)
         elif trial.progress != done:
@@ -431,7 +342,7 @@ class TuningLoop:
         )
         if trial.verdict is Verdict.ABORTED:
             return
-        self._failures = 0
+        self.failures = 0
         {
             TrialKind.PROBE: self._after_probe,
             TrialKind.PROMOTION: self._after_promotion,
@@ -503,9 +414,3 @@ class TuningLoop:
 
     def _event(self, level: str, kind: str, message: str) -> None:
         self._store.add_event(EventRecord(self._clock.now(), level, kind, message))
-
-
-def blocked_by(verdict: SafetyVerdict) -> tuple[str, ...]:
-    """The reasons why nothing may be tried; empty when it may."""
-    return verdict.reasons if verdict.action is not SafetyAction.ALLOW else ()
-

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 
 from backend.config import Settings
-from backend.servers import postgres_target
 from backend.protocols import Store
+from backend.servers import postgres_target
 from backend.watchdog import run_watchdog
 
 APPLICATION = "autopilot_watchdog"

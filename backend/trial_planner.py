@@ -1,0 +1,122 @@
+"""Plans of trials and of bounded runs: all that is set before the first window."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from backend.config import Level1Section, Settings
+from backend.deployment import Deployment
+from backend.domain.knobs import KnobSpace, KnobValue
+from backend.domain.modes import Arm, TrialKind
+from backend.policy_learner import GateSettings, trial_alpha
+from backend.protocols import Clock, Store
+from backend.sample_filter import Reference
+from backend.trials import TrialPlan
+
+
+@dataclass(frozen=True)
+class RunSchedule:
+    """Moments of a bounded run, in seconds of the monotonic clock; None: never."""
+
+    learn_until_s: float | None = None
+    compare_at_s: float | None = None
+    compare_blocks: int = 6
+
+    @classmethod
+    def bounded(cls, start_s: float, total_s: float, level1: Level1Section) -> RunSchedule:
+        """Plan a run of ``total_s`` real seconds that ends with the final comparison.
+
+        The comparison takes up to 30 % of the time, in 4 to 10 blocks.
+        """
+        block_s = 4 * level1.window_s + 3 * level1.settle_s
+        blocks = int(min(max(0.3 * total_s // block_s, 4), 10))
+        compare_at_s = start_s + max(total_s - blocks * block_s, 0.3 * total_s)
+        return cls(
+            learn_until_s=compare_at_s - 0.1 * total_s,
+            compare_at_s=compare_at_s,
+            compare_blocks=blocks,
+        )
+
+
+class TrialPlanner:
+    """Makes the plans of trials from the settings, the deployment and the day's allowance."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        space: KnobSpace,
+        deployment: Deployment,
+        store: Store,
+        clock: Clock,
+    ) -> None:
+        self._level1, self._seed = settings.level1, settings.workload.seed
+        self._space, self._deployment = space, deployment
+        self._store, self._clock = store, clock
+        self._planned = 0
+
+    def plan(
+        self,
+        kind: TrialKind,
+        values: Mapping[str, KnobValue],
+        proposer: str,
+        shares: Reference,
+        noise: float,
+    ) -> TrialPlan:
+        """A trial of ``values`` against what is deployed.
+
+        Args:
+            kind: of trial.
+            values: the knobs that differ, native.
+            proposer: who proposed it, for people.
+            shares: the fixed class set with its call shares.
+            noise: standard deviation of one window's log ratio; a probe must beat it.
+        """
+        level1, present = self._level1, self._deployment.present
+        knobs = [self._space[name] for name in values if name in self._space]
+        alpha = self._alpha_of_the_day() if kind is TrialKind.PROMOTION else level1.alpha
+        self._planned += 1
+        return TrialPlan(
+            kind=kind,
+            proposer=proposer,
+            before={name: present.get(name) for name in values},
+            after=dict(values),
+            other_values=dict(values),
+            deployed=Arm.INCUMBENT,
+            shares=shares,
+            gate=GateSettings(
+                alpha=alpha,
+                min_improvement=level1.min_improvement,
+                min_blocks=level1.min_blocks,
+                max_blocks=level1.max_blocks,
+                max_class_regression=level1.max_class_regression,
+                min_coverage=level1.min_coverage,
+            ),
+            window_s=level1.window_s,
+            settle_s=max([level1.settle_s, *(knob.settle_s for knob in knobs)]),
+            needs_restart=any(knob.context == "restart" for knob in knobs),
+            min_quality=level1.min_quality,
+            promising_below=-max(level1.min_improvement, noise),
+            seed=self._seed + self._planned,
+        )
+
+    def turned_around(
+        self, plan: TrialPlan, former: Mapping[str, KnobValue], blocks: int
+    ) -> TrialPlan:
+        """The candidate is what stands, the incumbent what stood before (``former``).
+
+        A knob that stood at its default gets its entry removed, as it was.
+        """
+        defaults = {name: self._deployment.default_of(name) for name in plan.after}
+        before = {name: former.get(name, defaults[name]) for name in plan.after}
+        other = {n: None if value == defaults[n] else value for n, value in before.items()}
+        gate = replace(plan.gate, min_blocks=min(3, blocks), max_blocks=max(blocks, 2))
+        return replace(plan, deployed=Arm.CANDIDATE, before=before, other_values=other, gate=gate)
+
+    def _alpha_of_the_day(self) -> float:
+        today = self._clock.now().date()
+        earlier = sum(
+            trial.kind is TrialKind.PROMOTION and trial.created_at.date() == today
+            for trial in self._store.trials(limit=1000)
+        )
+        return trial_alpha(earlier + 1, self._level1.alpha, self._level1.daily_alpha)
