@@ -116,12 +116,8 @@ class PlanAgentSection(Section):
 class Level0Section(Section):
     """Level 0: the two agents."""
 
-    knob: KnobAgentSection = Field(
-        default_factory=lambda: KnobAgentSection(), description="The knob agent."
-    )
-    plan: PlanAgentSection = Field(
-        default_factory=lambda: PlanAgentSection(), description="The plan agent."
-    )
+    knob: KnobAgentSection = Field(default_factory=KnobAgentSection, description="The knob agent.")
+    plan: PlanAgentSection = Field(default_factory=PlanAgentSection, description="The plan agent.")
 
 
 class Level1Section(Section):
@@ -318,16 +314,16 @@ class Settings(Section):
         description="observe, advise, approve or auto. Empty: auto for the embedded server, "
         "observe for any other.",
     )
-    database: DatabaseSettings = Field(default_factory=lambda: DatabaseSettings())
-    paths: PathSettings = Field(default_factory=lambda: PathSettings())
-    level0: Level0Section = Field(default_factory=lambda: Level0Section())
-    level1: Level1Section = Field(default_factory=lambda: Level1Section())
-    level2: Level2Section = Field(default_factory=lambda: Level2Section())
-    safety: SafetySection = Field(default_factory=lambda: SafetySection())
-    workload: WorkloadSection = Field(default_factory=lambda: WorkloadSection())
-    telemetry: TelemetrySection = Field(default_factory=lambda: TelemetrySection())
-    dashboard: DashboardSettings = Field(default_factory=lambda: DashboardSettings())
-    logging: LoggingSection = Field(default_factory=lambda: LoggingSection())
+    database: DatabaseSettings = Field(default_factory=DatabaseSettings)
+    paths: PathSettings = Field(default_factory=PathSettings)
+    level0: Level0Section = Field(default_factory=Level0Section)
+    level1: Level1Section = Field(default_factory=Level1Section)
+    level2: Level2Section = Field(default_factory=Level2Section)
+    safety: SafetySection = Field(default_factory=SafetySection)
+    workload: WorkloadSection = Field(default_factory=WorkloadSection)
+    telemetry: TelemetrySection = Field(default_factory=TelemetrySection)
+    dashboard: DashboardSettings = Field(default_factory=DashboardSettings)
+    logging: LoggingSection = Field(default_factory=LoggingSection)
 
     @model_validator(mode="after")
     def _blocks_are_ordered(self) -> Settings:

@@ -42,3 +42,4 @@ def configure_logging(settings: Settings, process: str) -> None:
     root.setLevel(settings.logging.level)
     # Tells of every run of every job, several times a second.
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
+    logging.getLogger("alembic").setLevel(logging.WARNING)

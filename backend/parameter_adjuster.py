@@ -263,7 +263,7 @@ class ParameterAdjuster:
         except StaleEpochError:
             raise
         except Exception as error:
-            raise self._undo_failed(rows, epoch, error, restart) from error
+            raise self._undo_failed(rows, epoch, error) from error
         self._journal.settle_changes([row_id(row) for row in rows], ChangeState.APPLIED)
         applied = tuple(replace(row, state=ChangeState.APPLIED) for row in rows)
         return AppliedBatch(rows[0].batch_id, applied, restarted=restart)
@@ -304,7 +304,7 @@ class ParameterAdjuster:
         return tuple(self._journal.add_changes(rows))
 
     def _undo_failed(
-        self, rows: Sequence[ChangeRecord], epoch: int, error: Exception, restart: bool
+        self, rows: Sequence[ChangeRecord], epoch: int, error: Exception
     ) -> AutopilotError:
         """Undo a batch that failed half-way; return the error that tells of it.
 
@@ -315,9 +315,8 @@ class ParameterAdjuster:
         remedy = error.remedy if isinstance(error, AutopilotError) else None
         failed = f"{', '.join(row.knob for row in rows)} was not applied ({told})"
         try:
-            # A server that did not start with our entries was perhaps started without them.
             result = self._restorer.restore(
-                rows, epoch, ChangeState.FAILED, told, absent_is_ours=restart
+                rows, epoch, ChangeState.FAILED, told, after_failure=True
             )
         except StaleEpochError:
             raise

@@ -13,7 +13,6 @@ lists each deviation from the paper.
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import math
 import os
@@ -29,9 +28,9 @@ from backend.agent.action_grid import ActionGrid
 from backend.agent.networks import ActorCritic
 from backend.agent.normalisation import RunningNormaliser
 from backend.agent.replay import Replay
-from backend.domain.knobs import KnobConfig, KnobSpace, KnobValue
+from backend.domain.knobs import Knob, KnobConfig, KnobSpace, KnobValue
 from backend.domain.transition import Transition
-from backend.errors import CheckpointError
+from backend.errors import CheckpointError, KnobError
 
 FloatArray = NDArray[np.float64]
 CHECKPOINT_FILE = "knob_agent.npz"
@@ -73,11 +72,11 @@ class KnobAgentSettings:
     buffer_size: int = 10_000
     hidden_layers: tuple[int, ...] = (64, 64)
     ensemble_size: int = 8
-    updates_per_tell: int = 30
+    updates_per_tell: int = 60
     noise_start: float = 0.4
     noise_end: float = 0.05
     noise_samples: int = 100
-    optimism: float = 0.5
+    optimism: float = 1.5
     design_size: int = 8
     candidates: int = 1000
     trust_start: float = 0.8
@@ -177,6 +176,9 @@ class KnobAgent:
         self._grid = ActionGrid(space)
         defaults = space.default_config()
         full = [defaults.replace(space.validate(prior)) for prior in priors]
+        self._natives: dict[str, dict[float, KnobValue]] = {knob.name: {} for knob in space}
+        for config in [*full, defaults]:
+            self._remember(config)
         self._queue: list[KnobConfig] = list(dict.fromkeys(full or [defaults]))
         self._design_left = max(0, self.settings.design_size - len(self._queue))
         self._asked: set[KnobConfig] = set()
@@ -231,10 +233,10 @@ class KnobAgent:
             return self._design_point()
         ranked = self._ranked_candidates(state)
         for vector in ranked:
-            config = self.space.decode(vector)
+            config = self._decode(vector)
             if config not in self._asked:
                 return config
-        return self.space.decode(ranked[0])  # a small space, all of it tried: measure again
+        return self._decode(ranked[0])  # a small space, all of it tried: measure again
 
     def _design_point(self) -> KnobConfig:
         """A space-filling point of the trust region around the best known configuration."""
@@ -245,7 +247,7 @@ class KnobAgent:
         if self._replay.size:
             centre = self._replay["actions"][int(np.argmax(self._replay["rewards"]))]
         near = self._grid.within(point, centre, self._trust)
-        return self.space.decode(self._grid.snap(near)[0])
+        return self._decode(self._grid.snap(near)[0])
 
     def _ranked_candidates(self, state: FloatArray) -> FloatArray:
         """Proposals of the actor and mutations of the best, as the critics rank them."""
@@ -335,6 +337,7 @@ class KnobAgent:
         terms = dict(reward_terms) if reward_terms is not None else {"objective": -objective}
         total = sum(terms.values())
         self._asked.add(known)
+        self._remember(known)
         self._tells += 1
         losses: tuple[float | None, float | None] = (None, None)
         if quality >= self.settings.quality_floor:
@@ -382,12 +385,34 @@ class KnobAgent:
             if self._trust < s.trust_min:
                 self._trust = s.trust_start
 
+    # -- native values ----------------------------------------------------------------------
+
+    def _remember(self, config: KnobConfig) -> None:
+        """Note which coordinate stands for which native value."""
+        for knob in self.space:
+            if knob.kind in ("integer", "real"):
+                coordinate = round(float(knob.encode(config[knob.name])[0]), 6)
+                self._natives[knob.name].setdefault(coordinate, config[knob.name])
+
+    def _decode(self, vector: FloatArray) -> KnobConfig:
+        """Decode a proposal to values that people can read.
+
+        A coordinate that was not moved gives exactly the value that it came from, special ones
+        included; a new one is rounded to three significant digits.
+        """
+        values = dict(self.space.decode(vector))
+        for column, knob in zip(self._grid.first_columns, self.space, strict=True):
+            if knob.kind in ("integer", "real"):
+                known = self._natives[knob.name].get(round(float(vector[column]), 6))
+                values[knob.name] = _readable(knob, values[knob.name]) if known is None else known
+        return KnobConfig(values)
+
     @property
     def noise(self) -> float:
         """Standard deviation of the exploration noise now, in encoded units."""
         s = self.settings
         progress = min(1.0, self._tells / s.noise_samples)
-        return s.noise_start * (s.noise_end / s.noise_start) ** progress
+        return float(s.noise_start * (s.noise_end / s.noise_start) ** progress)
 
     def _state(self, state: NDArray[np.float64] | None) -> FloatArray:
         if state is None:
@@ -400,3 +425,97 @@ class KnobAgent:
                 f"expected a finite state of shape ({self.state_width},), got {vector.shape}"
             )
         return vector
+
+    # -- checkpoints ------------------------------------------------------------------------
+
+    def save(self, folder: Path | str) -> None:
+        """Write everything that :meth:`load` needs to go on as if nothing had happened.
+
+        One file, replaced in one step; no pickle in it.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        about = {
+            "format": FORMAT,
+            "fingerprint": self.space.fingerprint,
+            "seed": self.seed,
+            "state_width": self.state_width,
+            "settings": dataclasses.asdict(self.settings),
+            "rng": self._rng.bit_generator.state,
+            "queue": [dict(config) for config in self._queue],
+            "asked": [dict(config) for config in sorted(self._asked, key=repr)],
+            "natives": {name: list(known.items()) for name, known in self._natives.items()},
+            "counters": {name: getattr(self, name) for name in _COUNTERS},
+        }
+        arrays: dict[str, NDArray[np.generic]] = {"about": np.array(json.dumps(about))}
+        for part, owner in self._parts().items():
+            arrays.update({f"{part}.{name}": array for name, array in owner.arrays().items()})
+        temporary = folder / f".{CHECKPOINT_FILE}.{os.getpid()}"
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(folder / CHECKPOINT_FILE)
+
+    @classmethod
+    def load(cls, folder: Path | str, space: KnobSpace) -> KnobAgent:
+        """Restore what :meth:`save` wrote.
+
+        Raises:
+            CheckpointError: there is none, it is damaged, or it belongs to another knob space.
+        """
+        path = Path(folder) / CHECKPOINT_FILE
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            about = json.loads(str(arrays["about"]))
+            if about["format"] != FORMAT or about["fingerprint"] != space.fingerprint:
+                raise CheckpointError(
+                    f"{path} is of format {about['format']} for knob space "
+                    f"{about['fingerprint']}; this is format {FORMAT}, {space.fingerprint}",
+                    remedy="move the folder away to start learning anew",
+                )
+            settings = KnobAgentSettings(**about["settings"])
+            agent = cls(
+                space, about["seed"], settings=settings, state_width=about["state_width"]
+            )
+            agent._rng.bit_generator.state = about["rng"]
+            agent._queue = [space.validate(config) for config in about["queue"]]
+            agent._asked = {space.validate(config) for config in about["asked"]}
+            agent._natives = {
+                knob.name: {float(x): knob.validate(v) for x, v in about["natives"][knob.name]}
+                for knob in space
+            }
+            for name, kind in _COUNTERS.items():
+                setattr(agent, name, kind(about["counters"][name]))
+            for part, owner in agent._parts().items():
+                prefix = f"{part}."
+                owner.restore(
+                    {n[len(prefix) :]: a for n, a in arrays.items() if n.startswith(prefix)}
+                )
+        except (OSError, ValueError, KeyError, TypeError, KnobError, zipfile.BadZipFile) as error:
+            raise CheckpointError(
+                f"{path} cannot be used: {type(error).__name__}: {error}",
+                remedy="move the folder away to start learning anew",
+            ) from error
+        return agent
+
+    def _parts(self) -> dict[str, ActorCritic | Replay | RunningNormaliser]:
+        return {"networks": self._networks, "replay": self._replay, "states": self._states}
+
+
+_COUNTERS: Mapping[str, type] = {
+    "_design_left": int,
+    "_tells": int,
+    "_trust": float,
+    "_failures": int,
+    "_successes": int,
+    "_best_reward": float,
+}
+
+
+def _readable(knob: Knob, value: KnobValue) -> KnobValue:
+    """Round a number to three significant digits, inside the knob's bounds."""
+    low, high = knob.bounds
+    rounded = float(f"{float(value):.3g}")
+    return knob.validate(rounded) if low <= rounded <= high else value

@@ -145,9 +145,7 @@ def paired_log_ratio(
     if index is None or index.value <= 0:
         return None
     compared = sum(
-        shares.time_share(key)
-        for key in fixed.per_class
-        if _calls(candidate, key) >= min_calls
+        shares.time_share(key) for key in fixed.per_class if _calls(candidate, key) >= min_calls
     )
     return math.log(index.value), compared
 
@@ -181,15 +179,17 @@ def load_profile(window: MetricsWindow) -> LoadProfile:
         mix={key: q.calls / calls for key, q in window.queries.items()} if calls else {},
         clients=sum(
             gauges.get(name, 0.0)
-            for name in ("connections_active", "connections_idle", "connections_idle_in_transaction")
+            for name in (
+                "connections_active",
+                "connections_idle",
+                "connections_idle_in_transaction",
+            )
         ),
         active_sessions=gauges.get("connections_active", 0.0),
         cpu_percent=gauges.get("host_cpu_percent", 0.0),
         memory_percent=gauges.get("host_memory_percent", 0.0),
         io_bytes_per_s=rates.get("host_read_bytes", 0.0) + rates.get("host_write_bytes", 0.0),
-        checkpoints=(
-            rates.get("checkpoints_timed", 0.0) + rates.get("checkpoints_requested", 0.0)
-        )
+        checkpoints=(rates.get("checkpoints_timed", 0.0) + rates.get("checkpoints_requested", 0.0))
         * window.duration_s,
     )
 
@@ -210,8 +210,7 @@ def load_distance(a: LoadProfile, b: LoadProfile, duration_s: float) -> float:
     apart = 0.5 * sum(abs(a.mix.get(k, 0.0) - b.mix.get(k, 0.0)) for k in keys)
     # Expected distance of two samples of the same multinomial: 0.5 * sum sqrt(4 p / (pi n)).
     chance = 0.5 * sum(
-        math.sqrt(4 * (a.mix.get(k, 0.0) + b.mix.get(k, 0.0)) / 2 / (math.pi * calls))
-        for k in keys
+        math.sqrt(4 * (a.mix.get(k, 0.0) + b.mix.get(k, 0.0)) / 2 / (math.pi * calls)) for k in keys
     )
     return volume + max(apart - 1.5 * chance, 0.0)
 

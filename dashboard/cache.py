@@ -32,6 +32,7 @@ T = TypeVar("T")
 class _Entry:
     lock: threading.Lock = field(default_factory=threading.Lock)
     read_at_s: float = float("-inf")
+    stamp: object = None
     value: Any = None
 
 
@@ -42,6 +43,7 @@ class CachedReader:
     """
 
     MAX_ENTRIES = 200
+    STAMPED_TTL_S = 30.0
 
     def __init__(
         self, reader: TelemetryReader, ttl_s: float, clock: Callable[[], float] = time.monotonic
@@ -52,13 +54,19 @@ class CachedReader:
         self._lock = threading.Lock()
         self._entries: dict[tuple[Any, ...], _Entry] = {}
 
-    def _get(self, key: tuple[Any, ...], read: Callable[[], T], ttl_s: float | None = None) -> T:
+    def _get(
+        self, key: tuple[Any, ...], read: Callable[[], T], stamp: object = None
+    ) -> T:
+        """The answer to ``key``: kept for the time to live, or while its ``stamp`` is the same."""
         with self._lock:
             if key not in self._entries and len(self._entries) >= self.MAX_ENTRIES:
                 self._entries.clear()
             entry = self._entries.setdefault(key, _Entry())
         with entry.lock:
-            if self._clock() - entry.read_at_s >= (self._ttl_s if ttl_s is None else ttl_s):
+            fresh = self._clock() - entry.read_at_s < (
+                self._ttl_s if stamp is None else self.STAMPED_TTL_S
+            )
+            if not (fresh and entry.stamp == stamp):
                 try:
                     entry.value = read()
                 except AutopilotError:
@@ -66,7 +74,7 @@ class CachedReader:
                 except Exception as error:
                     reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
                     raise StoreError(f"the store could not be read: {reason}") from error
-                entry.read_at_s = self._clock()
+                entry.read_at_s, entry.stamp = self._clock(), stamp
             return entry.value  # type: ignore[no-any-return]
 
     def forget(self) -> None:
@@ -85,7 +93,14 @@ class CachedReader:
         return self._get(
             ("windows", since, limit, trial_id),
             lambda: self._reader.windows(since=since, limit=limit, trial_id=trial_id),
+            self._newest_window() if limit > 1 else None,
         )
+
+    def _newest_window(self) -> object:
+        # Windows are written once and never changed: the long list is the same until a new one
+        # is there, and asking for the newest is cheap.
+        newest = self.windows(limit=1)
+        return (newest[-1].id, newest[-1].ended_at) if newest else None
 
     def query_windows(
         self, *, since: datetime | None = None, limit: int = 500
@@ -94,6 +109,7 @@ class CachedReader:
         return self._get(
             ("query_windows", since, limit),
             lambda: self._reader.query_windows(since=since, limit=limit),
+            self._newest_window(),
         )
 
     def query_classes(self) -> Mapping[str, QueryClassRecord]:

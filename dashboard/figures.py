@@ -62,13 +62,14 @@ def empty_figure(viewer: Viewer, message: str) -> Figure:
     return {"data": [], "layout": layout}
 
 
-def _line(
+def line(
     viewer: Viewer, times: Sequence[datetime], values: Sequence[float | None], name: str,
     colour: str, text: Callable[[float], str], **more: Any,
 ) -> Figure:
-    line = {"color": colour, "width": 1.8, **more.pop("line", {})}
+    """A line over time; ``text`` writes a value for the hover label."""
+    stroke = {"color": colour, "width": 1.8, **more.pop("line", {})}
     return {
-        "type": "scatter", "mode": "lines", "name": name, "line": line,
+        "type": "scatter", "mode": "lines", "name": name, "line": stroke,
         "x": [viewer.plot_time(t) for t in times], "y": list(values),
         "customdata": ["" if v is None else text(v) for v in values],
         "hovertemplate": "%{customdata}", **more,
@@ -129,14 +130,14 @@ def index_figure(
         "type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": "y", "y0": 1, "y1": 1,
         "line": {"color": colours.grey, "width": 1, "dash": "dot"}, "layer": "below",
     })
-    line = deployed(known)
+    lived = deployed(known)
     tried = [w for w in known if w.arm is Arm.CANDIDATE]
     text = lambda v: f"{v:.3f} ({100 * (v - 1):+.1f} %)"  # noqa: E731
     data = [
-        _line(viewer, [w.ended_at for w in line], [w.index for w in line], "deployed",
+        line(viewer, [w.ended_at for w in lived], [w.index for w in lived], "deployed",
               colours.accent, text, line={"width": 2}),
         {
-            **_line(viewer, [w.ended_at for w in tried], [w.index for w in tried],
+            **line(viewer, [w.ended_at for w in tried], [w.index for w in tried],
                     "candidate in a trial", colours.amber, text),
             "mode": "markers",
             "marker": {"size": 5, "color": colours.amber, "opacity": 0.65,
@@ -174,12 +175,12 @@ def latency_figure(
         rows = smooth(intervals, 180)
         times = [i.ended_at for i in rows]
         data = [
-            _line(viewer, times, [i.p99_ms for i in rows], "p99", colours.bad, ms_text,
+            line(viewer, times, [i.p99_ms for i in rows], "p99", colours.bad, ms_text,
                   line={"width": 1.2}),
-            _line(viewer, times, [i.p95_ms for i in rows], "p95", colours.amber, ms_text),
-            _line(viewer, times, [i.mean_ms for i in rows], "mean", colours.blue, ms_text,
+            line(viewer, times, [i.p95_ms for i in rows], "p95", colours.amber, ms_text),
+            line(viewer, times, [i.mean_ms for i in rows], "mean", colours.blue, ms_text,
                   line={"dash": "dot"}),
-            _line(viewer, times, [i.p50_ms for i in rows], "p50 (median)", colours.accent,
+            line(viewer, times, [i.p50_ms for i in rows], "p50 (median)", colours.accent,
                   ms_text),
         ]
         layout["yaxis"] |= {"type": "log", "dtick": 1 if viewer.narrow else "D2",
@@ -188,7 +189,7 @@ def latency_figure(
         rows_w = [w for w in windows if w.mean_ms is not None]
         if not rows_w:
             return empty_figure(viewer, "Latencies appear with the first window")
-        data = [_line(viewer, [w.ended_at for w in rows_w], [w.mean_ms for w in rows_w],
+        data = [line(viewer, [w.ended_at for w in rows_w], [w.mean_ms for w in rows_w],
                       "mean (pg_stat_statements)", colours.accent, ms_text)]
     if windows:
         shade_phases(layout, windows, viewer, labels=False)
@@ -214,14 +215,14 @@ def throughput_figure(
         spans = [max(1e-3, (i.ended_at - i.started_at).total_seconds()) for i in rows]
         times = [i.ended_at for i in rows]
         data = [
-            _line(viewer, times, [i.offered / s for i, s in zip(rows, spans, strict=True)],
+            line(viewer, times, [i.offered / s for i, s in zip(rows, spans, strict=True)],
                   "offered", colours.grey, text, line={"dash": "dot"}),
-            _line(viewer, times, [i.completed / s for i, s in zip(rows, spans, strict=True)],
+            line(viewer, times, [i.completed / s for i, s in zip(rows, spans, strict=True)],
                   "completed", colours.accent, text, fill="tozeroy",
                   fillcolor=colours.accent_soft),
         ]
     elif windows:
-        data = [_line(viewer, [w.ended_at for w in windows], [w.calls_per_s for w in windows],
+        data = [line(viewer, [w.ended_at for w in windows], [w.calls_per_s for w in windows],
                       "calls on the server", colours.accent, text, fill="tozeroy",
                       fillcolor=colours.accent_soft)]
     else:
@@ -244,7 +245,7 @@ def resource_figure(
         pairs = [(w.ended_at, metric.read(w)) for w in windows]
         known = [(t, v / scale) for t, v in pairs if v is not None]
         if known:
-            data.append(_line(viewer, [t for t, _ in known], [v for _, v in known], metric.label,
+            data.append(line(viewer, [t for t, _ in known], [v for _, v in known], metric.label,
                               colour, text, line={"width": 1.5}))
     if not data:
         return empty_figure(viewer, "Not measured on this server (yet)")

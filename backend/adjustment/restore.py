@@ -54,6 +54,7 @@ class _Plan:
 
     goals: dict[str, Goal] = field(default_factory=dict)
     write: dict[str, KnobValue | None] = field(default_factory=dict)
+    standing: set[str] = field(default_factory=set)
     conflicts: dict[str, str] = field(default_factory=dict)
     gone: dict[str, str] = field(default_factory=dict)
     restart: list[str] = field(default_factory=list)
@@ -91,14 +92,14 @@ class Restorer:
         state: ChangeState,
         reason: str,
         *,
-        absent_is_ours: bool = False,
+        after_failure: bool = False,
     ) -> ReconcileResult:
         """Put back, per knob, what stood before the oldest of these open changes.
 
         An entry that is none of ours (neither an ``after`` nor a ``before`` of these rows) is
         somebody else's and stays. Changes end in ``state``, or in CONFLICT. With
-        ``absent_is_ours`` a missing entry counts as our doing: the recovery of a server that did
-        not start takes entries out.
+        ``after_failure`` entries are written even where they seem to stand, and a missing one
+        counts as our doing: the recovery of a server that did not start takes entries out.
 
         Raises:
             StaleEpochError: we may not act any more; nothing more was touched.
@@ -116,7 +117,7 @@ class Restorer:
             result += self._give_up(own[: -len(chain)], chain[0])
             by_knob[name] = chain
         readings = self._target.read_knobs(list(by_knob))
-        plan = self._plan(by_knob, readings, absent_is_ours)
+        plan = self._plan(by_knob, readings, after_failure)
         problems = self._write(plan, epoch)
         if plan.goals:
             self._target.reload()
@@ -150,7 +151,7 @@ class Restorer:
         self,
         by_knob: Mapping[str, list[ChangeRecord]],
         readings: Mapping[str, KnobReading],
-        absent_is_ours: bool,
+        after_failure: bool,
     ) -> _Plan:
         plan = _Plan()
         for name, rows in by_knob.items():
@@ -160,14 +161,16 @@ class Restorer:
                 continue
             stands = same_entry(knob, reading.entry, first.before_entry)
             ours = [r.after_entry for r in rows] + [r.before_entry for r in rows[1:]]
-            if absent_is_ours:
+            if after_failure:
                 ours.append(None)
             if not stands and not any(same_entry(knob, reading.entry, own) for own in ours):
                 shown = "without an entry" if reading.entry is None else f"{reading.entry!r}"
                 plan.conflicts[name] = f"{name} is now {shown}: somebody else's; it stays"
                 continue
             plan.goals[name] = Goal(name, first.before_entry, first.before_value)
-            if not stands:
+            if stands:
+                plan.standing.add(name)
+            if not stands or after_failure or _in_effect(rows, reading):
                 plan.write[name] = writable_entry(knob, first.before_entry)
             if knob is not None and knob.context == "restart" and _in_effect(rows, reading):
                 plan.restart.append(name)
@@ -180,21 +183,20 @@ class Restorer:
         self._check_epoch(epoch)
         try:
             self._target.write_entries(plan.write)
-        except (ServerConnectionError, StaleEpochError):
-            raise
-        except AutopilotError as error:
-            if len(plan.write) == 1:
-                return dict.fromkeys(plan.write, error.message)
-        else:
             return {}
-        problems = {}
+        except ServerConnectionError:
+            raise
+        except AutopilotError:
+            problems = {}
         for name, value in plan.write.items():
             try:
                 self._target.write_entries({name: value})
             except ServerConnectionError:
                 raise
             except AutopilotError as error:
-                problems[name] = error.message
+                # A knob that the server refused before, and that stands, needs no writing.
+                if name not in plan.standing:
+                    problems[name] = error.message
         return problems
 
     def _restart(self, plan: _Plan, epoch: int) -> Mapping[str, str]:

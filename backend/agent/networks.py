@@ -7,6 +7,7 @@ one batched product instead of one after the other.
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 PRIOR_SCALE = 0.5
+ACTOR_BATCH = 16
+"""States in an update of the actor: its gradient is exact for each, a few suffice."""
 
 
 def import_tensorflow() -> Any:
@@ -65,7 +68,7 @@ class ActorCritic:
         def network(kind: str, copies: int, inputs: int, outputs: int) -> list[Any]:
             widths = [inputs, *hidden_layers, outputs]
             layers: list[Any] = []
-            for depth, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+            for depth, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
                 scale = (2.0 / max(fan_in, 1)) ** 0.5
                 if kind == "actor" and depth == len(hidden_layers):
                     scale *= 0.01  # start in the middle of the range, as in the DDPG paper
@@ -151,18 +154,17 @@ class ActorCritic:
         masks: Any,
         batches: Any,
     ) -> tuple[Any, Any]:
-        """One update of critics, actor and targets per row of ``batches``; the last losses."""
+        """One update of critics and actor per row of ``batches``; the last losses."""
         tf = self._tf
         critic_loss, actor_loss = tf.constant(0.0), tf.constant(0.0)
+        # y = r + gamma * mean_e Q'_e(s', mu'(s')), with the slow target networks.
+        next_actions, _ = self._policy(self.target_actor, next_states)
+        future = self._critic(self.target_critics, next_states, next_actions)
+        returns = rewards + self.gamma * tf.reduce_mean(future, axis=0)
         for step in tf.range(tf.shape(batches)[0]):
             rows = batches[step]
             state, action = tf.gather(states, rows), tf.gather(actions, rows)
-            target = tf.gather(rewards, rows)
-            if self.gamma > 0.0:
-                following = tf.gather(next_states, rows)
-                next_action, _ = self._policy(self.target_actor, following)
-                future = self._critic(self.target_critics, following, next_action)
-                target += self.gamma * tf.reduce_mean(future, axis=0)
+            target = tf.gather(returns, rows)
             weight = tf.gather(weights, rows)
             bound = tf.gather(censored, rows)
             mask = tf.gather(masks, rows, axis=1)
@@ -176,20 +178,20 @@ class ActorCritic:
             self._critic_adam.apply(gradients, self.critics)
             critic_loss /= tf.cast(tf.shape(losses)[0], tf.float32)
             with tf.GradientTape() as tape:
-                proposal, raw = self._policy(self.actor, state)
-                value = self._critic(self.critics, state, proposal)
+                few = state[:ACTOR_BATCH]
+                proposal, raw = self._policy(self.actor, few)
+                value = self._critic(self.critics, few, proposal)
                 # The small penalty keeps tanh out of saturation, where its gradient dies.
                 actor_loss = tf.reduce_mean(
                     -tf.reduce_mean(value, axis=0) + 1e-3 * tf.reduce_sum(tf.square(raw), axis=1)
                 )
             self._actor_adam.apply(tape.gradient(actor_loss, self.actor), self.actor)
-            if self.gamma > 0.0:
-                for target_net, net in (
-                    (self.target_critics, self.critics),
-                    (self.target_actor, self.actor),
-                ):
-                    for slow, fast in zip(target_net, net, strict=True):
-                        slow.assign_add(self.tau * (fast - slow))
+        # The targets follow by tau an update, all updates of this call at once.
+        follow = 1.0 - (1.0 - self.tau) ** tf.cast(tf.shape(batches)[0], tf.float32)
+        for slow, fast in zip(
+            [*self.target_critics, *self.target_actor], [*self.critics, *self.actor], strict=True
+        ):
+            slow.assign_add(follow * (fast - slow))
         return critic_loss, actor_loss
 
     def train(

@@ -39,13 +39,13 @@ class Replay:
 
     def add(self, transition: Transition, rng: np.random.Generator) -> None:
         """Keep a transition; its reward may be -inf where it is a censored bound."""
-        row: dict[str, FloatArray] = {
+        row: dict[str, FloatArray | float] = {
             "states": transition.state,
             "actions": transition.action,
-            "rewards": np.array(transition.reward),
+            "rewards": transition.reward,
             "next_states": transition.next_state,
-            "qualities": np.array(transition.quality),
-            "censored": np.array(float(transition.censored)),
+            "qualities": transition.quality,
+            "censored": float(transition.censored),
             "masks": rng.exponential(1.0, self._data["masks"].shape[1]),
         }
         if self._next >= len(self._data["rewards"]):  # grow by doubling up to the capacity

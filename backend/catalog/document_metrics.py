@@ -23,6 +23,8 @@ one entry in that file.
 - A **gauge** is a level. A window holds the mean of both ends.
 - A **derived** metric is a formula over a window; it stands among the window's gauges.
 - *Since* and *until* are PostgreSQL versions; nothing means 14 to 18.
+- PostgreSQL's sessions publish their counters (not those of query classes) at most once a second,
+  and ten seconds after they fell idle at the latest: windows of a few seconds blur.
 - Our own sessions (the tuner's and the watchdog's) are not counted among the sessions. What cannot
   be told apart is: our statements add a few `xact_commit` and blocks a snapshot.
 
@@ -30,10 +32,11 @@ one entry in that file.
 
 From `pg_stat_statements(false)`, the connected database only, top-level statements only (nested
 ones would be counted twice): calls, execution time, rows, shared blocks found and read, temporary
-blocks written, bytes of WAL, plans. A class is SELECT, INSERT, UPDATE, DELETE, MERGE, WITH, VALUES, TABLE,
-FETCH, COPY, CALL, DO, EXECUTE or REFRESH; transaction control, SET, maintenance and DDL are not.
-Statements that carry our tag `/* autopilot */` are left out. The tag stands behind the first
-keyword, since PostgreSQL 18 drops comments before it. Texts are read once, when a class is first seen.
+blocks written, bytes of WAL, plans. A class is SELECT, INSERT, UPDATE, DELETE, MERGE, WITH, VALUES,
+TABLE, FETCH, COPY, CALL, DO, EXECUTE or REFRESH; transaction control, SET, maintenance and DDL are
+not. Statements that carry our tag `/* autopilot */` are left out. The tag stands behind the first
+keyword, since PostgreSQL 18 drops comments before it. Texts are read once, when a class is first
+seen.
 
 ## No window
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timezone
+from typing import Any
 
 from psycopg2 import sql
 from sqlalchemy.engine import URL
@@ -54,10 +55,10 @@ SELECT clock_timestamp() AS taken_at, pg_postmaster_start_time() AS started_at,
 _SETTINGS = """
 SELECT name, setting, vartype, source, pending_restart FROM pg_settings WHERE name = ANY(%s)
 """
-# The last line wins where a name stands in the file more than once.
-_ENTRIES = """
-SELECT f.name, f.setting FROM pg_file_settings AS f
- WHERE f.sourcefile LIKE '%%postgresql.auto.conf' AND f.name = ANY(%s) ORDER BY f.seqno
+# In the order in which the server reads them: the last line wins.
+_FILE_LINES = """
+SELECT f.name, f.setting, f.sourcefile LIKE '%%postgresql.auto.conf' AS automatic
+  FROM pg_file_settings AS f WHERE f.name = ANY(%s) ORDER BY f.seqno
 """
 _FILE_ERRORS = """
 SELECT sourcefile, sourceline, name, error FROM pg_file_settings WHERE error IS NOT NULL
@@ -175,14 +176,16 @@ class PostgresTarget:
         """
         wanted = list(names)
         rows = self._connector.fetch(_SETTINGS, (wanted,))
-        entries = self._entries(wanted)
+        lines = self._file_lines(wanted)
+        entries = {line["name"]: line["setting"] for line in lines or () if line["automatic"]}
+        in_files = None if lines is None else {line["name"] for line in lines}
         overrides = self._role_settings()
         return {
             row["name"]: KnobReading(
                 name=row["name"],
                 value=_native(row["setting"], row["vartype"]),
                 source=row["source"],
-                pending_restart=row["pending_restart"],
+                pending_restart=_is_pending(row, in_files),
                 entry=entries.get(row["name"]),
                 override=_OVERRIDING_SOURCES.get(row["source"]) or overrides.get(row["name"]),
             )
@@ -296,12 +299,12 @@ class PostgresTarget:
             self._statistics_due_s = now_s + _RETRY_STATISTICS_S
         return self._statements.read()
 
-    def _entries(self, names: list[str]) -> dict[str, str]:
+    def _file_lines(self, names: list[str]) -> list[dict[str, Any]] | None:
+        """The lines of all configuration files about these names; None if we may not see them."""
         try:
-            rows = self._connector.fetch(_ENTRIES, (names,))
+            return self._connector.fetch(_FILE_LINES, (names,))
         except PrivilegeError:
-            return {}
-        return {row["name"]: row["setting"] for row in rows}
+            return None
 
     def _role_settings(self) -> dict[str, str]:
         overrides: dict[str, str] = {}
@@ -311,6 +314,16 @@ class PostgresTarget:
             where = f" in database {row['database']}" if row["database"] else ""
             overrides[name] = f"a setting of {whose}{where}"
         return overrides
+
+
+def _is_pending(row: Mapping[str, Any], in_files: Collection[str] | None) -> bool:
+    """Whether a restart would change the value.
+
+    The server keeps its mark when an entry that waited for a restart is removed again from every
+    file while the default is in force; there is nothing left to wait for then.
+    """
+    stale = in_files is not None and row["source"] == "default" and row["name"] not in in_files
+    return bool(row["pending_restart"]) and not stale
 
 
 def _native(setting: str, vartype: str) -> KnobValue:

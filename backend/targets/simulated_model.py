@@ -94,7 +94,7 @@ class ResponseModel:
             one at load 1, in [0, 0.8]. 0: the default configuration is the best.
         cores: of the machine; contention grows as the classes' work nears them.
         opposed_class: give the last class a taste of its own: the closer the most important
-            knob comes to its best value, the slower this one class gets (by e**0.5 at most).
+            knob comes to its best value, the slower this one class gets.
         seed: of weights and, without ``best``, of the optimum.
     """
 
@@ -182,7 +182,7 @@ class ResponseModel:
             raw += 0.6 * np.sqrt(self._weights[:, i] * self._weights[:, j]) * gap[i] * gap[j]
         factors = WORST_LOG_FACTOR * -np.expm1(-self._scale * raw / WORST_LOG_FACTOR)
         if self._opposed:
-            factors[-1] = 0.5 * math.exp(-2.0 * float(gap[self._order[0]] ** 2))
+            factors[-1] = 0.6 * math.exp(-0.6 * float(gap[self._order[0]] ** 2))
         return np.asarray(factors, dtype=np.float64)
 
     def service_ms(self, config: Mapping[str, KnobValue]) -> FloatArray:

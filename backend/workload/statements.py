@@ -268,7 +268,7 @@ _statement(
        WHERE c.city = %s AND c.segment = 'business'
          AND c.customer_id NOT IN (SELECT o.customer_id FROM shop.orders o)
        ORDER BY c.registered_at""",
-    lambda u, s: (_city(_between(u[0], 8, 14), _between(u[1], 10, 19)),),
+    lambda u, s: (_city(_between(u[0], 8, 24), _between(u[1], 4, 9)),),
 )
 _statement(
     "product_pairs",

@@ -33,7 +33,6 @@ def grid_row(knob: KnobStatusRecord) -> dict[str, Any]:
         "risk": knob.risk,
         "group": knob.group,
         "description": knob.description,
-        "source": knob.source,
         "changed": knob.value != knob.default,
         "writable": knob.writable,
     }
@@ -55,25 +54,22 @@ def rows(view: View) -> list[dict[str, Any]]:
 
 
 def columns(view: View) -> list[dict[str, Any]]:
-    """The grid's columns; a phone gets the three that matter, the rest is in the panel."""
-    name = {"field": "name", "headerName": "Knob", "cellClass": "cell-name", "width": 232,
-            "pinned": None if view.viewer.narrow else "left"}
-    value = {"field": "value", "headerName": "Value", "cellClass": "cell-value", "width": 112}
+    """The grid's columns; a phone gets the two that matter, the rest is in the panel."""
+    name = {"field": "name", "headerName": "Knob", "cellClass": "cell-name"}
+    value = {"field": "value", "headerName": "Value", "cellClass": "cell-value"}
     if view.viewer.narrow:
-        return [{**name, "flex": 1, "minWidth": 120}, {**value, "width": 104},
-                {"field": "context", "headerName": "Takes", "width": 84}]
+        return [{**name, "flex": 1, "minWidth": 150}, {**value, "width": 96}]
     return [
-        name, value,
-        {"field": "default", "headerName": "Default", "width": 104},
-        {"field": "unit", "headerName": "Unit", "width": 72},
-        {"field": "bounds", "headerName": "Bounds", "width": 172, "tooltipField": "bounds"},
-        {"field": "context", "headerName": "Takes", "width": 90,
+        {**name, "width": 216, "pinned": "left", "tooltipField": "name"},
+        {**value, "width": 94},
+        {"field": "default", "headerName": "Default", "width": 92},
+        {"field": "unit", "headerName": "Unit", "width": 62},
+        {"field": "bounds", "headerName": "Bounds", "width": 158, "tooltipField": "bounds"},
+        {"field": "context", "headerName": "Takes", "width": 82,
          "headerTooltip": "session and reload: at once; restart: after a restart of the server"},
-        {"field": "risk", "headerName": "Risk", "width": 84},
-        {"field": "description", "headerName": "Meaning", "flex": 1, "minWidth": 220,
+        {"field": "risk", "headerName": "Risk", "width": 80},
+        {"field": "description", "headerName": "Meaning", "flex": 1, "minWidth": 210,
          "tooltipField": "description"},
-        {"field": "group", "headerName": "Group", "width": 150},
-        {"field": "source", "headerName": "Source", "width": 140},
     ]
 
 
