@@ -147,7 +147,7 @@ def paired_log_ratio(
     compared = sum(
         shares.time_share(key) for key in fixed.per_class if _calls(candidate, key) >= min_calls
     )
-    return math.log(index.value), compared
+    return math.log(index.value), min(compared, 1.0)
 
 
 def _calls(windows: Sequence[MetricsWindow], key: QueryKey) -> int:
