@@ -11,7 +11,7 @@ from backend.domain.knobs import Knob, KnobValue
 from backend.domain.modes import ChangeState
 from backend.domain.records import ChangeRecord
 from backend.domain.server import KnobReading
-from backend.errors import AutopilotError, ServerConnectionError, StaleEpochError
+from backend.errors import AutopilotError, ServerConnectionError
 from backend.protocols import Journal, TargetDatabase
 
 RESTORE_TIMEOUT_S = 5.0

@@ -632,4 +632,4 @@ class Misfortunes(RuleBasedStateMachine):
 
 
 TestMisfortunes = Misfortunes.TestCase
-TestMisfortunes.settings = settings(max_examples=200, stateful_step_count=20, deadline=None)
+TestMisfortunes.settings = settings(max_examples=100, stateful_step_count=20, deadline=None)
