@@ -14,6 +14,7 @@ from backend.errors import AutopilotError
 from dashboard import components as ui
 from dashboard import layouts
 from dashboard.format import Viewer
+from dashboard.layouts_controls import controls
 from dashboard.live import digest, live_frame
 from dashboard.operator_commands import track
 from dashboard.pages import PAGES
@@ -75,7 +76,7 @@ def _status(app: dash.Dash, services: Services) -> None:
             values = {
                 "shell-chips": layouts.chips(status, silent),
                 "shell-banner": layouts.banner(status, silent, viewer),
-                "shell-controls": layouts.controls(status),
+                "shell-controls": controls(status, "dialog"),
                 "shell-footer": layouts.footer(status, viewer),
             }
         marks = {**held, **{part: digest(value) for part, value in values.items()}}

@@ -50,6 +50,11 @@ def base_layout(viewer: Viewer, *, y_title: str, revision: str, time_axis: bool 
     }
 
 
+def plot_text(text: str) -> str:
+    """Text as Plotly takes it literally: it reads a few HTML tags otherwise."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
 def empty_figure(viewer: Viewer, message: str) -> Figure:
     """A figure that says what will appear in it, and when."""
     layout = base_layout(viewer, y_title="", revision="empty", time_axis=False)
@@ -69,7 +74,7 @@ def line(
     """A line over time; ``text`` writes a value for the hover label."""
     stroke = {"color": colour, "width": 1.8, **more.pop("line", {})}
     return {
-        "type": "scatter", "mode": "lines", "name": name, "line": stroke,
+        "type": "scatter", "mode": "lines", "name": plot_text(name), "line": stroke,
         "x": [viewer.plot_time(t) for t in times], "y": list(values),
         "customdata": ["" if v is None else text(v) for v in values],
         "hovertemplate": "%{customdata}", **more,

@@ -6,7 +6,7 @@ import dash_bootstrap_components as dbc
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from backend.domain.modes import CommandKind, Mode, Phase
+from backend.domain.modes import CommandKind, Phase
 from backend.domain.records import CommandRecord, StatusRecord
 from dashboard import components as ui
 from dashboard import format as fmt
@@ -14,12 +14,6 @@ from dashboard.format import Viewer
 from dashboard.pages import PAGES
 from dashboard.services import SILENT_AFTER_S, Services
 
-MODES: dict[Mode, str] = {
-    Mode.OBSERVE: "Only watches; proposes and changes nothing.",
-    Mode.ADVISE: "Proposes changes; tries and changes nothing.",
-    Mode.APPROVE: "Tries and keeps a change only after you approved it here.",
-    Mode.AUTO: "Tries, proves and keeps changes by itself; undoes what does not help.",
-}
 COMMAND_NAMES: dict[CommandKind, str] = {
     CommandKind.SET_KNOBS: "Change knobs", CommandKind.ROLL_BACK: "Roll back",
     CommandKind.PAUSE: "Pause", CommandKind.RESUME: "Resume", CommandKind.FREEZE: "Freeze",
@@ -172,50 +166,6 @@ def footer(status: StatusRecord | None, viewer: Viewer) -> list[object]:
         html.Span(f"Times are in {viewer.zone_label()}"),
         html.Span(f"Server {status.server}" if status and status.server else ""),
     ]
-
-
-def controls(status: StatusRecord | None) -> Component:
-    """Buttons for mode, pause and freeze."""
-    if status is None:
-        return ui.empty("Not yet", "The tuner has to be running first.")
-    modes = [
-        html.Div(
-            [
-                html.Div([html.B(mode.value), html.Div(meaning, className="quiet")]),
-                ui.badge("now", "accent", "check-lg") if mode is status.mode else
-                ui.command_button(
-                    CommandKind.SET_MODE, {"mode": mode.value}, "Switch", place="controls",
-                    confirm=f"Switch the tuner from {status.mode.value} to {mode.value}? {meaning}",
-                ),
-            ],
-            className="choice",
-        )
-        for mode, meaning in MODES.items()
-    ]
-    pause = (
-        ui.command_button(CommandKind.RESUME, {}, "Resume", place="controls", look="primary",
-                          icon_name="play-fill") if status.paused else
-        ui.command_button(CommandKind.PAUSE, {}, "Pause", place="controls",
-                          icon_name="pause-fill")
-    )
-    freeze = (
-        ui.command_button(CommandKind.UNFREEZE, {}, "Unfreeze", place="controls",
-                          look="primary", icon_name="sun",
-                          confirm="Let the tuner change the server again?") if status.frozen else
-        ui.command_button(CommandKind.FREEZE, {}, "Freeze", place="controls",
-                          look="outline-danger", icon_name="snow",
-                          confirm="Freeze the server's configuration? A running trial is rolled "
-                          "back, and nothing is changed until you unfreeze.")
-    )
-    return html.Div([
-        html.H3("Mode"), *modes,
-        html.H3("Pause"),
-        html.Div([html.Div("Starts no new trial; measuring goes on.", className="quiet"), pause],
-                 className="choice"),
-        html.H3("Freeze"),
-        html.Div([html.Div("Stops every change except rollback.", className="quiet"), freeze],
-                 className="choice"),
-    ])
 
 
 def _note(key: object, tone: str, icon_name: str, title: str, text: str) -> Component:

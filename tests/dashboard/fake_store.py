@@ -367,9 +367,11 @@ class _Run:
             policy_version=len(store._versions), epoch=3, workload="mixed", fast_mode=True,
             started_at=self.started_at, ends_at=store.now + timedelta(minutes=9),
             safety_reasons=(),
-            limits={"cpu_limit_percent": 95.0, "memory_limit_gb": 2.0, "rollback_threshold": 0.15,
-                    "max_consecutive_failures": 3, "query_timeout_s": 30.0,
-                    "error_rate_limit": 0.02},
+            limits={"enabled": True, "query_timeout": 30.0, "memory_limit_gb": 2.0,
+                    "memory_limit_percent": 92.0, "cpu_limit_percent": 98.0,
+                    "connections_limit_percent": 90.0, "max_error_rate": 0.02,
+                    "rollback_threshold": 0.15, "max_consecutive_failures": 3,
+                    "max_changes_per_day": 50, "sandbox_enabled": False},
         )
 
     def _at(self, share: float) -> datetime:
@@ -506,6 +508,7 @@ class _Run:
                 gauges={
                     "host_cpu_percent": min(99.0, 58 * level * swing + rng.gauss(0, 3)),
                     "host_memory_percent": 61 + 3 * share, "connections_active": 5 * level * swing,
+                    "connections_used_ratio": 0.23, "rollback_ratio": 0.001,
                     "cache_hit_ratio": 52.0 * swing / (52.0 * swing + 2.6 * level),
                 },
                 queries=queries,

@@ -1,0 +1,125 @@
+"""Queries: the classes of statements by total time, and how each has fared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import dash_bootstrap_components as dbc
+from dash import html
+from dash.development.base_component import Component
+
+from backend.domain.records import WindowRecord
+from dashboard import components as ui
+from dashboard import figures, figures_trials
+from dashboard import format as fmt
+from dashboard.live import Page, View
+from dashboard.query_stats import RECENT_WINDOWS, QueryStats, query_stats
+from dashboard.theme import palette
+
+WINDOWS = 300
+MOST_SHOWN = 30
+IN_FIGURE = 6
+BLOCK_BYTES = 8192
+ORDERS: Mapping[str, tuple[str, Callable[[QueryStats], float]]] = {
+    "total": ("By total time", lambda s: -s.total_ms),
+    "mean": ("By mean time", lambda s: -s.mean_ms),
+    "calls": ("By calls", lambda s: -s.calls_per_s),
+    "faster": ("Most improved", lambda s: s.change if s.change is not None else 0.0),
+    "slower": ("Most worsened", lambda s: -s.change if s.change is not None else 0.0),
+}
+
+
+def _windows(view: View) -> Sequence[WindowRecord]:
+    return view.reader.query_windows(limit=WINDOWS)
+
+
+def short(text: str, length: int = 46) -> str:
+    """A statement's beginning on one line."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= length else f"{flat[: length - 1]}…"
+
+
+def _change(change: float | None) -> Component:
+    if change is None:
+        return html.Span(fmt.NONE, title="not seen for long enough")
+    tone = "good" if change < -0.02 else "bad" if change > 0.02 else ""
+    return html.Span(fmt.percent(change, signed=True), className=f"strong {tone}".strip())
+
+
+def class_table(view: View) -> object:
+    """The classes with their numbers and a trend each."""
+    stats = query_stats(_windows(view))
+    if not stats:
+        return ui.empty(
+            "No statement was measured yet",
+            "Statement classes appear here with the first window, as pg_stat_statements sees them.",
+            "braces",
+        )
+    order = ORDERS.get(str(view.choices.get("queries-order")), ORDERS["total"])
+    stats.sort(key=order[1])
+    texts = view.reader.query_classes()
+    colours = palette(view.viewer.dark)
+    rows = []
+    for s in stats[:MOST_SHOWN]:
+        text = texts[s.key].text if s.key in texts else f"(text not known) {s.key}"
+        picture = figures.sparkline(s.trend, colours.accent, colours.accent_soft)
+        rows.append([
+            html.Div([
+                html.Div(text, className="query-text", title=text, tabIndex="0"),
+                html.Div([
+                    f"{fmt.number(s.rows_per_call)} rows a call",
+                    f", {fmt.percent(s.hits)} of blocks cached" if s.hits is not None else "",
+                    f", spills {fmt.bytes_text(s.temp_blocks_per_call * BLOCK_BYTES)} a call"
+                    if s.temp_blocks_per_call >= 0.5 else "",
+                ], className="small"),
+            ]),
+            html.Div([html.Span(fmt.percent(s.share), className="strong"),
+                      html.Div(html.Div(className="bar-fill",
+                                        style={"width": f"{100 * s.share:.0f}%"}),
+                               className="bar slim")]),
+            fmt.quantity(s.calls_per_s, "/ s"),
+            fmt.ms_text(s.mean_ms),
+            _change(s.change),
+            html.Img(src=picture, alt="trend of the mean time", className="row-spark")
+            if picture else "",
+        ])
+    return ui.table(
+        ["Statement", "Share of time", "Calls", "Mean", "Change", "Trend"], rows, "queries")
+
+
+def _figure(view: View) -> object:
+    windows = figures.deployed(_windows(view))
+    texts = view.reader.query_classes()
+    keys = [s.key for s in query_stats(windows)[:IN_FIGURE]]
+    names = {k: short(texts[k].text, 34) if k in texts else k for k in keys}
+    return figures_trials.query_trend_figure(windows, keys, names, view.viewer)
+
+
+def frame() -> Component:
+    """The page without its numbers."""
+    options = [{"label": label, "value": key} for key, (label, _key) in ORDERS.items()]
+    return html.Div([
+        ui.page_head("Queries", "Classes of statements, without their literals."),
+        ui.card("Mean time of the costliest classes",
+                ui.graph("queries-trend", 300, "mean time of query classes"),
+                hint_id="hint-trend", hint_text="Under the deployed configuration, one point a "
+                "window, on a logarithmic axis. pg_stat_statements gives means, not percentiles.",
+                subtitle="logarithmic"),
+        ui.card("Classes", html.Div(ui.skeleton(8), id="queries-classes"),
+                class_name="spaced", hint_id="hint-classes",
+                hint_text=f"Over the newest {RECENT_WINDOWS} windows. Change compares the mean "
+                f"with the oldest of the {WINDOWS} windows shown. The tuner's own statements are "
+                "left out.",
+                actions=html.Div(dbc.Select(id="queries-order", options=options, value="total",
+                                            size="sm"))),
+    ])
+
+
+PAGE = Page(
+    path="/queries",
+    title="Queries",
+    icon="braces",
+    frame=frame,
+    parts={"queries-trend.figure": _figure, "queries-classes.children": class_table},
+    choices=(("queries-order", "value"),),
+)
