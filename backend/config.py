@@ -142,7 +142,7 @@ class Level1Section(Section):
         description="Real seconds after each switch that are not measured, at least.",
     )
     max_settle_s: float = Field(
-        10,
+        5,
         ge=0,
         le=3600,
         description="Knobs that take longer to show their effect (checkpoints) are not tried.",
