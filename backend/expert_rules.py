@@ -108,9 +108,7 @@ FAMILIES: tuple[Family, ...] = (
         (
             Rule("work_mem", _work_mem, "bytes"),
             Rule("hash_mem_multiplier", lambda m: 2.0),
-            Rule(
-                "maintenance_work_mem", lambda m: min(m.memory_bytes / 16, 1 * GIB), "bytes"
-            ),
+            Rule("maintenance_work_mem", lambda m: min(m.memory_bytes / 16, 1 * GIB), "bytes"),
             Rule("effective_cache_size", lambda m: 0.75 * m.memory_bytes, "bytes"),
             Rule("shared_buffers", lambda m: 0.25 * m.memory_bytes, "bytes"),
         ),

@@ -13,10 +13,7 @@ lists each deviation from the paper.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -25,78 +22,22 @@ from numpy.typing import NDArray
 from scipy.stats import qmc
 
 from backend.agent.action_grid import ActionGrid
+from backend.agent.checkpoint import REMEDY, damaged, read_checkpoint, write_checkpoint
+from backend.agent.native_values import NativeValues
 from backend.agent.networks import ActorCritic
 from backend.agent.normalisation import RunningNormaliser
 from backend.agent.replay import Replay
-from backend.domain.knobs import Knob, KnobConfig, KnobSpace, KnobValue
+from backend.agent.reward import reward
+from backend.agent.settings import KnobAgentSettings
+from backend.domain.knobs import KnobConfig, KnobSpace, KnobValue
 from backend.domain.transition import Transition
 from backend.errors import CheckpointError, KnobError
+
+__all__ = ["KnobAgent", "KnobAgentSettings", "LearningStep", "reward"]
 
 FloatArray = NDArray[np.float64]
 CHECKPOINT_FILE = "knob_agent.npz"
 FORMAT = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class KnobAgentSettings:
-    """What can be set about the knob agent (section ``level0.knob``).
-
-    Args:
-        learning_rate: of the actor; Adam.
-        critic_learning_rate: of the critics; ten times the actor's, as in the DDPG paper.
-        gamma: discount in [0, 1). A configuration's effect is measured after it has settled, so
-            hardly anything of the next state is due to it: near 0.
-        tau: share by which the target networks follow in each update.
-        batch_size, buffer_size: transitions in an update and in the replay.
-        hidden_layers: widths of the hidden layers of actor and critics.
-        ensemble_size: critics.
-        updates_per_tell: updates after each measurement.
-        noise_start, noise_end, noise_samples: standard deviation of the exploration noise in
-            encoded units (the range of a knob is 2), falling geometrically over that many tells.
-        optimism: how many standard deviations of the ensemble are added to its mean when
-            candidates are compared.
-        design_size: configurations tried before the critics choose, priors included.
-        candidates: proposals compared in one ask.
-        trust_start, trust_min, trust_max: half-width of the trust region, in encoded units.
-        quality_floor: samples of lower quality train nothing.
-
-    Raises:
-        ValueError: a setting is out of its range.
-    """
-
-    learning_rate: float = 0.0003
-    critic_learning_rate: float = 0.003
-    gamma: float = 0.05
-    tau: float = 0.01
-    batch_size: int = 64
-    buffer_size: int = 10_000
-    hidden_layers: tuple[int, ...] = (64, 64)
-    ensemble_size: int = 8
-    updates_per_tell: int = 60
-    noise_start: float = 0.4
-    noise_end: float = 0.05
-    noise_samples: int = 100
-    optimism: float = 1.5
-    design_size: int = 8
-    candidates: int = 1000
-    trust_start: float = 0.8
-    trust_min: float = 0.1
-    trust_max: float = 2.0
-    quality_floor: float = 0.2
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden_layers", tuple(self.hidden_layers))
-        positive = ("learning_rate", "critic_learning_rate", "tau", "batch_size", "buffer_size",
-                    "ensemble_size", "noise_start", "noise_end", "noise_samples", "trust_min")
-        for name in positive:
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} = {getattr(self, name)} must be above 0")
-        if not 0.0 <= self.gamma < 1.0:
-            raise ValueError(f"gamma = {self.gamma} must lie in [0, 1)")
-        if not self.trust_min <= self.trust_start <= self.trust_max:
-            raise ValueError("trust_min <= trust_start <= trust_max must hold")
-        if not self.hidden_layers or min(self.hidden_layers) < 1:
-            raise ValueError(f"hidden_layers = {self.hidden_layers} must be positive widths")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,39 +53,6 @@ class LearningStep:
     replay_size: int
     quality: float
     trust_half_width: float
-
-
-def reward(
-    objective: float,
-    resource_use: Mapping[str, float],
-    error_rate: float,
-    weights: Mapping[str, float],
-) -> tuple[float, Mapping[str, float]]:
-    """Reward of one measurement: ``-w_latency ln(objective) - sum(w_i use_i) - w_errors rate``.
-
-    Args:
-        objective: latency index, above 0 (1 is the reference, lower is better); infinite where
-            the configuration crashed.
-        resource_use: shares in [0, 1], such as ``{"cpu": 0.7, "memory": 0.4}``.
-        error_rate: failed statements as a share of all, in [0, 1].
-        weights: by term: ``latency`` (default 1), ``errors`` and the names in ``resource_use``
-            (default 0).
-
-    Returns:
-        The reward, higher is better, and its terms, which add up to it.
-
-    Raises:
-        ValueError: the objective is not above 0, or a share is not finite.
-    """
-    if not objective > 0.0:
-        raise ValueError(f"objective = {objective} must be above 0")
-    shares = {**resource_use, "errors": error_rate}
-    for name, share in shares.items():
-        if not math.isfinite(share):
-            raise ValueError(f"{name} = {share} is not a finite share")
-    terms = {"latency": -weights.get("latency", 1.0) * math.log(objective)}
-    terms.update({name: -weights.get(name, 0.0) * share for name, share in shares.items()})
-    return sum(terms.values()), terms
 
 
 class KnobAgent:
@@ -176,9 +84,9 @@ class KnobAgent:
         self._grid = ActionGrid(space)
         defaults = space.default_config()
         full = [defaults.replace(space.validate(prior)) for prior in priors]
-        self._natives: dict[str, dict[float, KnobValue]] = {knob.name: {} for knob in space}
+        self._natives = NativeValues(space)
         for config in [*full, defaults]:
-            self._remember(config)
+            self._natives.remember(config)
         self._queue: list[KnobConfig] = list(dict.fromkeys(full or [defaults]))
         self._design_left = max(0, self.settings.design_size - len(self._queue))
         self._asked: set[KnobConfig] = set()
@@ -233,10 +141,10 @@ class KnobAgent:
             return self._design_point()
         ranked = self._ranked_candidates(state)
         for vector in ranked:
-            config = self._decode(vector)
+            config = self._natives.decode(vector)
             if config not in self._asked:
                 return config
-        return self._decode(ranked[0])  # a small space, all of it tried: measure again
+        return self._natives.decode(ranked[0])  # a small space, all of it tried: measure again
 
     def _design_point(self) -> KnobConfig:
         """A space-filling point of the trust region around the best known configuration."""
@@ -247,39 +155,43 @@ class KnobAgent:
         if self._replay.size:
             centre = self._replay["actions"][int(np.argmax(self._replay["rewards"]))]
         near = self._grid.within(point, centre, self._trust)
-        return self._decode(self._grid.snap(near)[0])
+        return self._natives.decode(self._grid.snap(near)[0])
 
     def _ranked_candidates(self, state: FloatArray) -> FloatArray:
-        """Proposals of the actor and mutations of the best, as the critics rank them."""
-        s, rng, grid = self.settings, self._rng, self._grid
+        """The proposals that the critics like most, best first."""
         best = self._best_actions(state)
-        centre = best[0]
-        third = s.candidates // 4
-        # 1. The actor's own proposals: mu(s) + noise, whole or only in some knobs.
-        mean = self._networks.act(state)
-        noisy = mean + self.noise * rng.standard_normal((third, self.space.width))
-        share = rng.random((third, 1)) ** 2
-        mixed = (rng.random((third, len(self.space))) < share)[:, grid.knob_of]
-        actor = np.where(mixed, noisy, centre)
-        # 2. Mutations of the best known, few knobs at a time more often than many.
-        parents = best[rng.integers(len(best), size=2 * third)]
-        moved = len(self.space) ** rng.random(len(parents))
-        mutants = grid.mutate(parents, moved, self._trust / 2.0, rng)
-        # 3. Anywhere in the trust region.
-        anywhere = rng.uniform(-1.0, 1.0, (third, self.space.width))
-        pool = grid.snap(
-            grid.within(np.concatenate([actor, mutants, anywhere]), centre, self._trust)
-        )
-        # The best of the pool are mutated and judged once more.
+        pool = self._proposals(state, best)
         scores = self._score(state, pool)
+        # The best of the pool are mutated and judged once more.
         elite = pool[np.argsort(-scores, kind="stable")[:16]]
-        moved = rng.integers(1, 4, size=16 * third // 8).astype(float)
-        children = grid.mutate(np.repeat(elite, third // 8, axis=0)[: len(moved)],
-                               moved[: len(elite) * (third // 8)], self._trust / 4.0, rng)
-        children = grid.snap(grid.within(children, centre, self._trust))
+        parents = np.repeat(elite, self.settings.candidates // 32, axis=0)
+        moved = self._rng.integers(1, 4, size=len(parents)).astype(np.float64)
+        children = self._grid.mutate(parents, moved, self._trust / 4.0, self._rng)
+        children = self._grid.snap(self._grid.within(children, best[0], self._trust))
         pool = np.concatenate([pool, children])
         scores = np.concatenate([scores, self._score(state, children)])
         return np.asarray(pool[np.argsort(-scores, kind="stable")[:64]])
+
+    def _proposals(self, state: FloatArray, best: FloatArray) -> FloatArray:
+        """Candidates inside the trust region around ``best[0]``, the best known action.
+
+        A quarter comes from the actor, a half mutates the best known actions, a quarter is drawn
+        anywhere.
+        """
+        rng, width, knobs = self._rng, self.space.width, len(self.space)
+        quarter = self.settings.candidates // 4
+        # mu(s) + noise, in all knobs or, more often, only in some.
+        noisy = self._networks.act(state) + self.noise * rng.standard_normal((quarter, width))
+        share = rng.random((quarter, 1)) ** 2
+        followed = (rng.random((quarter, knobs)) < share)[:, self._grid.knob_of]
+        actor = np.where(followed, noisy, best[0])
+        # A few knobs at a time more often than many: from 1 to all, uniform in the logarithm.
+        parents = best[rng.integers(len(best), size=2 * quarter)]
+        moved = knobs ** rng.random(len(parents))
+        mutants = self._grid.mutate(parents, moved, self._trust / 2.0, rng)
+        anywhere = rng.uniform(-1.0, 1.0, (quarter, width))
+        pool = np.concatenate([actor, mutants, anywhere])
+        return self._grid.snap(self._grid.within(pool, best[0], self._trust))
 
     def _score(self, state: FloatArray, actions: FloatArray) -> FloatArray:
         """Mean of the critics plus some optimism about what they do not agree on."""
@@ -328,16 +240,20 @@ class KnobAgent:
         Raises:
             ValueError: a number is out of its range; UnknownKnobError, KnobBoundsError.
         """
+        objective, quality = float(objective), float(quality)
         if math.isnan(objective) or (math.isinf(objective) and not (censored and objective > 0)):
             raise ValueError(f"objective = {objective} must be finite unless it is a bound")
         if not 0.0 <= quality <= 1.0:
             raise ValueError(f"quality = {quality} must lie in [0, 1]")
         known = self.space.default_config().replace(self.space.validate(config))
         raw = self._state(state)
-        terms = dict(reward_terms) if reward_terms is not None else {"objective": -objective}
+        given = {"objective": -objective} if reward_terms is None else reward_terms
+        terms = {name: float(term) for name, term in given.items()}
         total = sum(terms.values())
+        if math.isnan(total) or total == math.inf:
+            raise ValueError(f"reward terms {terms} do not add up to a number")
         self._asked.add(known)
-        self._remember(known)
+        self._natives.remember(known)
         self._tells += 1
         losses: tuple[float | None, float | None] = (None, None)
         if quality >= self.settings.quality_floor:
@@ -385,28 +301,6 @@ class KnobAgent:
             if self._trust < s.trust_min:
                 self._trust = s.trust_start
 
-    # -- native values ----------------------------------------------------------------------
-
-    def _remember(self, config: KnobConfig) -> None:
-        """Note which coordinate stands for which native value."""
-        for knob in self.space:
-            if knob.kind in ("integer", "real"):
-                coordinate = round(float(knob.encode(config[knob.name])[0]), 6)
-                self._natives[knob.name].setdefault(coordinate, config[knob.name])
-
-    def _decode(self, vector: FloatArray) -> KnobConfig:
-        """Decode a proposal to values that people can read.
-
-        A coordinate that was not moved gives exactly the value that it came from, special ones
-        included; a new one is rounded to three significant digits.
-        """
-        values = dict(self.space.decode(vector))
-        for column, knob in zip(self._grid.first_columns, self.space, strict=True):
-            if knob.kind in ("integer", "real"):
-                known = self._natives[knob.name].get(round(float(vector[column]), 6))
-                values[knob.name] = _readable(knob, values[knob.name]) if known is None else known
-        return KnobConfig(values)
-
     @property
     def noise(self) -> float:
         """Standard deviation of the exploration noise now, in encoded units."""
@@ -433,8 +327,6 @@ class KnobAgent:
 
         One file, replaced in one step; no pickle in it.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         about = {
             "format": FORMAT,
             "fingerprint": self.space.fingerprint,
@@ -444,18 +336,13 @@ class KnobAgent:
             "rng": self._rng.bit_generator.state,
             "queue": [dict(config) for config in self._queue],
             "asked": [dict(config) for config in sorted(self._asked, key=repr)],
-            "natives": {name: list(known.items()) for name, known in self._natives.items()},
+            "natives": self._natives.pairs(),
             "counters": {name: getattr(self, name) for name in _COUNTERS},
         }
-        arrays: dict[str, NDArray[np.generic]] = {"about": np.array(json.dumps(about))}
+        arrays: dict[str, NDArray[np.generic]] = {}
         for part, owner in self._parts().items():
             arrays.update({f"{part}.{name}": array for name, array in owner.arrays().items()})
-        temporary = folder / f".{CHECKPOINT_FILE}.{os.getpid()}"
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(folder / CHECKPOINT_FILE)
+        write_checkpoint(Path(folder) / CHECKPOINT_FILE, about, arrays)
 
     @classmethod
     def load(cls, folder: Path | str, space: KnobSpace) -> KnobAgent:
@@ -465,39 +352,28 @@ class KnobAgent:
             CheckpointError: there is none, it is damaged, or it belongs to another knob space.
         """
         path = Path(folder) / CHECKPOINT_FILE
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            about = json.loads(str(arrays["about"]))
-            if about["format"] != FORMAT or about["fingerprint"] != space.fingerprint:
-                raise CheckpointError(
-                    f"{path} is of format {about['format']} for knob space "
-                    f"{about['fingerprint']}; this is format {FORMAT}, {space.fingerprint}",
-                    remedy="move the folder away to start learning anew",
-                )
-            settings = KnobAgentSettings(**about["settings"])
-            agent = cls(
-                space, about["seed"], settings=settings, state_width=about["state_width"]
+        about, arrays = read_checkpoint(path)
+        found = (about.get("format"), about.get("fingerprint"))
+        if found != (FORMAT, space.fingerprint):
+            raise CheckpointError(
+                f"{path} has format {found[0]} and knob space {found[1]}, "
+                f"expected {FORMAT} and {space.fingerprint}",
+                remedy=REMEDY,
             )
+        try:
+            settings = KnobAgentSettings(**about["settings"])
+            agent = cls(space, about["seed"], settings=settings, state_width=about["state_width"])
             agent._rng.bit_generator.state = about["rng"]
             agent._queue = [space.validate(config) for config in about["queue"]]
             agent._asked = {space.validate(config) for config in about["asked"]}
-            agent._natives = {
-                knob.name: {float(x): knob.validate(v) for x, v in about["natives"][knob.name]}
-                for knob in space
-            }
+            agent._natives.restore(about["natives"])
             for name, kind in _COUNTERS.items():
                 setattr(agent, name, kind(about["counters"][name]))
             for part, owner in agent._parts().items():
-                prefix = f"{part}."
-                owner.restore(
-                    {n[len(prefix) :]: a for n, a in arrays.items() if n.startswith(prefix)}
-                )
-        except (OSError, ValueError, KeyError, TypeError, KnobError, zipfile.BadZipFile) as error:
-            raise CheckpointError(
-                f"{path} cannot be used: {type(error).__name__}: {error}",
-                remedy="move the folder away to start learning anew",
-            ) from error
+                start = len(part) + 1
+                owner.restore({n[start:]: a for n, a in arrays.items() if n.startswith(f"{part}.")})
+        except (ValueError, KeyError, TypeError, AttributeError, KnobError) as error:
+            raise damaged(path, error) from error
         return agent
 
     def _parts(self) -> dict[str, ActorCritic | Replay | RunningNormaliser]:
@@ -512,10 +388,3 @@ _COUNTERS: Mapping[str, type] = {
     "_successes": int,
     "_best_reward": float,
 }
-
-
-def _readable(knob: Knob, value: KnobValue) -> KnobValue:
-    """Round a number to three significant digits, inside the knob's bounds."""
-    low, high = knob.bounds
-    rounded = float(f"{float(value):.3g}")
-    return knob.validate(rounded) if low <= rounded <= high else value

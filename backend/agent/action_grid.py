@@ -22,7 +22,6 @@ class ActionGrid:
     def __init__(self, space: KnobSpace) -> None:
         self.width = space.width
         self.knob_of = np.repeat(np.arange(len(space)), [knob.width for knob in space])
-        self.first_columns = np.cumsum([0, *(knob.width for knob in space)])[:-1]
         self.discrete = np.zeros(space.width, dtype=bool)
         self._groups: list[tuple[int, int]] = []
         self._levels: list[tuple[int, FloatArray]] = []

@@ -1,0 +1,60 @@
+"""An agent's checkpoint: one .npz file of arrays and a JSON text, replaced in one step."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.errors import CheckpointError
+
+REMEDY = "move the checkpoint away to start learning anew"
+
+
+def write_checkpoint(
+    path: Path, about: Mapping[str, Any], arrays: Mapping[str, NDArray[np.generic]]
+) -> None:
+    """Write a checkpoint, durable when it returns; there is no pickle in it.
+
+    Args:
+        path: the file; its folder is made where there is none.
+        about: whatever JSON can hold.
+        arrays: numbers.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, about=np.array(json.dumps(about)), **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[np.generic]]]:
+    """Read back what :func:`write_checkpoint` wrote.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        about = json.loads(str(arrays.pop("about")))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise damaged(path, error) from error
+    if not isinstance(about, dict):
+        raise damaged(path, TypeError("no description in it"))
+    return about, arrays
+
+
+def damaged(path: Path, error: Exception) -> CheckpointError:
+    """The error for a checkpoint that cannot be used."""
+    return CheckpointError(
+        f"{path} cannot be used: {type(error).__name__}: {error}"[:500], remedy=REMEDY
+    )
