@@ -1,0 +1,267 @@
+"""The demo store and the workload on a real server."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+from sqlalchemy.engine import URL
+
+from backend.embedded_postgres import EmbeddedPostgres
+from backend.errors import WorkloadError
+from backend.workload import store as store_module
+from backend.workload.connection import connect
+from backend.workload.generator import ALL_CLASSES, WorkloadGenerator
+from backend.workload.mixes import MIXES
+from backend.workload.runner import WorkloadSettings, interval_records, run_workload
+from backend.workload.schedule import ArrivalSchedule
+from backend.workload.shape import StoreShape
+from backend.workload.statements import STATEMENTS
+from backend.workload.store import DemoStore
+
+pytestmark = pytest.mark.integration
+
+SCALE = 0.005
+SHAPE = StoreShape.at_scale(SCALE)
+DATABASE = "workload_test"
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+        time.sleep(0.02)
+
+
+def rows(url: URL, sql: str) -> list[tuple[Any, ...]]:
+    with closing(connect(url, application_name="test")) as connection:
+        cursor = connection.cursor()
+        cursor.execute(sql)
+        return list(cursor.fetchall()) if cursor.description else []
+
+
+@pytest.fixture(scope="module")
+def url(embedded_server: EmbeddedPostgres) -> Iterator[URL]:
+    admin = embedded_server.dsn("postgres")
+    rows(admin, f"DROP DATABASE IF EXISTS {DATABASE}")
+    rows(admin, f"CREATE DATABASE {DATABASE}")
+    yield embedded_server.dsn(DATABASE)
+    rows(embedded_server.dsn("postgres"), f"DROP DATABASE {DATABASE} WITH (FORCE)")
+
+
+@pytest.fixture(scope="module")
+def store(url: URL) -> DemoStore:
+    loaded = DemoStore(url, scale=SCALE, seed=7)
+    loaded.load()
+    return loaded
+
+
+def content(url: URL) -> list[tuple[Any, ...]]:
+    """Return a hash of each loaded table's rows, whatever their order."""
+    return [
+        rows(
+            url,
+            f"SELECT count(*), sum(hashtextextended(t::text, 0)::numeric) FROM shop.{table} t",
+        )[0]
+        for table in ("customers", "products", "orders", "order_items", "reviews", "events")
+    ]
+
+
+def test_an_interrupted_load_goes_on_and_ends_with_the_same_content(
+    url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = DemoStore(url, scale=SCALE, seed=7)
+    assert not store.is_loaded()
+    assert [check.ok for check in store.verify()] == [False]
+    run_step = store_module._run_step
+
+    def fail_at_reviews(cursor: Any, step: Any) -> None:
+        run_step(cursor, step)
+        if step.name.startswith("events"):
+            cursor.connection.close()  # the next step of this lane meets a lost connection
+
+    monkeypatch.setattr(store_module, "_run_step", fail_at_reviews)
+    with pytest.raises(WorkloadError, match="failed at step 'reviews 1'"):
+        store.load()
+    monkeypatch.undo()
+    assert not store.is_loaded()
+
+    seen: list[tuple[str, int, int]] = []
+    store.load(lambda step, done, total: seen.append((step, done, total)))
+    assert store.is_loaded()
+    assert "events 1" not in {step for step, _, _ in seen}
+    assert seen[-1][0] == "complete"
+    assert seen[-1][1] == seen[-1][2]
+    interrupted = content(url)
+
+    store.drop()
+    store.load()
+    assert content(url) == interrupted
+
+
+def test_a_loaded_store_passes_its_checks_and_loading_again_does_nothing(store: DemoStore) -> None:
+    failed = [check for check in store.verify() if not check.ok]
+    assert not failed
+    seen: list[str] = []
+    store.load(lambda step, *_: seen.append(step))
+    assert not seen
+    assert store.size_bytes() > 5_000_000
+
+
+def test_a_check_fails_when_the_data_is_wrong(store: DemoStore, url: URL) -> None:
+    rows(url, "UPDATE shop.orders SET total = total + 1 WHERE order_id = 1")
+    try:
+        failed = [check.name for check in store.verify() if not check.ok]
+    finally:
+        rows(url, "UPDATE shop.orders SET total = total - 1 WHERE order_id = 1")
+    assert failed == ["loaded orders whose total is not the sum of their lines"]
+
+
+def test_another_store_is_not_written_over(store: DemoStore, url: URL) -> None:
+    other = DemoStore(url, scale=SCALE * 2, seed=7)
+    assert not other.is_loaded()
+    with pytest.raises(WorkloadError, match=r"scale 0\.005, seed 7 lies in this database"):
+        other.load()
+    assert store.is_loaded()
+
+
+def test_two_loaders_do_not_load_at_once(store: DemoStore, url: URL) -> None:
+    with closing(connect(url, application_name="test")) as connection:
+        connection.cursor().execute("SELECT pg_advisory_lock(%s)", (store_module.LOADER_LOCK,))
+        with pytest.raises(WorkloadError, match="another process is loading"):
+            store.load()
+
+
+@pytest.mark.parametrize("name", sorted(STATEMENTS))
+def test_every_statement_finds_or_writes_rows(store: DemoStore, url: URL, name: str) -> None:
+    statement = STATEMENTS[name]
+    touched = 0
+    with closing(connect(url, application_name="test")) as connection:
+        cursor = connection.cursor()
+        for point in ((0.1, 0.2, 0.3), (0.5, 0.5, 0.5), (0.9, 0.8, 0.7)):
+            cursor.execute(statement.sql, statement.parameters(point, SHAPE))
+            touched += cursor.rowcount
+    # At this small scale a narrow report may find nothing; what every shop page needs, it finds.
+    assert touched > 0 or name in {"never_bought", "city_returns", "supplier_shipments"}
+
+
+def generator(url: URL, *, rate_per_s: float = 100.0, mix: str = "oltp") -> WorkloadGenerator:
+    schedule = ArrivalSchedule(MIXES[mix], rate_per_s * 3600, seed=1, shape=SHAPE)
+    return WorkloadGenerator(url, schedule, max_concurrency=4)
+
+
+def test_offered_statements_complete_and_are_counted_once(store: DemoStore, url: URL) -> None:
+    load = generator(url)
+    load.start()
+    wait_until(lambda: load.stats().completed >= 100, "100 completed statements")
+    named = rows(url, "SELECT count(*) FROM pg_stat_activity WHERE application_name ="
+                 " 'autopilot_demo'")  # fmt: skip
+    load.stop()
+    assert named == [(4,)]
+    stats, interval = load.stats(), load.drain_interval()
+    whole = next(entry for entry in interval.classes if entry.class_name == ALL_CLASSES)
+    assert not stats.running
+    assert stats.errors == stats.timeouts == 0
+    assert (
+        whole.offered
+        == stats.offered
+        == sum(entry.offered for entry in interval.classes if entry.class_name != ALL_CLASSES)
+    )
+    assert whole.completed == stats.completed == interval.response.count
+    assert whole.mean_ms is not None
+    assert whole.service_mean_ms is not None
+    assert whole.service_mean_ms <= whole.mean_ms
+    assert load.drain_interval().response.count == 0
+    assert rows(url, "SELECT count(*) FROM pg_stat_activity WHERE application_name ="
+                " 'autopilot_demo'") == [(0,)]  # fmt: skip
+
+
+def test_killed_connections_are_counted_and_replaced(store: DemoStore, url: URL) -> None:
+    load = generator(url)
+    load.start()
+    try:
+        wait_until(lambda: load.stats().connected == 4, "four connections")
+        rows(
+            url,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'autopilot_demo'",
+        )
+        wait_until(lambda: load.stats().errors >= 1, "errors after the kill")
+        before = load.stats().completed
+        wait_until(lambda: load.stats().completed > before + 50, "statements after the kill")
+        assert load.stats().connected == 4
+    finally:
+        load.stop()
+
+
+def test_a_server_restart_is_survived(
+    store: DemoStore, url: URL, embedded_server: EmbeddedPostgres
+) -> None:
+    load = generator(url)
+    load.start()
+    try:
+        wait_until(lambda: load.stats().completed >= 20, "a running workload")
+        embedded_server.restart()
+        before = load.stats()
+        wait_until(lambda: load.stats().completed > before.completed + 50, "work after a restart")
+        assert load.stats().errors >= 1
+    finally:
+        load.stop()
+
+
+def test_overload_is_bounded_and_dropped_arrivals_are_counted(store: DemoStore, url: URL) -> None:
+    with closing(connect(url, application_name="test")) as blocker:
+        cursor = blocker.cursor()
+        cursor.execute("BEGIN; LOCK TABLE shop.orders, shop.products IN ACCESS EXCLUSIVE MODE")
+        load = generator(url, rate_per_s=1000)
+        load.start()
+        try:
+            wait_until(lambda: load.stats().dropped > 0, "dropped arrivals")
+            assert load.stats().waiting <= 4 * 16
+            cursor.execute("ROLLBACK")
+            wait_until(lambda: load.stats().late > 0, "late arrivals once the lock is gone")
+        finally:
+            load.stop()
+    stats = load.stats()
+    assert stats.offered == stats.completed + stats.errors + stats.timeouts + stats.dropped
+
+
+def test_a_slow_statement_times_out_and_the_connection_stays(store: DemoStore, url: URL) -> None:
+    schedule = ArrivalSchedule(MIXES["simple"], 50 * 3600, seed=1, shape=SHAPE)
+    load = WorkloadGenerator(url, schedule, max_concurrency=2, statement_timeout_s=0.1)
+    with closing(connect(url, application_name="test")) as blocker:
+        cursor = blocker.cursor()
+        cursor.execute("BEGIN; LOCK TABLE shop.orders, shop.products IN ACCESS EXCLUSIVE MODE")
+        load.start()
+        try:
+            wait_until(lambda: load.stats().timeouts >= 2, "timeouts")
+            cursor.execute("ROLLBACK")
+            before = load.stats().completed
+            wait_until(lambda: load.stats().completed > before + 20, "work after the lock")
+            assert load.stats().errors == 0
+        finally:
+            load.stop()
+
+
+def test_the_runner_hands_out_every_interval_and_ends_when_told(store: DemoStore, url: URL) -> None:
+    stop = threading.Event()
+    records: list[Any] = []
+
+    def collect(interval: Any) -> None:
+        records.extend(r for r in interval_records(interval) if r.class_name == ALL_CLASSES)
+        if sum(record.completed for record in records) > 30:
+            stop.set()
+
+    totals = run_workload(
+        url,
+        WorkloadSettings(mix="simple", scale=SCALE, interval_s=0.1, max_concurrency=2),
+        stop,
+        collect,
+    )
+    assert len(records) >= 2
+    assert sum(record.offered for record in records) == totals.offered
+    assert sum(record.completed for record in records) == totals.completed
