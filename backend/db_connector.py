@@ -276,10 +276,20 @@ class DatabaseConnector:
         return dict(arguments)
 
     def _wait(self, connection: pgext.connection, timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
+        try:
+            self._poll_until_done(connection, timeout_s)
+        except psycopg2.Error:
+            raise  # the server's answer: the connection is as good as it was
+        except BaseException:
+            # Interrupted half-way (a signal, our deadline): an answer may still be under way.
+            self._drop(connection)
+            raise
+
+    def _poll_until_done(self, connection: pgext.connection, timeout_s: float) -> None:
+        deadline_s = time.monotonic() + timeout_s
         poller = select.poll()
         while (state := connection.poll()) != pgext.POLL_OK:
-            left_s = deadline - time.monotonic()
+            left_s = deadline_s - time.monotonic()
             events = select.POLLIN if state == pgext.POLL_READ else select.POLLOUT
             descriptor = connection.fileno()
             poller.register(descriptor, events)
@@ -287,7 +297,6 @@ class DatabaseConnector:
             # While connecting, libpq may close one socket and go on with another.
             poller.unregister(descriptor)
             if not ready:
-                self._drop(connection)
                 raise ServerConnectionError(
                     f"{self.address} gave no answer within {timeout_s:g} s",
                     remedy="check that the server is up and the network between is open",

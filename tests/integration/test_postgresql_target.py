@@ -21,6 +21,7 @@ from backend.errors import (
     ServerError,
     UnsupportedServerError,
 )
+from backend.protocols import TargetDatabase
 from backend.targets.postgresql import PostgresTarget
 
 pytestmark = pytest.mark.integration
@@ -86,6 +87,7 @@ def set_and_wait(target: PostgresTarget, name: str, value: Any) -> None:
 
 
 def test_describe(server: EmbeddedPostgres, target: PostgresTarget) -> None:
+    assert isinstance(target, TargetDatabase)
     info = target.describe()
     assert info.kind == "postgresql"
     assert info.version == server.version
@@ -156,6 +158,19 @@ def test_the_sql_that_is_named_grants_what_is_missing(
     target.write_entries({"work_mem": None})
     target.reload()
     target.close()
+
+
+def test_what_could_not_be_undone_is_not_done(
+    stranger: DatabaseConnector, server: EmbeddedPostgres
+) -> None:
+    admin = DatabaseConnector(server.dsn())
+    admin.execute("GRANT SET, ALTER SYSTEM ON PARAMETER work_mem TO autopilot_stranger")
+    admin.close()
+    target = PostgresTarget(stranger)
+    info = target.describe()
+    target.close()
+    assert not info.can("alter_system")
+    assert "pg_file_settings" in info.missing["alter_system"]
 
 
 def test_a_database_without_the_extension(server: EmbeddedPostgres) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -188,6 +189,27 @@ def test_a_server_that_falls_silent_after_the_login_cannot_hang_us(
     assert ours.server_version == 170001
     with pytest.raises(ServerConnectionError, match=r"no answer within 0\.2 s"):
         ours.fetch("SELECT 1", reconnect=False)
+    assert not ours.is_connected
+
+
+def test_an_interrupted_wait_leaves_no_half_read_answer(listen: type[Listener]) -> None:
+    class Alarm(BaseException):
+        pass
+
+    def ring(signum: int, frame: object) -> None:
+        raise Alarm
+
+    silent = listen(ready_answer("17.1"))
+    ours = connector(silent.port)
+    assert ours.backend_pid == 0
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        with pytest.raises(Alarm):
+            ours.fetch("SELECT 1")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
     assert not ours.is_connected
 
 
