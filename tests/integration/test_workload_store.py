@@ -15,7 +15,7 @@ from backend.embedded_postgres import EmbeddedPostgres
 from backend.errors import WorkloadError
 from backend.workload import store as store_module
 from backend.workload.connection import connect
-from backend.workload.generator import ALL_CLASSES, WorkloadGenerator
+from backend.workload.generator import ALL_CLASSES, LATE_AFTER_S, WorkloadGenerator
 from backend.workload.mixes import MIXES
 from backend.workload.runner import WorkloadSettings, interval_records, run_workload
 from backend.workload.schedule import ArrivalSchedule
@@ -220,7 +220,10 @@ def test_overload_is_bounded_and_dropped_arrivals_are_counted(store: DemoStore, 
         load = generator(url, rate_per_s=1000)
         load.start()
         try:
-            wait_until(lambda: load.stats().dropped > 0, "dropped arrivals")
+            wait_until(
+                lambda: load.stats().dropped > 0 and load.stats().uptime_s > 2 * LATE_AFTER_S,
+                "dropped arrivals, and others that waited long enough to be late",
+            )
             assert load.stats().waiting <= 4 * 16
             cursor.execute("ROLLBACK")
             wait_until(lambda: load.stats().late > 0, "late arrivals once the lock is gone")
