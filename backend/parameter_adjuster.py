@@ -33,6 +33,8 @@ from backend.errors import (
 )
 from backend.protocols import Clock, Journal, TargetDatabase
 
+__all__ = ["AppliedBatch", "ParameterAdjuster", "ReconcileResult"]
+
 
 @dataclass(frozen=True)
 class AppliedBatch:
