@@ -13,7 +13,8 @@ from backend.domain.records import ChangeRecord
 from backend.telemetry.codec import from_row, to_row
 from backend.telemetry.connections import Connections
 from backend.telemetry.redaction import redact
-from backend.telemetry.schema import changes, leases
+from backend.telemetry.schema import changes as change_table
+from backend.telemetry.schema import leases
 
 OPEN_STATES = (ChangeState.PENDING, ChangeState.APPLIED)
 
@@ -35,29 +36,36 @@ class LeaseRecord:
 class JournalTables(Connections):
     """Implements ``backend.protocols.Journal``."""
 
-    def add_changes(self, batch: Sequence[ChangeRecord], /) -> Sequence[ChangeRecord]:
+    def add_changes(self, changes: Sequence[ChangeRecord]) -> Sequence[ChangeRecord]:
         """Append changes before acting; returns them with ids. Durable when it returns."""
         added = []
         with self._writing() as connection:
-            for change in batch:
-                statement = sa.insert(changes).returning(changes.c.id)
+            for change in changes:
+                statement = sa.insert(change_table).returning(change_table.c.id)
                 change_id = connection.execute(statement, to_row(change)).scalar_one()
                 added.append(replace(change, id=int(change_id)))
         return added
 
     def settle_changes(self, ids: Sequence[int], state: ChangeState, detail: str = "") -> None:
-        """Record what became of changes, and when (APPLIED is a step, not an end)."""
+        """Record what became of changes, and when; without a ``detail`` theirs stays.
+
+        APPLIED is a step, not an end: it sets no time.
+        """
         if not ids:
             return
         ended = None if state in OPEN_STATES else _now()
-        values = {"state": state.value, "settled_at": ended, "detail": redact(detail)}
+        values: dict[str, object] = {"state": state.value, "settled_at": ended}
+        if detail:
+            values["detail"] = redact(detail)
         with self._writing() as connection:
-            connection.execute(sa.update(changes).where(changes.c.id.in_(ids)).values(values))
+            connection.execute(
+                sa.update(change_table).where(change_table.c.id.in_(ids)).values(values)
+            )
 
     def open_changes(self) -> Sequence[ChangeRecord]:
         """Changes that are PENDING or APPLIED, oldest first."""
-        wanted = changes.c.state.in_([state.value for state in OPEN_STATES])
-        query = sa.select(changes).where(wanted).order_by(changes.c.id)
+        wanted = change_table.c.state.in_([state.value for state in OPEN_STATES])
+        query = sa.select(change_table).where(wanted).order_by(change_table.c.id)
         with self._reading() as connection:
             return [from_row(ChangeRecord, row) for row in connection.execute(query).mappings()]
 

@@ -6,10 +6,11 @@ the windows of every trial that is kept.
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -35,13 +36,19 @@ from backend.telemetry.schema import (
 )
 from backend.telemetry.writer import insert_queries
 
+_NO_MORE = datetime(9999, 1, 1, tzinfo=timezone.utc)
+
 T = TypeVar("T", WindowRecord, ClientIntervalRecord)
 
 FULL_DETAIL = timedelta(days=1)
 """Younger records are left as they are."""
 
-_ROWS_A_TRANSACTION = 1000
+_ROWS_A_TRANSACTION = 250
 """Other writers wait while one runs."""
+
+_PAUSE_S = 0.12
+"""Between two transactions: who waits for SQLite's lock looks every 100 ms, so that a loop without
+a pause could keep others out until their time is over."""
 
 
 class RetentionTables(Connections):
@@ -97,6 +104,7 @@ class RetentionTables(Connections):
             gone += deleted
             if deleted < _ROWS_A_TRANSACTION:
                 return gone
+            time.sleep(_PAUSE_S)
 
     def _delete_trials(self, horizon: datetime) -> int:
         """Delete old finished trials that nothing rests on, and after them their windows."""
@@ -210,6 +218,9 @@ class RetentionTables(Connections):
                 for ids, records in groups.values():
                     save(connection, ids[0], ids[1:], records)
                     count += len(ids) - 1
+            if end is _NO_MORE:
+                return count
+            time.sleep(_PAUSE_S)
 
     def _end_of_step(
         self,
@@ -225,5 +236,5 @@ class RetentionTables(Connections):
         after = connection.execute(some).scalar()
         one_bucket = bucket_start(first, bucket_s) + timedelta(seconds=bucket_s)
         if after is None:
-            return datetime.max.replace(tzinfo=first.tzinfo) - timedelta(days=2)
+            return _NO_MORE
         return max(one_bucket, bucket_start(after, bucket_s))

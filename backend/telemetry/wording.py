@@ -6,12 +6,10 @@ import math
 from datetime import datetime
 
 from backend.domain.knobs import KnobValue
+from backend.domain.quantities import format_quantity
 
 NOTHING = "–"
 """Stands where nothing was measured."""
-
-_BYTES = {"B": 1, "kB": 1024, "8kB": 8192, "MB": 1024**2, "GB": 1024**3, "TB": 1024**4}
-_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -72,21 +70,5 @@ def knob_text(value: KnobValue | None, unit: str | None) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, str) or unit is None or value <= 0:
-        return str(value) if unit is None or isinstance(value, str) else f"{value}"
-    if unit in _BYTES:
-        size = value * _BYTES[unit]
-        for name in ("TB", "GB", "MB", "kB"):
-            if size >= _BYTES[name]:
-                return f"{_trimmed(size / _BYTES[name])} {name}"
-        return f"{_trimmed(size)} B"
-    if unit in _SECONDS:
-        seconds = value * _SECONDS[unit]
-        for name in ("d", "h", "min", "s", "ms"):
-            whole = seconds / _SECONDS[name]
-            if whole >= 1 and abs(whole - round(whole)) < 1e-9:
-                return f"{round(whole)} {name}"
-    return f"{value} {unit}"
-
-
-def _trimmed(value: float) -> str:
-    return f"{value:.2f}".rstrip("0").rstrip(".")
+        return str(value)  # Zero and below mean something special in most units: off, automatic.
+    return format_quantity(value, unit)

@@ -60,7 +60,7 @@ class TestJournal:
         assert store.open_changes() == []
         kept, undone = store.changes()
         assert (kept.state, kept.detail) == (ChangeState.KEPT, "promoted")
-        assert (undone.state, undone.detail) == (ChangeState.ROLLED_BACK, "")
+        assert (undone.state, undone.detail) == (ChangeState.ROLLED_BACK, "by hand")
         assert kept.settled_at is not None
         assert abs(kept.settled_at - datetime.now(timezone.utc)) < timedelta(minutes=5)
 

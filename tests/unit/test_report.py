@@ -385,8 +385,8 @@ class TestSummary:
     ("value", "unit", "text"),
     [
         (16384, "8kB", "128 MB"), (4096, "kB", "4 MB"), (1536, "MB", "1.5 GB"), (100, "B", "100 B"),
-        (-1, "8kB", "-1"), (0, "kB", "0"), (300, "s", "5 min"), (1500, "ms", "1500 ms"),
-        (0.5, "ms", "0.5 ms"), (True, None, "on"), (False, "kB", "off"), (1.1, None, "1.1"),
+        (-1, "8kB", "-1"), (0, "kB", "0"), (300, "s", "5 min"), (1500, "ms", "1.5 s"),
+        (0.5, "ms", "500 us"), (True, None, "on"), (False, "kB", "off"), (1.1, None, "1.1"),
         ("lz4", None, "lz4"), (None, "kB", "no entry"), (7, "files", "7 files"),
     ],
 )  # fmt: skip
