@@ -190,6 +190,7 @@ class HostSampler:
         counters["host_iowait_s"] = self._risen("iowait", getattr(times, "iowait", 0.0))
         counters["host_steal_s"] = self._risen("steal", getattr(times, "steal", 0.0))
         now_s = self._monotonic_s()
+        counters["host_clock_s"] = now_s
         if self._last is not None and now_s > self._last[0]:
             busy = (counters["host_busy_s"] - self._last[1]) / (now_s - self._last[0]) / cores
             gauges["host_cpu_percent"] = min(max(100.0 * busy, 0.0), 100.0)

@@ -264,7 +264,8 @@ def test_a_window_shows_the_work_between(
     assert (work.calls, work.rows) == (20, 20)
     assert work.exec_time_ms > 0
     assert window.rates["wal_bytes"] * window.duration_s > 20000
-    assert 0 <= window.gauges["host_cpu_percent"] <= 110
+    assert window.gauges["host_cpu_percent"] >= 0
+    assert window.gauges["host_memory_percent"] > 0
     assert window.gauges["query_mean_ms"] > 0
     assert "server_cpu_s" in window.rates
 

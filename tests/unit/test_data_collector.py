@@ -59,7 +59,14 @@ def test_counters_become_rates_and_gauges_means() -> None:
 def test_derived_metrics_are_computed_from_the_window() -> None:
     first = snapshot(
         0,
-        {"blocks_hit": 0, "blocks_read": 0, "xact_commit": 0, "xact_rollback": 0, "host_busy_s": 0},
+        {
+            "blocks_hit": 0,
+            "blocks_read": 0,
+            "xact_commit": 0,
+            "xact_rollback": 0,
+            "host_busy_s": 0,
+            "host_clock_s": 7,
+        },
         {"host_cpu_count": 4, "host_cpu_percent": 99},
         {A: QueryCounters(10, 100.0, rows=10)},
     )
@@ -71,6 +78,7 @@ def test_derived_metrics_are_computed_from_the_window() -> None:
             "xact_commit": 45,
             "xact_rollback": 5,
             "host_busy_s": 20,
+            "host_clock_s": 17.0,
         },
         {"host_cpu_count": 4, "host_cpu_percent": 1},
         {A: QueryCounters(30, 500.0, rows=70)},
