@@ -70,16 +70,27 @@ class Knob:
         object.__setattr__(self, "choices", tuple(self.choices))
         object.__setattr__(self, "special", tuple(self.special))
         if self.kind in ("integer", "real"):
-            if self.low is None or self.high is None or not self.low < self.high:
+            low, high = self.low, self.high
+            if low is None or high is None or not -math.inf < low < high < math.inf:
                 raise KnobBoundsError(
-                    f"knob {self.name}: a {self.kind} knob needs low < high, "
-                    f"not low={self.low} and high={self.high}"
+                    f"knob {self.name}: a {self.kind} knob needs finite low < high, "
+                    f"not low={low} and high={high}"
                 )
-            if self.scale == "log" and self.low < 0:
-                raise KnobBoundsError(f"knob {self.name}: a log scale needs low >= 0")
+            if self.kind == "integer" and math.ceil(low) > math.floor(high):
+                raise KnobBoundsError(
+                    f"knob {self.name}: there is no whole number from {low} to {high}"
+                )
+            if self.scale not in ("linear", "log") or (self.scale == "log" and low < 0):
+                raise KnobBoundsError(
+                    f"knob {self.name}: the scale is linear, or log with low >= 0, "
+                    f"not {self.scale!r} with low={low}"
+                )
         elif self.kind == "categorical":
-            if len(self.choices) < 2:
-                raise KnobBoundsError(f"knob {self.name}: a categorical knob needs 2 choices")
+            if len(set(self.choices)) < 2 or len(set(self.choices)) != len(self.choices):
+                raise KnobBoundsError(
+                    f"knob {self.name}: a categorical knob needs 2 choices or more, each once, "
+                    f"not {self.choices}"
+                )
         elif self.kind != "boolean":
             raise KnobBoundsError(f"knob {self.name}: unknown kind {self.kind!r}")
         if self.default is not None:
@@ -96,10 +107,10 @@ class Knob:
         if self.kind == "boolean":
             return self._validate_boolean(value)
         if self.kind == "categorical":
-            if value in self.choices:
+            if isinstance(value, str) and value in self.choices:
                 return str(value)
             raise KnobBoundsError(
-                f"{self.name} = {value!r} is none of {', '.join(self.choices)}"
+                f"{self.name} = {_shown(value)} is none of {', '.join(self.choices)}"
             )
         number = self._number(value)
         for special in self.special:
@@ -108,7 +119,7 @@ class Knob:
         low, high = self.bounds
         if not low <= number <= high:
             raise KnobBoundsError(
-                f"{self.name} = {value!r} is outside {low:g} to {high:g}"
+                f"{self.name} = {_shown(value)} is outside {low:g} to {high:g}"
                 f"{' ' + self.unit if self.unit else ''}",
                 remedy="choose a value inside the bounds",
             )
@@ -118,15 +129,15 @@ class Knob:
         if isinstance(value, (bool, np.bool_)) or not isinstance(
             value, (int, float, np.integer, np.floating, str)
         ):
-            raise KnobBoundsError(f"{self.name} = {value!r} is not a number")
+            raise KnobBoundsError(f"{self.name} = {_shown(value)} is not a number")
         try:
             number = float(value)
-        except ValueError:
-            raise KnobBoundsError(f"{self.name} = {value!r} is not a number") from None
+        except (ValueError, OverflowError):
+            raise KnobBoundsError(f"{self.name} = {_shown(value)} is not a number") from None
         if not math.isfinite(number):
-            raise KnobBoundsError(f"{self.name} = {value!r} is not a finite number")
+            raise KnobBoundsError(f"{self.name} = {_shown(value)} is not a finite number")
         if self.kind == "integer" and number != int(number):
-            raise KnobBoundsError(f"{self.name} = {value!r} is not a whole number")
+            raise KnobBoundsError(f"{self.name} = {_shown(value)} is not a whole number")
         return number
 
     def _validate_boolean(self, value: object) -> bool:
@@ -138,7 +149,7 @@ class Knob:
             return False
         if isinstance(value, (int, np.integer)) and value in (0, 1):
             return bool(value)
-        raise KnobBoundsError(f"{self.name} = {value!r} is neither on nor off")
+        raise KnobBoundsError(f"{self.name} = {_shown(value)} is neither on nor off")
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -157,33 +168,44 @@ class Knob:
     def encode(self, value: object) -> FloatArray:
         """Encode a native value to ``width`` numbers in [-1, 1].
 
-        A special value is encoded as the nearest bound.
+        A number outside the bounds (a special value, or one that a human has set) is encoded as
+        the nearest bound: a learner must be able to look at what it may not propose.
+
+        Raises:
+            KnobBoundsError: the value is not of this kind.
         """
-        valid = self.validate(value)
         if self.kind == "categorical":
+            valid = self.validate(value)
             return np.array([1.0 if c == valid else -1.0 for c in self.choices])
         if self.kind == "boolean":
-            return np.array([1.0 if valid else -1.0])
+            return np.array([1.0 if self.validate(value) else -1.0])
         low, high = self.bounds
-        number = min(max(float(valid), low), high)
+        number = min(max(self._number(value), low), high)
         unit = (self._warp(number) - self._warp(low)) / (self._warp(high) - self._warp(low))
         return np.array([2.0 * unit - 1.0])
 
     def decode(self, coordinates: FloatArray) -> KnobValue:
-        """Decode ``width`` numbers (clipped to [-1, 1]) to the nearest legal native value."""
+        """Decode ``width`` numbers (clipped to [-1, 1]) to the nearest legal native value.
+
+        Real values have six significant digits, which is what a server shows of them: what was
+        written is then what is read back.
+        """
         if self.kind == "categorical":
             return self.choices[int(np.argmax(coordinates))]
         coordinate = float(np.clip(coordinates[0], -1.0, 1.0))
         if self.kind == "boolean":
             return coordinate > 0.0
         low, high = self.bounds
-        warped = self._warp(low) + (coordinate + 1.0) / 2.0 * (
-            self._warp(high) - self._warp(low)
-        )
-        number = min(max(self._unwarp(warped), low), high)
-        return int(min(max(round(number), math.ceil(low)), math.floor(high))) if (
-            self.kind == "integer"
-        ) else number
+        if abs(coordinate) == 1.0:  # the ends exactly, whatever the logarithm's rounding
+            number = low if coordinate < 0 else high
+        else:
+            share = (coordinate + 1.0) / 2.0
+            number = self._unwarp(
+                self._warp(low) + share * (self._warp(high) - self._warp(low))
+            )
+        if self.kind == "integer":
+            return int(min(max(round(number), math.ceil(low)), math.floor(high)))
+        return min(max(float(f"{number:.6g}"), low), high)
 
     @property
     def _log_offset(self) -> float:
@@ -309,7 +331,8 @@ class KnobSpace:
     def fingerprint(self) -> str:
         """Digest of all that the encoding depends on; checkpoints are bound to it."""
         parts = [
-            [k.name, k.kind, k.low, k.high, k.scale, k.unit, list(k.choices)] for k in self.knobs
+            [k.name, k.kind, _float(k.low), _float(k.high), k.scale, k.unit, list(k.choices)]
+            for k in self.knobs
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
@@ -345,13 +368,28 @@ class KnobSpace:
         """Decode a vector of shape ``(width,)``; coordinates are clipped to [-1, 1].
 
         Raises:
-            ValueError: the vector's shape does not fit.
+            ValueError: the vector's shape does not fit, or it holds what is no number.
         """
         if vector.shape != (self.width,):
             raise ValueError(f"expected a vector of shape ({self.width},), got {vector.shape}")
+        if not np.all(np.isfinite(vector)):
+            raise ValueError("a vector to decode must be finite, this one is not finite")
         values: dict[str, KnobValue] = {}
         start = 0
         for knob in self.knobs:
             values[knob.name] = knob.decode(vector[start : start + knob.width])
             start += knob.width
         return KnobConfig(values)
+
+
+def _shown(value: object) -> str:
+    """A value for a message: whoever sent it does not decide how long the message gets."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # repr of an int beyond Python's digit limit, a deep list
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _float(number: float | None) -> float | None:
+    return None if number is None else float(number)

@@ -69,7 +69,5 @@ def format_quantity(value: float, unit: str | None) -> str:
         (_BYTES if dimension == "bytes" else _SECONDS).items()
     )
     total = value * size
-    name, step = next(
-        ((n, s) for n, s in reversed(sizes) if abs(total) >= s), sizes[0] if total else (unit, size)
-    )
+    name, step = next(((n, s) for n, s in reversed(sizes) if abs(total) >= s), sizes[0])
     return f"{total / step:.4g} {name}"
