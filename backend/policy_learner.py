@@ -27,7 +27,10 @@ from scipy import stats
 from backend.domain.modes import Verdict
 
 PRIOR_DEGREES = 6.0
-"""Degrees of freedom that the median of all classes lends to each class's variance."""
+"""Degrees of freedom, at the most, that the median of all classes lends to a class's variance.
+
+Never more than the other classes have: a class that stands alone borrows nothing.
+"""
 
 
 @dataclass(frozen=True)
@@ -81,9 +84,14 @@ def t_interval(log_ratios: Sequence[float], alpha_one_sided: float) -> Interval:
     n = len(log_ratios)
     if n < 2:
         raise ValueError(f"an interval needs at least 2 blocks, not {n}")
-    standard_error = math.sqrt(variance(log_ratios) / n)
+    standard_error = math.sqrt(_variance(log_ratios) / n)
     quantile = float(stats.t.ppf(1 - alpha_one_sided, n - 1))
     return Interval.of_log(fmean(log_ratios), quantile * standard_error)
+
+
+def _variance(values: Sequence[float]) -> float:
+    """The sample variance; NaN where a value is not finite, so that no bound is ever met."""
+    return variance(values) if all(map(math.isfinite, values)) else math.nan
 
 
 def class_intervals(
@@ -93,13 +101,15 @@ def class_intervals(
     seen = {key: values for key, values in log_ratios.items() if len(values) >= 2}
     if not seen:
         return {}
-    variances = {key: variance(values) for key, values in seen.items()}
+    variances = {key: _variance(values) for key, values in seen.items()}
     prior = median(variances.values())
+    all_degrees = sum(len(values) - 1 for values in seen.values())
     intervals = {}
     for key, values in seen.items():
         own_degrees = len(values) - 1
-        degrees = own_degrees + PRIOR_DEGREES
-        moderated = (own_degrees * variances[key] + PRIOR_DEGREES * prior) / degrees
+        lent = min(PRIOR_DEGREES, all_degrees - own_degrees)
+        degrees = own_degrees + lent
+        moderated = (own_degrees * variances[key] + lent * prior) / degrees
         quantile = float(stats.t.ppf(1 - alpha_one_sided, degrees))
         intervals[key] = Interval.of_log(
             fmean(values), quantile * math.sqrt(moderated / len(values))
@@ -141,7 +151,8 @@ def judge_promotion(
     }
     limit = settings.max_class_regression
     hurt = [key for key, found in guarded.items() if found.low > limit]
-    unclear = [key for key, found in guarded.items() if found.high > limit]
+    # "Not below" in place of "above": what is no number fulfils neither.
+    unclear = [key for key, found in guarded.items() if not found.high <= limit]
 
     if hurt:
         reason = f"{len(hurt)} query class(es) proven slower by more than {limit:.0%}"
@@ -154,13 +165,13 @@ def judge_promotion(
         return Judgement(Verdict.REJECT, interval, (reason,), classes)
 
     lacking = []
-    if interval.high >= 0:
+    if not interval.high < 0:
         lacking.append(f"the interval reaches {interval.high:+.1%}, it must stay below 0")
     if interval.effect > -settings.min_improvement:
         lacking.append(
             f"the mean gain of {-interval.effect:.1%} is below {settings.min_improvement:.0%}"
         )
-    if coverage < settings.min_coverage:
+    if not coverage >= settings.min_coverage:
         lacking.append(f"coverage {coverage:.0%} is below {settings.min_coverage:.0%}")
     if unclear:
         lacking.append(f"{len(unclear)} query class(es) may be slower by more than {limit:.0%}")
