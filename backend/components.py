@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,8 +103,7 @@ def _wire(
 ) -> Components:
     lease = TunerLease(store, lease_ttl_s)
     catalog = load_catalog(info.version, info.host)
-    space = tunable_space(catalog, settings, info)
-    adjuster = ParameterAdjuster(target, store, catalog, clock)
+    adjuster = ParameterAdjuster(target, store, catalog, clock, sleep=clock.sleep)
     if info.can("alter_system"):
         adjuster.reconcile(lease.epoch)
     deployment = Deployment(
@@ -120,6 +119,7 @@ def _wire(
     if not info.can("alter_system") and deployment.mode in (Mode.APPROVE, Mode.AUTO):
         deployment.mode = Mode.ADVISE
     deployment.adopt()
+    space = tunable_space(catalog, settings, info, present=deployment.present)
     budget = MemoryBudget(
         info.host,
         clients=settings.workload.max_concurrency,
@@ -144,13 +144,16 @@ def _wire(
     )
 
 
-def tunable_space(catalog: KnobCatalog, settings: Settings, info: ServerInfo) -> KnobSpace:
+def tunable_space(
+    catalog: KnobCatalog, settings: Settings, info: ServerInfo, present: Collection[str]
+) -> KnobSpace:
     """The knobs that trials may turn: tunable, quick enough to judge, restarts where allowed."""
     restarts = settings.level1.allow_restart and info.can("restart")
-    space = catalog.space(include_restart=restarts)
-    quick = [
-        knob.name
-        for knob in space
-        if knob.settle_s <= settings.level1.max_settle_s or knob.context == "restart"
-    ]
-    return space.subset(quick)
+    return KnobSpace(
+        [
+            knob
+            for knob in catalog.space(include_restart=restarts)
+            if knob.name in present
+            and (knob.settle_s <= settings.level1.max_settle_s or knob.context == "restart")
+        ]
+    )

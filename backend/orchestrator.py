@@ -117,11 +117,22 @@ class SystemOrchestrator:
             fast_mode: days pass 100 times as fast (windows stay real seconds).
             stop: an event to end by, in place of :meth:`stop`.
         """
+        if stop is not None:
+            self._stop = stop
+        self.begin(duration_days, fast_mode)
+        scheduler = self._make_scheduler()
+        scheduler.start()
+        try:
+            self._stop.wait()
+        finally:
+            scheduler.shutdown(wait=True)
+            self.end()
+
+    def begin(self, duration_days: float | None = None, fast_mode: bool = False) -> None:
+        """Make everything ready for the jobs, without a scheduler; see :meth:`start`."""
         if self._parts is None:
             self.initialize_components()
         parts = self._components
-        if stop is not None:
-            self._stop = stop
         self._options = replace(self._options, duration_days=duration_days, fast_mode=fast_mode)
         begun_at = self._options.begun_at
         if begun_at is not None:
@@ -131,28 +142,29 @@ class SystemOrchestrator:
         parts.learner.load(parts.deployment.present)
         self._loop = self._make_loop(parts)
         self._commands = OperatorCommands(parts, self._loop, self._clock)
-        scheduler = self._make_scheduler()
-        self._save_knobs()
-        scheduler.start()
-        try:
-            self._stop.wait()
-        finally:
-            scheduler.shutdown(wait=True)
-            self._end()
+        self.save_knobs()
 
     def stop(self) -> None:
         """Ask the run to end; safe from any thread and from a signal handler."""
         self._stop.set()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Take a candidate off the server, release lock and lease. The last call."""
         parts = self._components
         if self._loop is not None:
             try:
                 self._loop.interrupt("the tuner was stopped")
             except AutopilotError as error:
                 log.error("a trial could not be undone at the end: %s", error)
-            self._save_status()
+            self.save_status()
         parts.close()
+
+    @property
+    def loop(self) -> TuningLoop:
+        """The tuning loop; there is one after :meth:`begin`."""
+        if self._loop is None:
+            raise AutopilotError("call begin() or start() first")
+        return self._loop
 
     @property
     def _components(self) -> Components:
@@ -190,16 +202,14 @@ class SystemOrchestrator:
             timezone="UTC",
         )
         jobs: tuple[tuple[Callable[[], None], float, str], ...] = (
-            (self._tune, TICK_S, "default"),
-            (self._observe, self.settings.telemetry.collection_interval, "default"),
-            (self._save_status, STATUS_S, "default"),
-            (self._save_knobs, KNOBS_S, "default"),
-            (self._retain, RETENTION_S, "store"),
+            (self.tune, TICK_S, "default"),
+            (self.observe, self.settings.telemetry.collection_interval, "default"),
+            (self.save_status, STATUS_S, "default"),
+            (self.save_knobs, KNOBS_S, "default"),
+            (self.retain, RETENTION_S, "store"),
         )
         for job, seconds, executor in jobs:
-            scheduler.add_job(
-                job, "interval", seconds=seconds, id=job.__name__.strip("_"), executor=executor
-            )
+            scheduler.add_job(job, "interval", seconds=seconds, id=job.__name__, executor=executor)
         scheduler.add_listener(self._on_job_error, EVENT_JOB_ERROR)
         return scheduler
 
@@ -209,7 +219,7 @@ class SystemOrchestrator:
         log.error("job %s failed: %s\n%s", event.job_id, event.exception, event.traceback)
         self._event("error", "job_failed", self._fault)
 
-    def _tune(self) -> None:
+    def tune(self) -> None:
         """Keep the lease, carry out operators' commands, advance the trial."""
         parts, loop = self._components, self._loop
         assert loop is not None and self._commands is not None  # set before the jobs start
@@ -232,7 +242,7 @@ class SystemOrchestrator:
         except (StaleEpochError, LockNotAvailableError) as error:
             self._lost_right(error)
 
-    def _observe(self) -> None:
+    def observe(self) -> None:
         """Measure a window of the deployed configuration where no trial measures."""
         parts, loop = self._components, self._loop
         assert loop is not None  # set before the jobs start
@@ -290,7 +300,8 @@ class SystemOrchestrator:
             window, baseline=baseline, log_ratio=log_ratio, candidate_active=True
         )
 
-    def _save_status(self) -> None:
+    def save_status(self) -> None:
+        """Store the state that the pages' head shows."""
         parts, loop = self._components, self._loop
         if loop is None:
             return
@@ -311,7 +322,8 @@ class SystemOrchestrator:
             )
         )
 
-    def _save_knobs(self) -> None:
+    def save_knobs(self) -> None:
+        """Store the knobs' present values."""
         parts = self._components
         loop = self._loop
         try:
@@ -322,7 +334,8 @@ class SystemOrchestrator:
         except ServerConnectionError as error:
             self._lost_server(error)
 
-    def _retain(self) -> None:
+    def retain(self) -> None:
+        """Average what is old and delete what is older."""
         telemetry = self.settings.telemetry
         self._components.store.prune(
             self._clock.now(), telemetry.retention_days, telemetry.aggregation_interval
@@ -367,7 +380,7 @@ class SystemOrchestrator:
     def _finish(self) -> None:
         parts, loop = self._components, self._loop
         assert loop is not None  # only a running loop finishes
-        self._save_status()
+        self.save_status()
         final = loop.final_trial.record() if loop.final_trial else None
         report = build_report(
             parts.store,

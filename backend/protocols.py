@@ -189,7 +189,11 @@ class AskTellAgent(Protocol):
 
 
 class Clock(Protocol):
-    """Time, injectable for tests. ``monotonic_s`` never goes back; ``now`` is aware, UTC."""
+    """Time, injectable for tests.
+
+    ``monotonic_s`` never goes back; ``now`` is aware, UTC; ``sleep`` waits so many seconds.
+    """
 
     def monotonic_s(self) -> float: ...
     def now(self) -> datetime: ...
+    def sleep(self, seconds: float) -> None: ...

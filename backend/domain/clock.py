@@ -17,6 +17,10 @@ class SystemClock:
         """The present moment, aware, in UTC."""
         return datetime.now(timezone.utc)
 
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
 
 class ManualClock:
     """Time that passes only when it is told to.
@@ -36,6 +40,10 @@ class ManualClock:
     def now(self) -> datetime:
         """The present moment, aware, in UTC."""
         return self._start + timedelta(seconds=self._elapsed_s)
+
+    def sleep(self, seconds: float) -> None:
+        """Let the time pass that somebody waits."""
+        self.advance(seconds)
 
     def advance(self, seconds: float) -> None:
         """Let time pass.
