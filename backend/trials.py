@@ -7,6 +7,7 @@ Whatever happens, it ends with the deployed arm on the server; deploying is the 
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,13 +36,20 @@ from backend.sample_filter import (
     Reference,
     class_log_ratios,
     latency_index,
+    load_distance,
     load_profile,
+    outside_events,
     paired_log_ratio,
     sample_quality,
 )
 
 MAX_VOID_WINDOWS = 6
-"""Windows in a row that may be void before the trial is given up as inconclusive."""
+"""Windows in a row that may be void before the trial is given up as inconclusive.
+
+In all, as many may be lost as the trial has at the most: a load that swings for ever ends it too.
+"""
+COMPARABLE = 0.8
+"""Load factor of the sample quality below which more load may explain a slower window."""
 MAX_STRADDLE_S = 60.0
 """How long to wait for statements that began before a switch."""
 
@@ -170,6 +178,9 @@ class Trial:
         self._first: MetricsSnapshot | None = None
         self._middle: MetricsSnapshot | None = None
         self._void_in_row = 0
+        self._lost_windows = 0
+        self._furthest = 0
+        self._ending: tuple[Verdict, tuple[str, ...]] | None = None
         self._log_ratios: list[float] = []
         self._coverages: list[float] = []
         self._class_ratios: dict[str, list[float]] = {}
@@ -189,6 +200,9 @@ class Trial:
     def tick(self) -> None:
         """Do what is due. Errors of the server or the journal pass through to the caller."""
         now_s = self._clock.monotonic_s()
+        if self._ending is not None and not self.finished:
+            self._finish(*self._ending)  # taking the other arm off failed before
+            return
         if self.finished or now_s < self._due_s:
             return
         if self.state is TrialState.APPLYING:
@@ -269,7 +283,8 @@ class Trial:
         quality = sample_quality(
             window,
             coverage=index.coverage if index else 0.0,
-            paired=load_profile(before[-1].window) if before else None,
+            # Blocks stand for themselves, so a load that moved between two of them spoils none.
+            paired=load_profile(block.windows[-1].window) if block.windows else None,
             halves=halves,
             min_coverage=self.plan.gate.min_coverage,
         )
@@ -278,12 +293,11 @@ class Trial:
         if self._arm is Arm.CANDIDATE and self._endangers(measured, before):
             return
         if quality.value < self.plan.min_quality:
-            # A block whose pairs are spoilt is begun anew: its windows belong together.
-            block.windows.clear()
-            self._void("; ".join(quality.reasons) or "low sample quality")
+            self._void_block("; ".join(quality.reasons) or "low sample quality")
             return
         self._void_in_row = 0
         block.windows.append(measured)
+        self._furthest = max(self._furthest, sum(len(b.windows) for b in self._blocks))
         if len(block.windows) == len(block.order):
             self._close_block(block)
 
@@ -295,15 +309,44 @@ class Trial:
         )
         if verdict.action is not SafetyAction.ROLLBACK:
             return False
-        self._finish(Verdict.REJECT, ("stopped by the safety monitor", *verdict.reasons))
+        reasons = ("stopped by the safety monitor", *verdict.reasons)
+        if incumbents and self._excused(measured, incumbents[-1]):
+            # It goes at once all the same, but nothing is proven against it.
+            self._finish(Verdict.INCONCLUSIVE, (*reasons, "the load had risen, or was disturbed"))
+        else:
+            self._finish(Verdict.REJECT, reasons)
         return True
+
+    def _excused(self, measured: MeasuredWindow, incumbent: MetricsWindow) -> bool:
+        """Whether load or outside events, not the candidate, may have made the window slow.
+
+        Less load excuses nothing: clients that wait for slow answers send less.
+        """
+        window = measured.window
+        now, before = load_profile(window), load_profile(incumbent)
+        apart = math.exp(-2 * load_distance(now, before, window.duration_s)) < COMPARABLE
+        spoilt = apart or measured.quality.value < self.plan.min_quality
+        if not outside_events(window) and not (spoilt and now.calls_per_s > before.calls_per_s):
+            return False
+        alone = self._judge_safety(window, incumbent, None)
+        return alone.action is not SafetyAction.ROLLBACK
+
+    def _void_block(self, reason: str) -> None:
+        """A block whose pairs are spoilt is begun anew: its windows belong together."""
+        windows = self._blocks[-1].windows
+        self._lost_windows += len(windows)
+        windows.clear()
+        self._void(reason)
 
     def _void(self, reason: str) -> None:
         self._void_in_row += 1
+        self._lost_windows += 1
         if self._void_in_row >= MAX_VOID_WINDOWS:
             self._finish(
                 Verdict.INCONCLUSIVE, (f"{self._void_in_row} windows in a row were void", reason)
             )
+        elif self._lost_windows >= max(self._most_windows, MAX_VOID_WINDOWS):
+            self._finish(Verdict.INCONCLUSIVE, (f"{self._lost_windows} windows were lost", reason))
 
     # -- evidence ---------------------------------------------------------------------------
 
@@ -311,8 +354,7 @@ class Trial:
         candidate, incumbent = block.of(Arm.CANDIDATE), block.of(Arm.INCUMBENT)
         ratio = paired_log_ratio(candidate, incumbent, self.plan.shares)
         if ratio is None:
-            block.windows.clear()
-            self._void("no query class ran often enough in both arms")
+            self._void_block("no query class ran often enough in both arms")
             return
         self._log_ratios.append(ratio[0])
         self._coverages.append(ratio[1])
@@ -361,6 +403,7 @@ class Trial:
     # -- results ----------------------------------------------------------------------------
 
     def _finish(self, verdict: Verdict, reasons: tuple[str, ...]) -> None:
+        self._ending = verdict, reasons
         self._leave_arm("the trial is over")
         self.verdict, self.reasons = verdict, reasons
         self.finished_at = self._clock.now()
@@ -378,9 +421,12 @@ class Trial:
 
     @property
     def progress(self) -> float:
-        """Measured windows of the most that there can be, in [0, 1]."""
-        done = sum(len(block.windows) for block in self._blocks)
-        return min(done / (self.plan.max_blocks * self.plan.segments_per_block), 1.0)
+        """Measured windows of the most that there can be, in [0, 1]; never falls."""
+        return min(self._furthest / self._most_windows, 1.0)
+
+    @property
+    def _most_windows(self) -> int:
+        return self.plan.max_blocks * self.plan.segments_per_block
 
     def windows(self, arm: Arm) -> list[MetricsWindow]:
         """The valid windows of one arm."""
