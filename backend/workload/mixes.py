@@ -83,14 +83,14 @@ _REPORTS = {
     "region_brands": 3.0,
     "brand_buyers": 2.5,
     "supplier_shipments": 2.5,
-    "daily_revenue": 4.0,
-    "cart_funnel": 2.0,
+    "daily_revenue": 5.0,
+    "cart_funnel": 3.0,
     "region_customers": 2.5,
-    "never_bought": 3.0,
+    "never_bought": 2.0,
     "product_pairs": 2.0,
-    "segment_revenue": 1.0,
-    "lapsed_customers": 1.0,
-    "regional_ranking": 1.0,
+    "segment_revenue": 1.5,
+    "lapsed_customers": 1.5,
+    "regional_ranking": 2.0,
 }
 
 MIXES: dict[str, Mix] = {

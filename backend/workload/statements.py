@@ -265,10 +265,10 @@ _statement(
     "never_bought",
     "analytical",
     """SELECT c.customer_id, c.email, c.registered_at FROM shop.customers c
-       WHERE c.city = %s AND c.segment = 'business'
+       WHERE c.city = %s AND c.segment <> 'consumer'
          AND c.customer_id NOT IN (SELECT o.customer_id FROM shop.orders o)
        ORDER BY c.registered_at""",
-    lambda u, s: (_city(_between(u[0], 8, 24), _between(u[1], 4, 9)),),
+    lambda u, s: (_city(_between(u[0], 8, 24), _between(u[1], 1, 3)),),
 )
 _statement(
     "product_pairs",
