@@ -16,8 +16,8 @@ from dashboard import format as fmt
 from dashboard.format import Viewer
 from dashboard.live import register_page
 from dashboard.pages import PAGES
-from dashboard.serving import MAX_REQUEST_BODY_BYTES
 from dashboard.services import Services
+from dashboard.serving import MAX_REQUEST_BODY_BYTES
 
 if TYPE_CHECKING:
     from backend.config import DashboardSettings

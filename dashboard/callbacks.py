@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timezone
 from typing import Any
 
 import dash
@@ -10,6 +11,7 @@ from dash import ALL, ClientsideFunction, Input, Output, State, ctx, no_update
 from dash.exceptions import PreventUpdate
 
 from backend.domain.modes import CommandState
+from backend.domain.records import CommandRecord
 from backend.errors import AutopilotError
 from dashboard import components as ui
 from dashboard import layouts
@@ -20,7 +22,7 @@ from dashboard.operator_commands import track
 from dashboard.pages import PAGES
 from dashboard.services import Services
 
-FINAL = (CommandState.DONE, CommandState.REFUSED)
+NOTE_STAYS_S = 8.0
 
 
 def register(app: dash.Dash, services: Services) -> None:
@@ -51,7 +53,7 @@ def _routing(app: dash.Dash, services: Services) -> None:
     def show(path: str | None) -> Any:
         page = frames.get((path or "/").rstrip("/") or "/")
         if page is None:
-            return ui.empty("No such page", "Choose one of the pages in the navigation.", "signpost")
+            return ui.empty("No such page", "Choose a page in the navigation.", "signpost")
         return live_frame(page, services)
 
 
@@ -149,7 +151,15 @@ def _commands(app: dash.Dash, services: Services) -> None:
                 shown.append(layouts.refusal_note(item["id"], str(error)))
                 waiting = True
                 continue
-            if command is not None:
-                waiting = waiting or command.state not in FINAL
-                shown.append(layouts.command_note(command))
+            if command is None or _is_over(command):
+                continue
+            # Goes on until the last note of success has left by itself; refusals stay.
+            waiting = waiting or command.state is not CommandState.REFUSED
+            shown.append(layouts.command_note(command))
         return shown, not waiting
+
+
+def _is_over(command: CommandRecord) -> bool:
+    if command.state is not CommandState.DONE or command.finished_at is None:
+        return False
+    return (datetime.now(timezone.utc) - command.finished_at).total_seconds() > NOTE_STAYS_S

@@ -31,7 +31,8 @@ def base_layout(viewer: Viewer, *, y_title: str, revision: str, time_axis: bool 
     }
     x: Figure = {**axis, "showgrid": False}
     if time_axis:
-        x |= {"type": "date", "hoverformat": "%H:%M:%S", "nticks": 5 if viewer.narrow else 10}
+        x |= {"type": "date", "hoverformat": "%H:%M:%S", "nticks": 5 if viewer.narrow else 7,
+              "tickangle": 0}
     return {
         "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": FONT, "color": colours.text, "size": 12},

@@ -36,7 +36,7 @@ def step_figure(
     layout["yaxis"] |= {"rangemode": "normal", "type": "log" if log else "linear"}
     layout["hovermode"] = "x unified"
     if log:
-        layout["yaxis"]["dtick"] = 1
+        layout["yaxis"]["dtick"] = "D2"
     steps, values = [p[0] for p in pairs], [p[1] for p in pairs]
     data: list[Figure] = [{
         "type": "scatter", "mode": "markers" if smooth else "lines", "name": name,

@@ -64,11 +64,13 @@ def duration_text(seconds: float | None) -> str:
     if seconds < 60:
         return f"{number(seconds, 2)}\u00a0s"
     total = round(seconds)
-    if total < 3600:
-        return f"{total // 60}\u00a0min {total % 60:02d}\u00a0s"
-    if total < 86_400:
-        return f"{total // 3600}\u00a0h {total % 3600 // 60:02d}\u00a0min"
-    return f"{total // 86_400}\u00a0d {total % 86_400 // 3600}\u00a0h"
+    for size, unit, part, small in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"),
+                                    (60, "min", 1, "s")):
+        if total >= size:
+            rest = total % size // part
+            tail = f" {rest:02d}\u00a0{small}" if rest else ""
+            return f"{total // size}\u00a0{unit}{tail}"
+    return f"{total}\u00a0s"
 
 
 def percent(share: float | None, *, signed: bool = False, digits: int = 1) -> str:

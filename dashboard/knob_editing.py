@@ -128,7 +128,7 @@ def check_text(
     try:
         value = check_knobs({knob.name: fmt.parse_knob_text(text, knob.unit)}, [knob])[knob.name]
     except AutopilotError as error:
-        return None, str(error), False
+        return None, f"{error.message}. Allowed: {bounds_text(knob)}.", False
     if value == knob.value:
         return value, f"{fmt.knob_value(value, knob.unit)} is the present value.", False
     return value, f"Will be {fmt.knob_value(value, knob.unit, native=True)}.", True

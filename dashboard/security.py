@@ -29,7 +29,8 @@ def token_cookie(port: int) -> str:
 def split_host(host: str) -> str | None:
     """The name in a Host header without its port, in lower case; None where it is malformed."""
     try:
-        name = urlsplit(f"//{host}").hostname
+        parts = urlsplit(f"//{host}")
+        name, _port = parts.hostname, parts.port
     except ValueError:
         return None
     if not name or any(c in host for c in "/@\\?# \t"):

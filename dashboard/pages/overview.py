@@ -68,10 +68,10 @@ def tiles(view: View) -> object:
 
     def against(now: float | None, before: float | None) -> tuple[str, str]:
         if now is None or not before:
-            return "against the baseline: not yet known", ""
+            return "no baseline yet", ""
         change = now / before - 1
         tone = "good" if change < -0.005 else "bad" if change > 0.005 else ""
-        return f"{fmt.percent(change, signed=True)} against the baseline", tone
+        return f"{fmt.percent(change, signed=True)} vs baseline", tone
 
     p95 = _recent([i.p95_ms for i in intervals])
     p95_note, p95_tone = against(p95, start.p95_ms if start else None)
@@ -93,11 +93,11 @@ def tiles(view: View) -> object:
                     "lower is better"),
         _tile("p95 latency", fmt.ms_text(p95), p95_note, [i.p95_ms for i in intervals[-160::2]],
               view, tone=p95_tone, title="19 of 20 statements are faster; timed by the client"),
-        _tile("Mean on the server", fmt.ms_text(server_ms), mean_note,
+        _tile("Server mean", fmt.ms_text(server_ms), mean_note,
               [w.mean_ms for w in lived], view, tone=mean_tone,
               title="Mean execution time by pg_stat_statements, which gives no percentiles"),
         _tile("Throughput", fmt.quantity(_recent([w.calls_per_s for w in windows]), "/ s"),
-              "statements, as the clients ask for them", [w.calls_per_s for w in windows], view),
+              "statements", [w.calls_per_s for w in windows], view),
         _tile("CPU", fmt.quantity(_recent(cpu), "%"), "of all processors", cpu, view,
               title=names.CPU.meaning),
         _tile("Cache hits", fmt.quantity(_recent(hits), "%", 4), "in shared buffers", hits, view,
@@ -178,7 +178,8 @@ def phase_table(view: View) -> object:
                                 style={"width": f"{100 * (r.index or 0) / top:.0f}%"}),
                        className="bar slim")
         body.append([
-            html.Span(r.phase.value, className="phase-name"),
+            html.Div([html.Div(r.phase.value, className="phase-name"),
+                      html.Div(fmt.duration_text(r.duration_s), className="small")]),
             html.Div([cell(fmt.NONE if r.index is None else f"{r.index:.3f}", r.index,
                            first.index, True), bar]),
             cell(fmt.ms_text(r.mean_ms), r.mean_ms, first.mean_ms, True),
@@ -188,11 +189,10 @@ def phase_table(view: View) -> object:
             cell(fmt.quantity(r.calls_per_s, "/ s"), r.calls_per_s, first.calls_per_s, None),
             cell(fmt.quantity(r.cpu, "%"), r.cpu, first.cpu, None),
             fmt.quantity(r.hits, "%", 4),
-            fmt.duration_text(r.duration_s),
         ])
     return ui.table(
         ["Phase", "Latency index", "Mean (server)", "p50 (client)", "p95 (client)",
-         "p99 (client)", "Throughput", "CPU", "Cache hits", "Lasted"],
+         "p99 (client)", "Throughput", "CPU", "Cache hits"],
         body, "numbers",
     )
 

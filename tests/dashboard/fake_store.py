@@ -141,7 +141,7 @@ def knob_statuses() -> list[KnobStatusRecord]:
         knob_status("checkpoint_timeout", integer, 300, unit="s", low=30, high=3600, group=wal,
                     description="Longest time between two checkpoints."),
         knob_status("checkpoint_completion_target", real, 0.9, low=0.1, high=0.95, group=wal,
-                    description="Share of the interval over which a checkpoint spreads its writes."),
+                    description="Share of the interval that a checkpoint spreads its writes over."),
         knob_status("bgwriter_delay", integer, 200, unit="ms", low=10, high=10000, group=io,
                     description="Pause between two rounds of the background writer."),
         knob_status("max_parallel_workers_per_gather", integer, 2, low=0, high=8,

@@ -1,0 +1,301 @@
+"""Routes, the JSON API, the refresh of parts, error and empty states."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from plotly.utils import PlotlyJSONEncoder
+
+import dashboard
+from backend.domain.modes import CommandState, Phase
+from backend.errors import StoreError
+from dashboard import callbacks, layouts
+from dashboard.cache import CachedReader
+from dashboard.format import Viewer
+from dashboard.live import View, changed, digest
+from dashboard.pages import PAGES
+from dashboard.pages.knobs import batches
+from dashboard.services import Services
+from tests.dashboard.conftest import Client, settings
+from tests.dashboard.fake_store import HOSTILE, FakeStore
+
+PARTS = [(page, part) for page in PAGES for part in page.parts]
+IDS = [part for _page, part in PARTS]
+
+
+def view(store: FakeStore, viewer: Viewer | None = None, **choices: object) -> View:
+    return View(store, viewer or Viewer(), datetime.now(timezone.utc),
+                {k.replace("_", "-"): v for k, v in choices.items()})
+
+
+def text_of(value: object) -> str:
+    return json.dumps(value, cls=PlotlyJSONEncoder)
+
+
+# -- health, status, metrics ------------------------------------------------------------------
+
+
+def test_healthz_tells_the_state_of_the_run(store, client):
+    store.beat()
+    answer = client.get("/healthz")
+    assert answer.status_code == 200
+    assert answer.json == {"status": "ok", "mode": "auto", "phase": "optimised",
+                           "trials": store.status().trials, "index": store.status().index}
+
+
+def test_healthz_before_the_tuner_wrote_anything():
+    store = FakeStore(empty=True)
+    answer = Client(dashboard.create_app(store, store, settings())).get("/healthz")
+    assert answer.status_code == 200
+    assert answer.json == {"status": "starting", "mode": None, "phase": None, "trials": 0,
+                           "index": None}
+
+
+def test_healthz_says_when_the_tuner_is_silent(store, client):
+    store._status = replace(store.status(), at=datetime.now(timezone.utc) - timedelta(seconds=11))
+    assert client.get("/healthz").json["status"] == "stale"
+
+
+def test_an_unreadable_store_is_503_with_the_reason(store):
+    client = Client(dashboard.create_app(store, store, settings(refresh_interval_s=0.001)))
+    store.failure = "disk I/O error"
+    for path in ("/healthz", "/api/status", "/metrics", "/plain"):
+        answer = client.get(path)
+        assert answer.status_code == 503, path
+        assert "disk I/O error" in answer.json["reason"]
+    refused = client.post("/api/commands", {"kind": "pause", "payload": {}})
+    assert refused.status_code == 503
+
+
+def test_metrics_are_prometheus_text(store, client):
+    text = client.get("/metrics").text
+    assert f"autopilot_latency_index {store.status().index}" in text
+    assert 'autopilot_trials{verdict="accept"} 12.0' in text
+    assert 'autopilot_mode{mode="auto"} 1.0' in text
+    assert "autopilot_up 1.0" in text
+
+
+def test_status_is_json(store, client):
+    body = client.get("/api/status").json
+    assert body["phase"] == "optimised"
+    assert body["limits"]["cpu_limit_percent"] == 98.0
+    datetime.fromisoformat(body["started_at"])
+
+
+# -- commands ---------------------------------------------------------------------------------
+
+
+def test_a_command_is_queued_and_can_be_followed(store, client):
+    answer = client.post("/api/commands",
+                         {"kind": "set_knobs", "payload": {"knobs": {"work_mem": 8192}}})
+    assert answer.status_code == 202
+    number = answer.json["id"]
+    assert client.get(f"/api/commands/{number}").json["state"] == "queued"
+    store.work()
+    done = client.get(f"/api/commands/{number}").json
+    assert done["state"] == "done"
+    assert done["actor"] == "human@api"
+    assert {k.name: k.value for k in store.knob_statuses()}["work_mem"] == 8192
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "word"),
+    [
+        ({"kind": "set_knobs", "payload": {"knobs": {"fsync": False}}}, 422, "fsync"),
+        ({"kind": "set_knobs", "payload": {"knobs": {"work_mem": 1}}}, 422, "64"),
+        ({"kind": "shutdown", "payload": {}}, 422, "shutdown"),
+        ({"kind": "pause", "payload": {}, "actor": "root"}, 400, "actor"),
+        (["pause"], 400, "JSON object"),
+    ],
+)
+def test_bad_commands_are_refused_with_the_reason(store, client, body, code, word):
+    answer = client.post("/api/commands", body)
+    assert answer.status_code == code
+    assert word in answer.json["reason"]
+    assert store.commands() == []
+
+
+def test_an_unknown_command_is_404(client):
+    assert client.get("/api/commands/12345").status_code == 404
+
+
+def test_a_refusal_by_the_tuner_keeps_its_reason(store, client):
+    number = client.post(
+        "/api/commands", {"kind": "set_knobs", "payload": {"knobs": {"work_mem": 524288}}}
+    ).json["id"]
+    store.work()
+    answer = client.get(f"/api/commands/{number}").json
+    assert answer["state"] == CommandState.REFUSED.value
+    assert "memory budget" in answer["result"]
+
+
+# -- pages ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("page", "part"), PARTS, ids=IDS)
+@pytest.mark.parametrize("empty", [False, True], ids=["full", "empty"])
+@pytest.mark.parametrize("viewer", [Viewer(), Viewer(dark=True, narrow=True)],
+                         ids=["wide", "narrow"])
+def test_every_part_is_built(page, part, empty, viewer):
+    value = page.parts[part](view(FakeStore(empty=empty), viewer))
+    assert digest(value)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.slug)
+def test_every_part_of_a_page_is_in_its_frame(page):
+    held = text_of(page.frame())
+    ids = [part.rsplit(".", 1)[0] for part in page.parts] + [i for i, _ in page.choices]
+    for component_id in ids:
+        assert f'"id": "{component_id}"' in held, component_id
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.slug)
+def test_an_unreadable_store_shows_the_reason_in_place(page):
+    store = FakeStore()
+    store.failure = "disk I/O error"
+    values, _digests = changed(page.parts, view(store), {})
+    texts = [text_of(v) for part, v in zip(page.parts, values, strict=True)
+             if part.endswith(".children")]
+    assert any("disk I/O error" in text for text in texts)
+
+
+def test_only_what_changed_is_sent(store):
+    page = next(p for p in PAGES if p.slug == "overview")
+    now = datetime.now(timezone.utc)
+    first, held = changed(page.parts, View(store, Viewer(), now), {})
+    assert all(v is not dashboard.app.dash.no_update for v in first)
+    again, _ = changed(page.parts, View(store, Viewer(), now), held)
+    assert all(v is dashboard.app.dash.no_update for v in again)
+    store.beat(activity="something new")
+    third, _ = changed(page.parts, View(store, Viewer(), now), held)
+    sent = [p for p, v in zip(page.parts, third, strict=True)
+            if v is not dashboard.app.dash.no_update]
+    assert sent == ["overview-activity.children"]
+
+
+def test_hostile_text_stays_text(store):
+    for page in PAGES:
+        for part, builder in page.parts.items():
+            value = text_of(builder(view(store)))
+            for name in ("dangerously_allow_html", "dangerouslySetInnerHTML", '"Markdown"'):
+                assert name not in value, part
+    queries = next(p for p in PAGES if p.slug == "queries")
+    assert json.dumps(HOSTILE)[1:-1] in text_of(queries.parts["queries-classes.children"](
+        view(store)))
+
+
+def test_the_plain_page_escapes_and_tells_the_essentials(store, client):
+    store._status = replace(store.status(), activity=HOSTILE)
+    html = client.get("/plain").text
+    assert "<script>window" not in html
+    assert "&lt;script&gt;" in html
+    assert "work_mem" in html
+    assert "optimised" in html
+
+
+def test_an_error_page_for_people_and_json_for_scripts(client):
+    page = client.get("/vendor/icons/none.svg", Accept="text/html")
+    assert page.status_code == 404
+    assert "<h1>404</h1>" in page.text
+    assert client.get("/vendor/icons/none.svg").json["status"] == "error"
+
+
+def test_the_shell_has_all_pages_and_the_theme_before_the_first_paint(client):
+    html = client.get("/decisions").text
+    assert html.index("/assets/js/theme.js") < html.index("/vendor/bootstrap.min.css")
+    assert "/assets/css/app.css" in html
+    assert "noscript" in html
+    layout = text_of(client.get("/_dash-layout").json)
+    for page in PAGES:
+        assert f'"href": "{page.path}"' in layout
+
+
+# -- states of the shell ----------------------------------------------------------------------
+
+
+def test_banners(store):
+    assert "starting" in text_of(layouts.banner(None, False, Viewer()))
+    status = store.status()
+    assert layouts.banner(status, False, Viewer()) is None
+    assert "does not answer since" in text_of(layouts.banner(status, True, Viewer()))
+    finished = replace(status, phase=Phase.FINISHED)
+    assert layouts.banner(finished, True, Viewer()) is None
+    assert "Frozen" in text_of(layouts.banner(replace(status, frozen=True), False, Viewer()))
+    assert "no space" in text_of(layouts.banner(replace(status, fault="no space"), False,
+                                                Viewer()))
+
+
+def test_batches_are_newest_first_and_kept_together(store):
+    grouped = batches(store.changes())
+    assert [b[0].batch_id for b in grouped] == ["trial-16", "trial-12", "trial-8", "trial-4"]
+    assert [len(b) for b in grouped] == [1, 1, 2, 1]
+
+
+def test_notes_of_success_leave_and_refusals_stay(store):
+    number = store.submit(next(iter(_commands())))
+    store.finish(number, CommandState.DONE, "done")
+    record = store.command(number)
+    assert not callbacks._is_over(record)
+    late = replace(record, finished_at=datetime.now(timezone.utc) - timedelta(minutes=1))
+    assert callbacks._is_over(late)
+    assert not callbacks._is_over(replace(late, state=CommandState.REFUSED))
+
+
+def _commands():
+    from dashboard.operator_commands import make_command
+
+    yield make_command("pause", {}, [])
+
+
+# -- reading the store ------------------------------------------------------------------------
+
+
+def test_the_store_is_read_once_a_tick_however_many_ask():
+    store, now_s = FakeStore(), [0.0]
+    reader = CachedReader(store, 0.25, clock=lambda: now_s[0])
+    for _ in range(20):
+        reader.status()
+        reader.trials()
+    assert store.reads == 2
+    now_s[0] = 0.3
+    reader.status()
+    assert store.reads == 3
+    reader.forget()
+    reader.status()
+    assert store.reads == 4
+
+
+def test_long_lists_are_read_again_only_when_a_window_is_new():
+    store, now_s = FakeStore(), [0.0]
+    reader = CachedReader(store, 0.25, clock=lambda: now_s[0])
+    before = reader.query_windows(limit=100)
+    now_s[0] = 1.0
+    assert reader.query_windows(limit=100) is before
+    store._windows.append(replace(store._windows[-1], id=9999))
+    now_s[0] = 2.0
+    assert reader.query_windows(limit=100)[-1].id == 9999
+
+
+def test_odd_failures_arrive_as_store_errors():
+    class Broken(FakeStore):
+        def status(self):
+            raise OSError("unplugged\nsecret second line")
+
+    reader = CachedReader(Broken(empty=True), 0.25)
+    with pytest.raises(StoreError, match="unplugged") as caught:
+        reader.status()
+    assert "second line" not in str(caught.value)
+
+
+def test_a_page_is_never_older_than_the_interval(store):
+    services = Services(store, store, settings(refresh_interval_s=2.0))
+    assert services.tick_ms / 1000 + services.reader._ttl_s < 2.0
+
+
+def test_no_third_party_file_is_ours():
+    names = [p.name for p in dashboard.app.paths.static_folder().rglob("*") if p.is_file()]
+    assert not [n for n in names if re.search(r"bootstrap|plotly|\.min\.", n)]
