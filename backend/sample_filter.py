@@ -15,6 +15,12 @@ from backend.domain.metrics import MetricsWindow, QueryKey, QueryWindow
 
 MIN_CALLS = 3
 """A class with fewer calls on one side of a comparison says nothing about its mean."""
+LOAD_SHARPNESS = 4.0
+"""How fast quality falls with the distance of loads: at half more load it is down to 0.3.
+
+Latency moves with load about as much as a good candidate moves it, so a pair at double the load
+(which 2.0 would let pass at 0.42) says nothing.
+"""
 
 
 @dataclass(frozen=True)
@@ -215,6 +221,11 @@ def load_distance(a: LoadProfile, b: LoadProfile, duration_s: float) -> float:
     return volume + max(apart - 1.5 * chance, 0.0)
 
 
+def load_factor(distance: float) -> float:
+    """The quality, in [0, 1], that loads so far apart (see :func:`load_distance`) leave."""
+    return math.exp(-LOAD_SHARPNESS * distance)
+
+
 def outside_events(window: MetricsWindow) -> tuple[str, ...]:
     """What, other than clients and knobs, disturbed the window; empty when nothing did."""
     found = []
@@ -237,7 +248,7 @@ def sample_quality(
     """Quality in [0, 1] with its reasons; a product of four factors.
 
     *Coverage*: linear from 0 to ``min_coverage``. *Distance* of the offered load from the paired
-    reference: ``exp(-2 d)``. *Steadiness*: the same distance between the window's two halves.
+    reference: :func:`load_factor`. *Steadiness*: the same distance between the window's two halves.
     *Outside events*: 0.3 where there were any.
     """
     factors: dict[str, float] = {}
@@ -252,7 +263,7 @@ def sample_quality(
     profile = load_profile(window)
     if paired is not None:
         distance = load_distance(profile, paired, window.duration_s)
-        factors["load"] = math.exp(-2 * distance)
+        factors["load"] = load_factor(distance)
         if factors["load"] < 0.8:
             reasons.append(
                 f"offered load {profile.calls_per_s:.1f}/s against {paired.calls_per_s:.1f}/s "
@@ -261,7 +272,7 @@ def sample_quality(
     if halves is not None:
         first, second = (load_profile(half) for half in halves)
         distance = load_distance(first, second, min(h.duration_s for h in halves))
-        factors["steadiness"] = math.exp(-2 * distance)
+        factors["steadiness"] = load_factor(distance)
         if factors["steadiness"] < 0.8:
             reasons.append(
                 f"load moved inside the window: {first.calls_per_s:.1f}/s, then "

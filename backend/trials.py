@@ -7,7 +7,6 @@ Whatever happens, it ends with the deployed arm on the server; deploying is the 
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -37,6 +36,7 @@ from backend.sample_filter import (
     class_log_ratios,
     latency_index,
     load_distance,
+    load_factor,
     load_profile,
     outside_events,
     paired_log_ratio,
@@ -324,7 +324,7 @@ class Trial:
         """
         window = measured.window
         now, before = load_profile(window), load_profile(incumbent)
-        apart = math.exp(-2 * load_distance(now, before, window.duration_s)) < COMPARABLE
+        apart = load_factor(load_distance(now, before, window.duration_s)) < COMPARABLE
         spoilt = apart or measured.quality.value < self.plan.min_quality
         if not outside_events(window) and not (spoilt and now.calls_per_s > before.calls_per_s):
             return False
