@@ -23,7 +23,6 @@ from backend.policy_learner import (
     trial_alpha,
 )
 
-
 GATE = GateSettings()
 Draw = Callable[[np.random.Generator, tuple[int, int]], NDArray[np.float64]]
 NOISE_SD = 0.05

@@ -386,3 +386,14 @@ def test_the_same_poisson_load_keeps_most_of_its_quality():
             sample_quality(whole, coverage=1.0, paired=load_profile(other), halves=(a, b)).value
         )
     assert np.mean(np.array(values) >= 0.8) >= 0.9
+    assert np.mean(np.array(values) < 0.3) <= 0.01
+
+
+@pytest.mark.parametrize("calls_per_s", [12.0, 40.0, 200.0])
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_a_pair_at_half_or_double_the_load_falls_below_the_floor_of_trials(calls_per_s, factor):
+    """0.3 is level1.min_quality: such a window is repeated, at slow and at busy servers."""
+    calls = int(10 * calls_per_s)
+    there, here = window({1: (calls, 5.0)}), window({1: (int(calls * factor), 5.0)})
+    quality = sample_quality(here, coverage=1.0, paired=load_profile(there))
+    assert quality.value < 0.3 or min(calls, calls * factor) < 100
