@@ -169,8 +169,8 @@ def demo(
     code = _supervise(replace(options, from_defaults=True))
     report = settings.paths.data_dir / "final_report.txt"
     if code == 0 and report.exists():
-        console.print(report.read_text(encoding="utf-8"), markup=False, highlight=False)
-        console.print(f"Reports: {report}, .json and .html", markup=False)
+        typer.echo(report.read_text(encoding="utf-8"))
+        typer.echo(f"Reports: {report}, .json and .html")
     raise typer.Exit(code)
 
 

@@ -33,6 +33,17 @@ class OperatorCommands:
             CommandKind.APPROVE: self._approve,
             CommandKind.DECLINE: self._decline,
         }
+        self._refuse_interrupted()
+
+    def _refuse_interrupted(self) -> None:
+        """A command that an earlier tuner died over is answered, never carried out twice."""
+        for command in self._parts.store.commands(limit=1000):
+            if command.state is CommandState.RUNNING and command.id is not None:
+                self._parts.store.finish(
+                    command.id,
+                    CommandState.REFUSED,
+                    "the tuner ended before it was done; what it had begun was undone",
+                )
 
     def run_next(self) -> None:
         """Carry out the oldest queued command, if there is one.

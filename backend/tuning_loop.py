@@ -96,6 +96,7 @@ class TuningLoop:
         self._promising: tuple[Mapping[str, KnobValue], str] | None = None
         self._probation: _Probation | None = None
         self._fruitless = 0
+        self._sees = True
         self.failures = 0
         self._next_probe_s = -math.inf
         self._planner = TrialPlanner(settings, space, deployment, store, clock)
@@ -106,6 +107,7 @@ class TuningLoop:
     def observe(self, window: MetricsWindow, quality: float) -> None:
         """Take a window measured outside a trial, with the deployed configuration."""
         self._state = state_vector(window, load_profile(window))
+        self._sees = True
         if self.phase in (Phase.STARTING, Phase.BASELINE) and window.calls > 0:
             self.phase = Phase.BASELINE
             if quality >= self._level1.min_quality:
@@ -132,7 +134,11 @@ class TuningLoop:
             self._settle(self.trial)
 
     def lost_server(self, reason: str) -> None:
-        """The connection was lost in mid-trial: drop it; the journal is reconciled elsewhere."""
+        """The connection was lost: drop the trial; the journal is reconciled elsewhere.
+
+        Nothing is tried before a window could be measured again.
+        """
+        self._sees = False
         trial = self.trial
         if trial is None:
             return
@@ -227,6 +233,7 @@ class TuningLoop:
             self._level1.enabled
             and self._deployment.mode in (Mode.APPROVE, Mode.AUTO)
             and not (self.paused or self._deployment.frozen or self.blocked)
+            and self._sees
             and self._waiting is None
             and self.failures < self._settings.safety.max_consecutive_failures
         )
