@@ -22,7 +22,7 @@ import psutil
 from backend.catalog import load_catalog
 from backend.domain.clock import SystemClock
 from backend.domain.records import EventRecord
-from backend.errors import AutopilotError, PrivilegeError, StaleEpochError
+from backend.errors import AutopilotError, PrivilegeError, StaleEpochError, StoreError
 from backend.lease import holder_name
 from backend.parameter_adjuster import ParameterAdjuster, ReconcileResult
 from backend.protocols import Clock, Journal, TargetDatabase
@@ -124,9 +124,31 @@ class Watchdog:
                     self._keep_connected()
                 return
             self._reason, self._told = reason, ""
-            self._epoch = self._store.acquire_lease(holder_name(), LEASE_TTL_S)
+            try:
+                self._epoch = self._store.acquire_lease(holder_name(), LEASE_TTL_S)
+            except StoreError:
+                self._kill_hung(lease)
+                raise
             log.warning("%s with changes left open: epoch %d begins", reason, self._epoch)
         self._take_over(self._epoch)
+
+    def _kill_hung(self, lease: LeaseRecord) -> None:
+        """The last resort, when the store cannot be written.
+
+        A process that hangs inside a transaction locks everybody else out of a SQLite file for as
+        long as it lives. Its lease is over and its changes stand on the server: it has to go.
+        """
+        try:
+            process = _local_process(lease.holder)
+        except (ValueError, psutil.Error):
+            return
+        if process is None or not lease.expired(self._clock.now()):
+            return
+        log.error("the store cannot be written; killing the hung tuner (pid %d)", process.pid)
+        try:
+            process.kill()
+        except psutil.Error as error:
+            log.error("pid %d cannot be killed: %s", process.pid, error)
 
     def _take_over(self, epoch: int) -> None:
         if not self._store.renew_lease(epoch, LEASE_TTL_S):
@@ -261,22 +283,29 @@ def _is_dead(holder: str) -> bool:
 
     A holder of another machine, or one that cannot be read, counts as alive: its lease tells.
     """
-    parts = holder.rsplit(":", 2)
-    if len(parts) != 3 or parts[0] != socket.gethostname():
+    if holder.rsplit(":", 2)[0] != socket.gethostname():
         return False
     try:
-        pid, started_s = int(parts[1]), float(parts[2])
-    except ValueError:
+        return _local_process(holder) is None
+    except (ValueError, psutil.Error):
         return False
+
+
+def _local_process(holder: str) -> psutil.Process | None:
+    """The living process of this machine that a holder's name stands for.
+
+    Raises:
+        ValueError: the name is not ``host:pid:start time``.
+    """
+    host, pid, started = holder.rsplit(":", 2)
+    if host != socket.gethostname():
+        return None
     try:
-        process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return True
-        return abs(process.create_time() - started_s) > _START_TIME_TOLERANCE_S
+        process = psutil.Process(int(pid))
+        same = abs(process.create_time() - float(started)) <= _START_TIME_TOLERANCE_S
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.NoSuchProcess:
-        return True
-    except psutil.Error:
-        return False
+        return None
 
 
 def main() -> None:

@@ -172,7 +172,7 @@ class Restorer:
                 plan.standing.add(name)
             if not stands or after_failure or _in_effect(rows, reading):
                 plan.write[name] = writable_entry(knob, first.before_entry)
-            if knob is not None and knob.context == "restart" and _in_effect(rows, reading):
+            if knob is not None and knob.context == "restart" and _acts(knob, rows, reading):
                 plan.restart.append(name)
         return plan
 
@@ -277,6 +277,17 @@ def _in_effect(rows: Sequence[ChangeRecord], reading: KnobReading) -> bool:
     """Whether the value in effect is one that these changes made, and not the one before."""
     return not same_value(reading.value, rows[0].before_value) and any(
         same_value(reading.value, row.after_value) for row in rows
+    )
+
+
+def _acts(knob: Knob, rows: Sequence[ChangeRecord], reading: KnobReading) -> bool:
+    """Like `_in_effect`, where the server may show a value of its own choice for ours."""
+    chosen = any(
+        row.after_value is None or any(same_value(row.after_value, s) for s in knob.special)
+        for row in rows
+    )
+    return not same_value(reading.value, rows[0].before_value) and (
+        chosen or _in_effect(rows, reading)
     )
 
 
