@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backend.errors import WorkloadError
 from backend.workload.statements import STATEMENTS
@@ -50,6 +50,15 @@ class Mix:
         }
         total = sum(weights.values())
         return {name: weight / total for name, weight in weights.items()}
+
+    def with_weights(self, weights: Mapping[str, float]) -> Mix:
+        """Return the mix with these classes' weights replaced; a weight of 0 leaves a class out.
+
+        Raises:
+            WorkloadError: an unknown class, a negative weight, or nothing left.
+        """
+        day = {name: weight for name, weight in {**self.day, **weights}.items() if weight != 0}
+        return replace(self, day=day) if weights else self
 
 
 _REPORTS_AT_NIGHT = {

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from sqlalchemy.engine import URL
 
@@ -20,7 +20,12 @@ APPLICATION_NAME = "autopilot_demo"
 
 @dataclass(frozen=True)
 class WorkloadSettings:
-    """What to offer. ``queries_per_hour`` counts per simulated hour; None takes the mix's rate."""
+    """What to offer.
+
+    ``queries_per_hour`` is the mean per simulated hour over a day; None takes the mix's rate.
+    ``query_distribution`` replaces the weights of classes in the mix; ``parameter_ranges``
+    narrows what is asked for (:data:`backend.workload.scope.PARAMETER_RANGES`).
+    """
 
     mix: str = "mixed"
     queries_per_hour: float | None = None
@@ -31,19 +36,22 @@ class WorkloadSettings:
     statement_timeout_s: float = 30.0
     interval_s: float = 5.0
     application_name: str = APPLICATION_NAME
+    query_distribution: Mapping[str, float] = field(default_factory=dict)
+    parameter_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def schedule(self) -> ArrivalSchedule:
         """Return the frozen arrivals of these settings.
 
         Raises:
-            WorkloadError: an unknown mix, or a rate, time scale or scale out of bounds.
+            WorkloadError: an unknown mix, class or range, or a value out of bounds.
         """
         return ArrivalSchedule(
-            mix_named(self.mix),
+            mix_named(self.mix).with_weights(self.query_distribution),
             self.queries_per_hour,
             self.seed,
             self.time_scale,
             shape=StoreShape.at_scale(self.scale),
+            parameter_ranges=self.parameter_ranges,
         )
 
 

@@ -14,12 +14,13 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
 from backend.errors import WorkloadError
 from backend.workload.mixes import Mix
+from backend.workload.scope import Scope
 from backend.workload.shape import DEMO_SCALE, StoreShape
 from backend.workload.statements import PARAMETER_DIMENSIONS, STATEMENTS, Parameters
 
@@ -55,9 +56,10 @@ class ArrivalSchedule:
         seed: freezes arrivals, order and parameters.
         time_scale: simulated seconds per real second (100 in fast mode).
         shape: the store that the parameters point into.
+        parameter_ranges: see :data:`backend.workload.scope.PARAMETER_RANGES`.
 
     Raises:
-        WorkloadError: when the rate or the time scale is not above 0.
+        WorkloadError: when the rate or the time scale is not above 0, or a range is wrong.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class ArrivalSchedule:
         time_scale: float = 1.0,
         *,
         shape: StoreShape | None = None,
+        parameter_ranges: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
         if time_scale <= 0:
             raise WorkloadError(f"the time scale {time_scale} must be above 0")
@@ -76,7 +79,9 @@ class ArrivalSchedule:
         self.mix = mix
         self.seed = seed
         self.time_scale = time_scale
-        self.shape = shape or StoreShape.at_scale(DEMO_SCALE)
+        self.scope = Scope(
+            shape or StoreShape.at_scale(DEMO_SCALE), dict(sorted((parameter_ranges or {}).items()))
+        )
         self.rate_per_s = (
             mix.default_rate_per_s
             if queries_per_hour is None
@@ -154,14 +159,14 @@ class ArrivalSchedule:
         """Yield arrivals in time order, without end."""
         points = {name: _Points(self.seed, name) for name in self.mix.day}
         for offset_s, name in zip(self._times(), self._classes(), strict=False):
-            parameters = STATEMENTS[name].parameters(next(points[name]), self.shape)
+            parameters = STATEMENTS[name].parameters(next(points[name]), self.scope)
             yield Arrival(offset_s, name, parameters)
 
     @property
     def fingerprint(self) -> str:
         """A hash of the statements' text, the mix, the rate and the first 2000 arrivals."""
         digest = hashlib.sha256()
-        digest.update(repr((self.mix, self.shape, self.rate_per_s, self.time_scale)).encode())
+        digest.update(repr((self.mix, self.scope, self.rate_per_s, self.time_scale)).encode())
         for name in sorted(self.mix.day):
             digest.update(f"{name}\0{STATEMENTS[name].sql}\0".encode())
         for arrival in islice(self, FINGERPRINT_ARRIVALS):

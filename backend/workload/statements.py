@@ -1,7 +1,7 @@
 """The statements of the workload: what the shop's pages, reports and clerks ask.
 
 Each class is one SQL text with plain parameters, as an ordinary application would send it. A
-parameter generator turns a point of the unit cube and the store's shape into the parameters, so
+parameter generator turns a point of the unit cube and the scope into the parameters, so
 that the schedule alone decides what is asked.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from backend.workload import shape as sh
 from backend.workload.load_steps import customer_of_rank, product_of_rank
-from backend.workload.shape import StoreShape, day_before_end
+from backend.workload.scope import Scope
 
 PARAMETER_DIMENSIONS = 3
 """How many uniform numbers in [0, 1) a parameter generator gets."""
@@ -22,7 +22,7 @@ PARAMETER_DIMENSIONS = 3
 KINDS = ("simple", "two-table join", "multi-join", "aggregation", "analytical", "write")
 
 Parameters = tuple[Any, ...]
-ParameterGenerator = Callable[[tuple[float, ...], StoreShape], Parameters]
+ParameterGenerator = Callable[[tuple[float, ...], Scope], Parameters]
 
 
 @dataclass(frozen=True)
@@ -47,20 +47,27 @@ def _between(u: float, low: int, high: int) -> int:
     return low + min(high - low, math.floor(u * (high - low + 1)))
 
 
-def _customer(u: float, shape: StoreShape) -> int:
+def _customer(u: float, scope: Scope) -> int:
     """Return a buyer, the active ones more often (Zipf, exponent 1/2)."""
-    return customer_of_rank(math.floor(shape.customers * u**2), shape)
+    rank = scope.within("customer_rank", u**2) * scope.shape.customers
+    return customer_of_rank(min(math.floor(rank), scope.shape.customers - 1), scope.shape)
 
 
-def _product(u: float, shape: StoreShape) -> int:
+def _product(u: float, scope: Scope) -> int:
     """Return a product, the popular ones more often (Zipf, exponent 2/3)."""
-    return product_of_rank(math.floor(shape.products * u**3), shape)
+    rank = scope.within("product_rank", u**3) * scope.shape.products
+    return product_of_rank(min(math.floor(rank), scope.shape.products - 1), scope.shape)
 
 
-def _days(u: float, spread: float, length: float) -> tuple[Any, Any]:
-    """Return a period of ``length`` days that ends in the last ``spread`` days of the data."""
-    newest = u * spread
-    return day_before_end(newest + length), day_before_end(newest)
+def _order(u: float, scope: Scope) -> int:
+    """Return a loaded order; ``u`` near 0 is the newest."""
+    return max(1, scope.shape.orders - math.floor(u * scope.shape.orders))
+
+
+def _days(u: float, scope: Scope, length: float) -> tuple[Any, Any]:
+    """Return a period of ``length`` days; how old its end is, the scope's range says."""
+    newest = scope.within("period_age_days", u)
+    return sh.day_before_end(newest + length), sh.day_before_end(newest)
 
 
 def _city(region: int, number: int) -> str:
@@ -85,7 +92,7 @@ _statement(
     "order_by_id",
     "simple",
     "SELECT * FROM shop.orders WHERE order_id = %s",
-    lambda u, s: (s.orders - math.floor(u[0] ** 2 * s.orders),),
+    lambda u, s: (_order(u[0] ** 2, s),),
 )
 _statement(
     "customer_by_email",
@@ -115,7 +122,7 @@ _statement(
     """SELECT i.line_no, i.quantity, i.unit_price, p.title, p.sku
        FROM shop.order_items i JOIN shop.products p ON p.product_id = i.product_id
        WHERE i.order_id = %s ORDER BY i.line_no""",
-    lambda u, s: (s.orders - math.floor(u[0] ** 2 * s.orders),),
+    lambda u, s: (_order(u[0] ** 2, s),),
 )
 _statement(
     "product_reviews",
@@ -156,7 +163,7 @@ _statement(
        JOIN shop.products p ON p.product_id = other.product_id
        WHERE bought.product_id = %s
        GROUP BY other.product_id, p.title ORDER BY orders DESC LIMIT 10""",
-    lambda u, s: (product_of_rank(_between(u[0], 1, 8), s),),
+    lambda u, s: (product_of_rank(_between(u[0], 1, 8), s.shape),),
 )
 _statement(
     "week_by_category",
@@ -169,7 +176,7 @@ _statement(
        JOIN shop.categories c ON c.category_id = p.category_id
        WHERE o.placed_at >= %s AND o.placed_at < %s
        GROUP BY c.name ORDER BY revenue DESC LIMIT 20""",
-    lambda u, s: _days(u[0], 60, 6),
+    lambda u, s: _days(u[0], s, 6),
 )
 _statement(
     "city_basket",
@@ -192,7 +199,7 @@ _statement(
        JOIN shop.brands b ON b.brand_id = p.brand_id
        WHERE o.region_id = %s AND o.placed_at >= %s AND o.placed_at < %s
        GROUP BY b.name ORDER BY revenue DESC LIMIT 10""",
-    lambda u, s: (_between(u[1], 2, 5), *_days(u[0], 60, 60)),
+    lambda u, s: (_between(u[1], 2, 5), *_days(u[0], s, 60)),
 )
 _statement(
     "brand_buyers",
@@ -222,7 +229,7 @@ _statement(
        JOIN shop.suppliers s ON s.supplier_id = p.supplier_id
        WHERE s.name = %s AND o.placed_at >= %s AND o.placed_at < %s
        ORDER BY o.placed_at DESC LIMIT 100""",
-    lambda u, s: (f"Supplier {_between(u[1], 30, 290)}", *_days(u[0], 60, 45)),
+    lambda u, s: (f"Supplier {_between(u[1], 30, 290)}", *_days(u[0], s, 45)),
 )
 
 # -- aggregations: the dashboards -------------------------------------------------------------
@@ -233,7 +240,7 @@ _statement(
     """SELECT date_trunc('day', o.placed_at) AS day, count(*) AS orders, sum(o.total) AS revenue
        FROM shop.orders o WHERE o.placed_at >= %s AND o.placed_at < %s
        GROUP BY day ORDER BY day""",
-    lambda u, s: _days(u[0], 60, 45),
+    lambda u, s: _days(u[0], s, 45),
 )
 _statement(
     "cart_funnel",
@@ -247,7 +254,7 @@ _statement(
                     count(*) FILTER (WHERE event_type = 'purchase') AS purchases
              FROM shop.events WHERE occurred_at >= %s AND occurred_at < %s
              GROUP BY customer_id, product_id) AS pairs""",
-    lambda u, s: _days(u[0], 60, 30),
+    lambda u, s: _days(u[0], s, 30),
 )
 _statement(
     "region_customers",
@@ -256,7 +263,7 @@ _statement(
        FROM shop.customers c JOIN shop.orders o ON o.customer_id = c.customer_id
        WHERE c.region_id = %s AND o.placed_at >= %s AND o.placed_at < %s
        GROUP BY c.email, c.full_name, c.city ORDER BY orders DESC LIMIT 100""",
-    lambda u, s: (_between(u[1], 3, 8), *_days(u[0], 60, 365)),
+    lambda u, s: (_between(u[1], 3, 8), *_days(u[0], s, 365)),
 )
 
 # -- analytical: the reports ------------------------------------------------------------------
@@ -279,7 +286,7 @@ _statement(
        JOIN shop.order_items b ON b.order_id = o.order_id AND b.product_id > a.product_id
        WHERE o.placed_at >= %s AND o.placed_at < %s
        GROUP BY a.product_id, b.product_id ORDER BY orders DESC LIMIT 20""",
-    lambda u, s: _days(u[0], 60, 7),
+    lambda u, s: _days(u[0], s, 7),
 )
 _statement(
     "segment_revenue",
@@ -288,7 +295,7 @@ _statement(
               sum(o.total) AS revenue
        FROM shop.orders o JOIN shop.customers c ON c.customer_id = o.customer_id
        WHERE o.placed_at >= %s AND o.placed_at < %s GROUP BY c.segment, month ORDER BY month""",
-    lambda u, s: _days(u[0], 60, 180),
+    lambda u, s: _days(u[0], s, 180),
 )
 _statement(
     "lapsed_customers",
@@ -297,7 +304,7 @@ _statement(
        WHERE NOT EXISTS (SELECT FROM shop.orders o
                          WHERE o.customer_id = c.customer_id AND o.placed_at >= %s)
        GROUP BY c.region_id ORDER BY customers DESC""",
-    lambda u, s: (day_before_end(90 + 60 * u[0]),),
+    lambda u, s: (sh.day_before_end(90 + s.within("period_age_days", u[0])),),
 )
 _statement(
     "regional_ranking",
@@ -308,7 +315,7 @@ _statement(
              FROM shop.orders WHERE placed_at >= %s AND placed_at < %s
              GROUP BY region_id, customer_id) AS ranked
        WHERE place <= 5""",
-    lambda u, s: _days(u[0], 60, 45),
+    lambda u, s: _days(u[0], s, 45),
 )
 
 # -- writes: the till -------------------------------------------------------------------------
@@ -356,13 +363,13 @@ _statement(
     "update_order",
     "write",
     "UPDATE shop.orders SET carrier_id = %s, updated_at = now() WHERE order_id = %s",
-    lambda u, s: (_between(u[1], 1, sh.CARRIERS), s.orders - math.floor(u[0] * s.orders / 4)),
+    lambda u, s: (_between(u[1], 1, sh.CARRIERS), _order(u[0] / 4, s)),
 )
 _statement(
     "adjust_stock",
     "write",
     "UPDATE shop.products SET stock = greatest(stock - %s, 0) WHERE product_id = %s",
-    lambda u, s: (_between(u[1], 1, 3), 1 + math.floor(u[0] * s.products)),
+    lambda u, s: (_between(u[1], 1, 3), 1 + math.floor(u[0] * s.shape.products)),
 )
 _statement(
     "add_review",

@@ -19,6 +19,7 @@ from backend.workload.generator import ALL_CLASSES, LATE_AFTER_S, WorkloadGenera
 from backend.workload.mixes import MIXES
 from backend.workload.runner import WorkloadSettings, interval_records, run_workload
 from backend.workload.schedule import ArrivalSchedule
+from backend.workload.scope import Scope
 from backend.workload.shape import StoreShape
 from backend.workload.statements import STATEMENTS
 from backend.workload.store import DemoStore
@@ -143,7 +144,7 @@ def test_every_statement_finds_or_writes_rows(store: DemoStore, url: URL, name: 
     with closing(connect(url, application_name="test")) as connection:
         cursor = connection.cursor()
         for point in ((0.1, 0.2, 0.3), (0.5, 0.5, 0.5), (0.9, 0.8, 0.7)):
-            cursor.execute(statement.sql, statement.parameters(point, SHAPE))
+            cursor.execute(statement.sql, statement.parameters(point, Scope(SHAPE)))
             touched += cursor.rowcount
     # At this small scale a narrow report may find nothing; what every shop page needs, it finds.
     assert touched > 0 or name in {"never_bought", "city_returns", "supplier_shipments"}

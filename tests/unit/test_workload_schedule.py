@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from backend.errors import WorkloadError
 from backend.workload.mixes import MIXES, Mix, mix_named
+from backend.workload.runner import WorkloadSettings
 from backend.workload.schedule import ArrivalSchedule
+from backend.workload.scope import Scope
 from backend.workload.shape import StoreShape
 from backend.workload.statements import KINDS, PARAMETER_DIMENSIONS, STATEMENTS
 
@@ -119,7 +121,7 @@ def test_parameters_fit_the_statement_and_the_store(
 ) -> None:
     shape = StoreShape.at_scale(scale)
     statement = STATEMENTS[name]
-    parameters = statement.parameters(point, shape)
+    parameters = statement.parameters(point, Scope(shape))
     assert statement.sql.replace("%%", "").count("%s") == len(parameters)
     bounds = {
         "product_by_id": shape.products,
@@ -162,3 +164,30 @@ def test_mistakes_are_refused_with_the_value_and_the_remedy() -> None:
         schedule(queries_per_hour=-1)
     with pytest.raises(WorkloadError, match=r"scale 0 is outside \[0.001, 100.0\]"):
         StoreShape.at_scale(0)
+
+
+def test_weights_of_the_settings_replace_those_of_the_mix() -> None:
+    settings = WorkloadSettings(
+        mix="simple", query_distribution={"product_by_id": 0.0, "place_order": 7.0}
+    )
+    shares = settings.schedule().mix.shares(1.0)
+    assert shares == pytest.approx(
+        {"customer_by_id": 3 / 13, "order_by_id": 3 / 13, "place_order": 7 / 13}
+    )
+    with pytest.raises(WorkloadError, match="unknown statement classes"):
+        WorkloadSettings(query_distribution={"nothing": 1.0}).schedule()
+
+
+def test_ranges_of_the_settings_bound_the_parameters() -> None:
+    settings = WorkloadSettings(
+        mix="simple",
+        scale=0.01,
+        parameter_ranges={"customer_rank": (0.0, 0.001)},
+        query_distribution={"product_by_id": 0.0, "order_by_id": 0.0},
+    )
+    asked = {a.parameters for a in islice(settings.schedule(), 200)}
+    assert len(asked) <= 5  # the busiest thousandth of 4000 customers
+    with pytest.raises(WorkloadError, match=r"no parameter range 'rank'"):
+        WorkloadSettings(parameter_ranges={"rank": (0, 1)}).schedule()
+    with pytest.raises(WorkloadError, match=r"customer_rank = \(0\.5, 2\) is not inside"):
+        WorkloadSettings(parameter_ranges={"customer_rank": (0.5, 2)}).schedule()
