@@ -32,6 +32,19 @@ def make_server(app: dash.Dash, host: str = "127.0.0.1", port: int = 8050) -> An
     )
 
 
+def stop(server: Any) -> None:
+    """End a server whose ``run()`` is in another thread: sockets closed, workers ended."""
+
+    def close() -> None:
+        for channel in list(server.active_channels.values()):
+            channel.handle_close()
+        server.close()
+
+    # Sockets belong to the thread that polls them, so that thread closes them.
+    server.trigger.pull_trigger(close)
+    server.task_dispatcher.shutdown()
+
+
 def serve(app: dash.Dash, host: str = "127.0.0.1", port: int = 8050) -> None:
     """Serve until the process is told to end (KeyboardInterrupt or SystemExit end it well)."""
     server = make_server(app, host, port)

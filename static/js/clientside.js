@@ -36,7 +36,7 @@
       },
       offline: function (_watch, _alive, interval) {
         if (triggered("alive.data")) { aliveAt = Date.now(); }
-        return Date.now() - aliveAt < Math.max(6000, 4 * interval);
+        return Date.now() - aliveAt < Math.max(4000, 4 * interval);
       },
       toggle: function (clicks, open) { return clicks ? !open : open; }
     }

@@ -12,6 +12,7 @@ import pytest
 from flask.testing import FlaskClient
 
 import dashboard
+from dashboard import serving
 from dashboard.security import TOKEN_HEADER, token_cookie
 from tests.dashboard.fake_store import FakeStore
 
@@ -84,6 +85,6 @@ def served() -> Iterator[Any]:
 
     yield serve
     for server, thread in ended:
-        server.close()
-        server.trigger.pull_trigger() if hasattr(server, "trigger") else None
-        thread.join(5)
+        serving.stop(server)
+        thread.join(10)
+        assert not thread.is_alive()

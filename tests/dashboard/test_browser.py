@@ -1,0 +1,326 @@
+"""The pages in a real browser: Chromium by Playwright, against the in-memory store."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from backend.domain.modes import CommandKind, Mode
+from dashboard.pages import PAGES
+from tests.dashboard.fake_store import FakeStore
+
+pytestmark = pytest.mark.browser
+
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+             "--disable-component-update", "--disable-sync"]
+SIZES = {"wide": (1280, 800), "phone": (390, 844)}
+OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+LOADED = (
+    "() => document.querySelector('#content .page') && "
+    "!document.querySelector('#content .skeleton')"
+)
+
+
+def chromium() -> str | None:
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = chromium()
+    if path is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield launched
+        launched.close()
+
+
+class Watched:
+    """What a page did that it should not do."""
+
+    def __init__(self, page: Page, base: str) -> None:
+        self.problems: list[str] = []
+        host = urlsplit(base).netloc
+        page.on("console", lambda m: self._add("console", m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda e: self._add("script", str(e)))
+        page.on("request", lambda r: self._add("foreign request", r.url)
+                if urlsplit(r.url).netloc not in (host, "") else None)
+        page.on("response", lambda r: self._add(f"HTTP {r.status}", r.url)
+                if r.status >= 400 else None)
+
+    def _add(self, kind: str, text: str) -> None:
+        self.problems.append(f"{kind}: {text[:300]}")
+
+
+@pytest.fixture
+def open_page(browser: Browser, served: Callable[[FakeStore], str]) -> Iterator[Any]:
+    contexts = []
+
+    @contextmanager
+    def visit(store: FakeStore, path: str = "/", size: str = "wide", scheme: str = "light",
+              quiet: bool = True) -> Iterator[Page]:
+        base = served(store)
+        width, height = SIZES[size]
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=scheme,
+            timezone_id="Europe/Berlin", base_url=base, has_touch=size == "phone",
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        watched = Watched(page, base)
+        page.goto(path)
+        page.wait_for_function(LOADED)
+        yield page
+        if quiet:
+            assert watched.problems == []
+        context.close()
+
+    yield visit
+    for context in contexts:
+        context.close()
+
+
+def beating(store: FakeStore) -> FakeStore:
+    """A store whose heartbeat is of this moment."""
+    store.beat()
+    return store
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_loads_in_every_size_and_theme(open_page, store, size, scheme):
+    with open_page(beating(store), size=size, scheme=scheme) as page:
+        assert page.locator("html").get_attribute("data-bs-theme") == scheme
+        page.evaluate("window.neverReloaded = true")
+        nav = page.locator(".bottomnav" if size == "phone" else ".sidenav")
+        for entry in PAGES:
+            nav.get_by_text(entry.title, exact=True).click()
+            expect(page.locator("h1")).to_have_text(entry.title)
+            page.wait_for_function(LOADED)
+            graphs = [p for p in entry.parts if p.endswith(".figure")]
+            if graphs and entry.slug not in ("decisions",):
+                page.wait_for_function(
+                    "n => document.querySelectorAll('.js-plotly-plot .main-svg').length >= n",
+                    arg=len(graphs))
+            assert page.evaluate(OVERFLOW) <= 0, entry.title
+            assert page.title().startswith(entry.title)
+        assert page.evaluate("window.neverReloaded") is True
+
+
+@pytest.mark.parametrize("entry", PAGES, ids=lambda p: p.slug)
+def test_an_empty_store_says_what_will_appear(open_page, entry):
+    with open_page(FakeStore(empty=True), entry.path, size="phone", scheme="dark") as page:
+        expect(page.locator("h1")).to_have_text(entry.title)
+        expect(page.locator("#shell-banner")).to_contain_text("The tuner is starting")
+        expect(page.locator("#content .empty, #content .annotation-text, "
+                            "#knobs-summary").first).to_be_visible()
+        assert page.evaluate(OVERFLOW) <= 0
+
+
+def choose(page: Page, knob: str) -> None:
+    """Open a knob's editor."""
+    page.fill("#knobs-search", knob)
+    page.locator(".ag-cell", has_text=re.compile(f"^{knob}$")).first.click()
+    expect(page.locator("#knob-title")).to_have_text(knob)
+
+
+def value_of(store: FakeStore, knob: str) -> object:
+    return next(k.value for k in store.knob_statuses() if k.name == knob)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_knob_is_changed_checked_confirmed_seen_and_undone(open_page, store, size):
+    with open_page(beating(store), "/knobs", size=size) as page:
+        choose(page, "maintenance_work_mem")
+        review = page.locator("#knob-review")
+        expect(review).to_be_disabled()
+        page.fill("#knob-input", "64TB")
+        expect(page.locator("#knob-check")).to_contain_text("Allowed: 1\u00a0MB to 1\u00a0GB")
+        expect(review).to_be_disabled()
+        page.fill("#knob-input", "much")
+        expect(page.locator("#knob-check")).to_contain_text("not a number")
+        page.fill("#knob-input", "256MB")
+        expect(page.locator("#knob-check")).to_contain_text("256\u00a0MB")
+        review.click()
+        dialog = page.locator("#review-body")
+        expect(dialog).to_contain_text("64\u00a0MB")
+        expect(dialog).to_contain_text("256\u00a0MB")
+        expect(dialog).to_contain_text("at once, by a reload")
+        assert store.commands() == []
+        page.locator("#review-apply").click()
+        expect(page.locator("#command-notes")).to_contain_text("queued")
+        assert store.commands()[-1].payload == {"knobs": {"maintenance_work_mem": 262144}}
+        assert store.commands()[-1].actor == "human@dashboard"
+        store.work()
+        expect(page.locator("#command-notes")).to_contain_text("done")
+        expect(page.locator("#knobs-last")).to_contain_text("on the server")
+        expect(page.locator(".row-changed .cell-value").first).to_have_text("256\u00a0MB")
+        assert value_of(store, "maintenance_work_mem") == 262144
+        page.locator("#knobs-last").get_by_role("button", name="Undo").click()
+        expect(page.locator("#command-notes")).to_contain_text("Roll back: queued")
+        assert store.commands()[-1].kind is CommandKind.ROLL_BACK
+        store.work()
+        expect(page.locator("#knobs-history")).to_contain_text("rolled back")
+        assert value_of(store, "maintenance_work_mem") == 65536
+
+
+def test_several_knobs_are_changed_together_and_one_is_left_out(open_page, store):
+    with open_page(beating(store), "/knobs") as page:
+        for knob, value in (("shared_buffers", "512MB"), ("seq_page_cost", "0.5")):
+            choose(page, knob)
+            page.fill("#knob-input", value)
+            expect(page.locator("#knob-review")).to_be_enabled()
+            page.locator("#knob-review").click()
+            expect(page.locator("#review-body")).to_contain_text(knob)
+            page.locator("#review-more").click()
+            expect(page.locator("#review-body")).to_be_hidden()
+        choose(page, "jit")
+        page.select_option("#knob-input", "on")
+        page.locator("#knob-review").click()
+        expect(page.locator("#review-body")).to_contain_text("needs a restart of the server")
+        page.get_by_role("button", name="Leave seq_page_cost as it is").click()
+        expect(page.locator("#review-body")).not_to_contain_text("seq_page_cost")
+        page.locator("#review-apply").click()
+        expect(page.locator("#command-notes")).to_contain_text("queued")
+        assert store.commands()[-1].payload == {"knobs": {"shared_buffers": 65536, "jit": True}}
+
+
+def test_a_refusal_by_the_tuner_is_shown_with_its_reason(open_page, store):
+    with open_page(beating(store), "/knobs") as page:
+        choose(page, "work_mem")
+        page.fill("#knob-input", "512MB")
+        expect(page.locator("#knob-review")).to_be_enabled()
+        page.locator("#knob-review").click()
+        page.locator("#review-apply").click()
+        expect(page.locator("#command-notes")).to_contain_text("queued")
+        store.work()
+        expect(page.locator("#command-notes")).to_contain_text("refused")
+        expect(page.locator("#command-notes")).to_contain_text("memory budget")
+        expect(page.locator("#knobs-last")).to_contain_text("not changed")
+
+
+def test_what_is_being_typed_survives_the_refresh(open_page, store):
+    with open_page(beating(store), "/knobs") as page:
+        choose(page, "work_mem")
+        page.fill("#knob-input", "12MB")
+        store.beat(trials=77)
+        page.locator(".tag-index").wait_for()
+        for _ in range(2):
+            with page.expect_response(lambda r: "knobs-held" in (r.request.post_data or "")):
+                pass
+        expect(page.locator("#knob-input")).to_have_value("12MB")
+        expect(page.locator("#knobs-search")).to_have_value("work_mem")
+
+
+def test_a_locked_knob_says_why(open_page, store):
+    with open_page(beating(store), "/knobs") as page:
+        choose(page, "huge_pages")
+        expect(page.locator("#knob-body")).to_contain_text("the host offers no huge pages")
+        expect(page.locator("#knob-input")).to_be_disabled()
+        expect(page.locator("#knob-review")).to_be_disabled()
+
+
+def test_numbers_are_fresh_without_a_reload(open_page, store):
+    with open_page(beating(store)) as page:
+        page.evaluate("window.neverReloaded = true")
+        store.beat(activity="a very new activity", index=0.5)
+        expect(page.locator("#overview-activity")).to_contain_text("a very new activity")
+        expect(page.locator(".tag-index")).to_contain_text("0.500")
+        assert page.evaluate("window.neverReloaded") is True
+
+
+def test_mode_is_changed_after_confirmation_and_freeze_is_shown(open_page, store):
+    with open_page(beating(store)) as page:
+        page.locator("#controls-open").click()
+        page.locator("#shell-controls .choice", has_text="observe").get_by_role(
+            "button", name="Switch").click()
+        expect(page.locator("#confirm-text")).to_contain_text("from auto to observe")
+        page.locator("#confirm-no").click()
+        expect(page.locator("#confirm-text")).to_be_hidden()
+        assert store.commands() == []
+        page.locator("#shell-controls").get_by_role("button", name="Freeze").click()
+        page.locator("#confirm-yes").click()
+        expect(page.locator("#command-notes")).to_contain_text("Freeze: queued")
+        store.work()
+        expect(page.locator("#shell-banner")).to_contain_text("Frozen")
+        assert store.status().frozen
+
+
+def test_a_waiting_trial_is_approved_by_one_click(open_page, store):
+    store.beat(mode=Mode.APPROVE)
+    with open_page(store, "/decisions", size="phone") as page:
+        page.get_by_role("button", name="Approve").first.click()
+        expect(page.locator("#command-notes")).to_contain_text("Approve the trial: queued")
+        waiting = store.trials()[-1].id
+        assert store.commands()[-1].payload == {"trial_id": waiting}
+
+
+def test_a_trials_evidence_opens(open_page, store):
+    with open_page(beating(store), "/decisions") as page:
+        page.get_by_role("button", name="#16").click()
+        expect(page.locator("#decisions-title")).to_have_text("Trial 16")
+        expect(page.locator("#decisions-detail")).to_contain_text("max_wal_size")
+        expect(page.locator("#decisions-blocks .scatterlayer .point")).to_have_count(6)
+
+
+def test_hostile_text_is_shown_as_text(open_page, store):
+    with open_page(beating(store), "/queries") as page:
+        expect(page.locator("#queries-classes")).to_contain_text("<script>")
+        page.locator(".sidenav").get_by_text("Safety").click()
+        expect(page.locator("#safety-events")).to_contain_text("<img src=x")
+        assert page.evaluate("window.__pwned") is None
+
+
+def test_the_theme_is_switched_and_remembered(open_page, store):
+    with open_page(beating(store), scheme="light") as page:
+        page.locator("#theme-toggle").click()
+        expect(page.locator("html")).to_have_attribute("data-bs-theme", "dark")
+        page.wait_for_function(
+            "() => document.querySelector('#overview-index .js-plotly-plot')"
+            ".layout.font.color === '#e3eaee'")
+        page.reload()
+        page.wait_for_function(LOADED)
+        expect(page.locator("html")).to_have_attribute("data-bs-theme", "dark")
+
+
+def test_a_silent_tuner_and_an_unreadable_store_are_told_and_recover(open_page, store):
+    with open_page(beating(store)) as page:
+        store._status = replace(store.status(),
+                                at=datetime.now(timezone.utc) - timedelta(minutes=2))
+        banner = page.locator("#shell-banner")
+        expect(banner).to_contain_text("The tuner does not answer since")
+        store.failure = "disk I/O error"
+        expect(banner).to_contain_text("The store cannot be read. disk I/O error")
+        store.failure = None
+        store.beat()
+        expect(banner).to_be_empty()
+        expect(page.locator("#overview-tiles")).to_contain_text("Latency index")
+
+
+def test_a_dead_dashboard_is_noticed_by_the_page(open_page, store):
+    with open_page(beating(store), quiet=False) as page:
+        expect(page.locator("#offline")).to_be_hidden()
+        page.route("**/_dash-update-component*", lambda route: route.abort())
+        expect(page.locator("#offline")).to_be_visible(timeout=15_000)
+        page.unroute("**/_dash-update-component*")
+        expect(page.locator("#offline")).to_be_hidden()
+
+
+def test_without_scripts_there_is_a_plain_summary(browser, served, store):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(served(beating(store)))
+    page.wait_for_url("**/plain")
+    assert "Latency index" in page.inner_text("main")
+    context.close()
