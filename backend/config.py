@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import json
 import os
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
+from yaml.parser import ParserError
+from yaml.scanner import ScannerError
 
 from backend.domain.modes import Mode
 from backend.errors import ConfigError
@@ -24,10 +28,33 @@ from backend.errors import ConfigError
 ENV_PREFIX = "AUTOPILOT_"
 
 
+Width = Annotated[int, Field(ge=1, le=4096)]
+"""Units of a hidden layer."""
+
+
+def _is_section(info: FieldInfo | None) -> bool:
+    annotation = info.annotation if info is not None else None
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
 class Section(BaseModel):
     """Base of all sections: unknown keys are errors, values are checked and frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_sections_are_defaults(cls, values: Any) -> Any:
+        """A section whose keys are all commented out reads as None: that is "all defaults"."""
+        if not isinstance(values, dict):
+            return values
+        return {
+            key: value
+            for key, value in values.items()
+            if value is not None or not _is_section(cls.model_fields.get(key))
+        }
 
 
 class DatabaseSettings(Section):
@@ -58,6 +85,7 @@ class PathSettings(Section):
     policies_dir: Path = Field(Path("data/policies"), description="Checkpoints of the agents.")
     telemetry_db: str = Field(
         "data/telemetry.db",
+        repr=False,  # the URL may hold a password
         description="The store: a SQLite file, or the URL of a PostgreSQL database.",
     )
 
@@ -85,7 +113,9 @@ class KnobAgentSection(Section):
     exploration_samples: int = Field(
         100, ge=1, description="Measurements over which it falls from the first to the last."
     )
-    hidden_layers: tuple[int, ...] = Field((64, 64), description="Widths of the hidden layers.")
+    hidden_layers: tuple[Width, ...] = Field(
+        (64, 64), min_length=1, description="Widths of the hidden layers."
+    )
     quality_floor: float = Field(
         0.2, ge=0, le=1, description="A sample below this quality is kept but trains nothing."
     )
@@ -110,7 +140,9 @@ class PlanAgentSection(Section):
     exploration_decay: float = Field(
         0.99, gt=0, le=1, description="Factor an episode by which it shrinks."
     )
-    hidden_layers: tuple[int, ...] = Field((128, 64), description="Widths of the hidden layers.")
+    hidden_layers: tuple[Width, ...] = Field(
+        (128, 64), min_length=1, description="Widths of the hidden layers."
+    )
 
 
 class Level0Section(Section):
@@ -346,10 +378,14 @@ class Settings(Section):
 
     @property
     def store_url(self) -> URL:
-        """The store's URL; a plain path is a SQLite file."""
+        """The store's URL; a plain path is a SQLite file.
+
+        Raises:
+            ConfigError: it cannot be parsed; :func:`load_settings` has made sure that it can.
+        """
         text = self.paths.telemetry_db
         if "://" in text:
-            return make_url(text)
+            return _parse_url(text, "paths.telemetry_db")
         return URL.create("sqlite", database=str(Path(text)))
 
     def foreign_url(self) -> URL:
@@ -390,9 +426,11 @@ def load_settings(
         merged = _merge(merged, {"database": _parse_dsn(url)})
     merged = _merge(merged, overrides or {})
     try:
-        return Settings.model_validate(merged)
+        settings = Settings.model_validate(merged)
     except ValidationError as error:
         raise ConfigError(_explain(error), remedy="see config.yaml.example") from None
+    _ = settings.store_url  # an address that cannot be parsed is told now, not when it is used
+    return settings
 
 
 def _read_yaml(path: Path | str | None) -> dict[str, Any]:
@@ -405,14 +443,22 @@ def _read_yaml(path: Path | str | None) -> dict[str, Any]:
         raise ConfigError(
             f"no settings file at {file}", remedy="copy config.yaml.example to config.yaml"
         ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file} cannot be read as YAML: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}") from None
+    except yaml.MarkedYAMLError as error:
+        # Only what and where: the text of the line may hold a password.
+        mark = error.problem_mark or error.context_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        known = isinstance(error, (ScannerError, ParserError))
+        problem = error.problem if known else "an unknown tag or alias; quote the value"
+        raise ConfigError(f"{file}{where}: not YAML ({problem})") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{file} cannot be read as YAML ({type(error).__name__})") from None
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
         raise ConfigError(f"{file} holds a {type(loaded).__name__}, not sections of settings")
-    # A section whose keys are all commented out reads as None: that is "all defaults".
-    return {key: value for key, value in loaded.items() if value is not None}
+    return loaded
 
 
 def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -426,6 +472,8 @@ def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         place = nested
         for key in keys[:-1]:
             place = place.setdefault(key, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"{name} names a key inside {key}, which is set as a whole too")
         place[keys[-1]] = _parse_scalar(text)
     return nested
 
@@ -440,15 +488,25 @@ def _parse_scalar(text: str) -> Any:
     return None if text == "" else text
 
 
-def _parse_dsn(dsn: str) -> dict[str, Any]:
+def _parse_url(text: str, name: str) -> URL:
     try:
-        url = make_url(dsn)
-    except ArgumentError:
+        return make_url(text)
+    except (ArgumentError, ValueError):
         # The text may hold a password, so it is not repeated.
         raise ConfigError(
-            "the database URL cannot be parsed",
+            f"{name} cannot be parsed as a URL",
             remedy="write it as postgresql://user@host:5432/dbname",
         ) from None
+
+
+def _parse_dsn(dsn: str) -> dict[str, Any]:
+    url = _parse_url(dsn, "the database URL")
+    if url.query:
+        # Dropped silently, sslmode=require would become a connection without encryption.
+        raise ConfigError(
+            f"the database URL has options ({', '.join(sorted(url.query))}), which are not read",
+            remedy="leave them out and set libpq's environment variables (PGSSLMODE, ...) instead",
+        )
     if url.get_backend_name() not in ("postgresql", "postgres"):
         raise ConfigError(f"database kind {url.get_backend_name()!r} is not supported")
     parsed = {
@@ -458,7 +516,7 @@ def _parse_dsn(dsn: str) -> dict[str, Any]:
         "password": url.password,
         "dbname": url.database,
     }
-    return {key: value for key, value in parsed.items() if value is not None}
+    return {key: value for key, value in parsed.items() if value not in (None, "")}
 
 
 def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
@@ -476,11 +534,17 @@ def _explain(error: ValidationError) -> str:
     lines = []
     for item in error.errors():
         where = ".".join(str(part) for part in item["loc"]) or "settings"
-        given = "" if "password" in where else f" (got {item['input']!r})"
-        lines.append(
-            f"{where}: {item['msg']}{given if not isinstance(item['input'], dict) else ''}"
-        )
+        lines.append(f"{where}: {item['msg']}{_given(where, item['type'], item['input'])}")
     return "invalid settings:\n  " + "\n  ".join(lines)
+
+
+def _given(where: str, error_type: str, value: object) -> str:
+    """The refused value for a message, where it cannot be a secret."""
+    if not isinstance(value, (str, int, float)):
+        return f" (got a {type(value).__name__})" if value is not None else " (got nothing)"
+    # A misspelt password, or an address that holds one, must not be repeated.
+    secret = "password" in where or error_type == "extra_forbidden" or "@" in str(value)
+    return "" if secret else f" (got {reprlib.repr(value)})"
 
 
 def example_yaml() -> str:
@@ -498,7 +562,7 @@ def example_yaml() -> str:
 def _describe(model: type[BaseModel], lines: list[str], indent: str) -> None:
     for name, info in model.model_fields.items():
         annotation = info.annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):  # a section
             if not indent:
                 lines.append("")
             doc = (annotation.__doc__ or "").strip().splitlines()[0]
