@@ -1,7 +1,7 @@
 """The arrival schedule: what is asked when, frozen by its seed before anything is tuned.
 
 Arrivals are Poisson with a rate that swings over the simulated day, conditioned on their number in
-each slot (about a second): inside a slot they fall uniformly at random, so bursts and gaps are
+each slot (half a second): inside a slot they fall uniformly at random, so bursts and gaps are
 those of a Poisson process, while ten-second windows hold nearly equal numbers. Statement classes
 come in decks: each deck holds every class in proportion to its share, spread over the deck at
 random but evenly, and a class's parameters follow a low-discrepancy sequence (the additive
@@ -29,7 +29,7 @@ PEAK_HOUR = 14.0
 START_HOUR = 8.0
 """The simulated time of day at which a schedule begins: the mean rate, rising."""
 
-SLOT_S = 1.0
+SLOT_S = 0.5
 """The mean length of a slot, in real seconds: the count of arrivals in it is fixed."""
 
 DECK_S = 10.0

@@ -163,7 +163,7 @@ _statement(
        JOIN shop.products p ON p.product_id = other.product_id
        WHERE bought.product_id = %s
        GROUP BY other.product_id, p.title ORDER BY orders DESC LIMIT 10""",
-    lambda u, s: (product_of_rank(_between(u[0], 1, 8), s.shape),),
+    lambda u, s: (product_of_rank(_between(u[0], 1, 5), s.shape),),
 )
 _statement(
     "week_by_category",
@@ -229,7 +229,7 @@ _statement(
        JOIN shop.suppliers s ON s.supplier_id = p.supplier_id
        WHERE s.name = %s AND o.placed_at >= %s AND o.placed_at < %s
        ORDER BY o.placed_at DESC LIMIT 100""",
-    lambda u, s: (f"Supplier {_between(u[1], 30, 290)}", *_days(u[0], s, 45)),
+    lambda u, s: (f"Supplier {_between(u[1], 30, 290)}", *_days(u[0], s, 25)),
 )
 
 # -- aggregations: the dashboards -------------------------------------------------------------
@@ -275,7 +275,7 @@ _statement(
        WHERE c.city = %s AND c.segment <> 'consumer'
          AND c.customer_id NOT IN (SELECT o.customer_id FROM shop.orders o)
        ORDER BY c.registered_at""",
-    lambda u, s: (_city(_between(u[0], 8, 24), _between(u[1], 1, 3)),),
+    lambda u, s: (_city(_between(u[0], 8, 24), _between(u[1], 3, 5)),),
 )
 _statement(
     "product_pairs",
