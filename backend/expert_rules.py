@@ -37,7 +37,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Machine:
-    """What the rules look at."""
+    """What the rules look at. A remote machine's memory and cores are unknown, and 0."""
 
     memory_bytes: float
     cores: float
@@ -61,6 +61,12 @@ class Rule:
     knob: str
     value: Callable[[Machine], float | bool | Sequence[str]]
     quantity: str = ""
+    needs: str = ""
+
+    def applies_to(self, machine: Machine) -> bool:
+        """Whether what the rule ``needs`` (``memory``, ``cores``) is known."""
+        known = {"memory": machine.memory_bytes > 0, "cores": machine.cores > 0}
+        return known.get(self.needs, True)
 
 
 @dataclass(frozen=True)
@@ -106,11 +112,16 @@ FAMILIES: tuple[Family, ...] = (
         "sorts and hashes in memory instead of temporary files, room for maintenance, and a "
         "planner that knows how much the system caches",
         (
-            Rule("work_mem", _work_mem, "bytes"),
+            Rule("work_mem", _work_mem, "bytes", "memory"),
             Rule("hash_mem_multiplier", lambda m: 2.0),
-            Rule("maintenance_work_mem", lambda m: min(m.memory_bytes / 16, 1 * GIB), "bytes"),
-            Rule("effective_cache_size", lambda m: 0.75 * m.memory_bytes, "bytes"),
-            Rule("shared_buffers", lambda m: 0.25 * m.memory_bytes, "bytes"),
+            Rule(
+                "maintenance_work_mem",
+                lambda m: min(m.memory_bytes / 16, 1 * GIB),
+                "bytes",
+                "memory",
+            ),
+            Rule("effective_cache_size", lambda m: 0.75 * m.memory_bytes, "bytes", "memory"),
+            Rule("shared_buffers", lambda m: 0.25 * m.memory_bytes, "bytes", "memory"),
         ),
     ),
     Family(
@@ -123,7 +134,7 @@ FAMILIES: tuple[Family, ...] = (
             Rule("jit", lambda m: False),
             Rule("join_collapse_limit", lambda m: 12),
             Rule("from_collapse_limit", lambda m: 12),
-            Rule("effective_cache_size", lambda m: 0.75 * m.memory_bytes, "bytes"),
+            Rule("effective_cache_size", lambda m: 0.75 * m.memory_bytes, "bytes", "memory"),
         ),
     ),
     Family(
@@ -131,8 +142,8 @@ FAMILIES: tuple[Family, ...] = (
         "runtime-config-resource.html#GUC-MAX-PARALLEL-WORKERS-PER-GATHER",
         "with as many clients as cores, parallel workers wait for each other's cores",
         (
-            Rule("max_parallel_workers_per_gather", _parallel_workers),
-            Rule("max_parallel_workers", lambda m: max(2, m.cores)),
+            Rule("max_parallel_workers_per_gather", _parallel_workers, needs="cores"),
+            Rule("max_parallel_workers", lambda m: max(2, m.cores), needs="cores"),
         ),
     ),
     Family(
@@ -207,7 +218,7 @@ def expert_proposals(
     base = space.default_config().replace(space.validate(known))
     machine = Machine(
         memory_bytes=float(host.memory_bytes),
-        cores=max(1.0, host.cpu_count),
+        cores=host.cpu_count,
         free_disk_bytes=float(host.free_disk_bytes or 40 * GIB),
         clients=max(1, clients),
     )
@@ -243,7 +254,7 @@ def _values(family: Family, space: KnobSpace, machine: Machine) -> dict[str, Kno
     """What the family's rules say about the knobs of the space, in native units."""
     values: dict[str, KnobValue] = {}
     for rule in family.rules:
-        if rule.knob in space:
+        if rule.knob in space and rule.applies_to(machine):
             value = _native(space[rule.knob], rule, machine)
             if value is not None:
                 values[rule.knob] = value

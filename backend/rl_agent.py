@@ -161,7 +161,10 @@ class KnobAgent:
         """The proposals that the critics like most, best first."""
         best = self._best_actions(state)
         pool = self._proposals(state, best)
-        scores = self._score(state, pool)
+        # Now and then much bolder than on average: else a value that was only ever tried in bad
+        # company would never be tried again.
+        optimism = self.settings.optimism * self._rng.exponential()
+        scores = self._score(state, pool, optimism)
         # The best of the pool are mutated and judged once more.
         elite = pool[np.argsort(-scores, kind="stable")[:16]]
         parents = np.repeat(elite, self.settings.candidates // 32, axis=0)
@@ -169,7 +172,7 @@ class KnobAgent:
         children = self._grid.mutate(parents, moved, self._trust / 4.0, self._rng)
         children = self._grid.snap(self._grid.within(children, best[0], self._trust))
         pool = np.concatenate([pool, children])
-        scores = np.concatenate([scores, self._score(state, children)])
+        scores = np.concatenate([scores, self._score(state, children, optimism)])
         return np.asarray(pool[np.argsort(-scores, kind="stable")[:64]])
 
     def _proposals(self, state: FloatArray, best: FloatArray) -> FloatArray:
@@ -193,10 +196,10 @@ class KnobAgent:
         pool = np.concatenate([actor, mutants, anywhere])
         return self._grid.snap(self._grid.within(pool, best[0], self._trust))
 
-    def _score(self, state: FloatArray, actions: FloatArray) -> FloatArray:
+    def _score(self, state: FloatArray, actions: FloatArray, optimism: float) -> FloatArray:
         """Mean of the critics plus some optimism about what they do not agree on."""
         values = self._networks.values(np.tile(state, (len(actions), 1)), actions)
-        score = values.mean(axis=0) + self.settings.optimism * values.std(axis=0)
+        score = values.mean(axis=0) + optimism * values.std(axis=0)
         return np.asarray(score)
 
     def _best_actions(self, state: FloatArray, count: int = 5) -> FloatArray:
@@ -263,7 +266,10 @@ class KnobAgent:
                 Transition(raw, action, total, raw, objective, quality, censored, terms),
                 self._rng,
             )
-            self._adapt_trust(total, censored)
+            if self._design_left <= 0 and not self._queue:
+                self._adapt_trust(total, censored)
+            elif not censored:
+                self._best_reward = max(self._best_reward, total)
             losses = self._learn()
         self.last_learning = LearningStep(
             self._tells, total, terms, *losses, self.noise, self._replay.size, quality, self._trust

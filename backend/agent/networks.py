@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
-PRIOR_SCALE = 0.5
+PRIOR_SCALE = 1.0
 ACTOR_BATCH = 16
 """States in an update of the actor: its gradient is exact for each, a few suffice."""
 
