@@ -17,10 +17,12 @@ from dashboard.format import Viewer
 from dashboard.live import register_page
 from dashboard.pages import PAGES
 from dashboard.services import Services
-from dashboard.serving import MAX_REQUEST_BODY_BYTES
+from dashboard.serving import MAX_REQUEST_BODY_BYTES, serve
 
 if TYPE_CHECKING:
     from backend.config import DashboardSettings
+
+__all__ = ["create_app", "serve"]
 
 log = logging.getLogger(__name__)
 
