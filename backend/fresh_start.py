@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from datetime import datetime, timezone
 from pathlib import Path
@@ -10,6 +11,10 @@ from backend.config import Settings
 from backend.errors import StoreError
 
 KEPT_RUNS = 5
+DATABASE_FILES = ("", "-wal", "-shm", "-journal")
+"""What SQLite appends to a database's name for the files beside it: https://sqlite.org/tempfiles.html"""
+FOLDER_NAME = re.compile(r"\d{8}T\d{12}")
+"""Folders of the shelf that we made; anything else there is somebody's own."""
 
 
 def set_aside(settings: Settings) -> Path | None:
@@ -27,10 +32,13 @@ def set_aside(settings: Settings) -> Path | None:
             remedy="leave paths.telemetry_db at its default for the demo",
         )
     database = Path(str(url.database))
+    in_memory = not url.database or url.database == ":memory:"
+    # By their full names: a pattern would sweep up what happens to begin alike.
+    files = [] if in_memory else [f"{database.name}{end}" for end in DATABASE_FILES]
     found = [
         path
         for path in (
-            *database.parent.glob(database.name + "*"),
+            *(database.parent / name for name in files),
             settings.paths.policies_dir,
             *settings.paths.data_dir.glob("final_report.*"),
         )
@@ -43,6 +51,7 @@ def set_aside(settings: Settings) -> Path | None:
     folder.mkdir(parents=True)
     for path in found:
         shutil.move(str(path), str(folder / path.name))
-    for old in sorted(shelf.iterdir())[:-KEPT_RUNS]:
+    ours = sorted(path for path in shelf.iterdir() if FOLDER_NAME.fullmatch(path.name))
+    for old in ours[:-KEPT_RUNS]:
         shutil.rmtree(old)
     return folder
