@@ -67,7 +67,7 @@ class RunOptions:
         """Read what :meth:`to_environment` wrote.
 
         Raises:
-            ConfigError: the process was not started by the supervisor.
+            ConfigError: the process was not started by the supervisor, or the text is not its.
         """
         text = environ.get(ENVIRONMENT_KEY)
         if text is None:
@@ -75,4 +75,13 @@ class RunOptions:
                 f"{ENVIRONMENT_KEY} is not set",
                 remedy="this command is for the supervisor; start run.py without it",
             )
-        return cls(**json.loads(text))
+        try:
+            options = cls(**json.loads(text))
+        except (ValueError, TypeError):
+            options = None
+        if options is None or not isinstance(options.overrides, Mapping):
+            raise ConfigError(
+                f"{ENVIRONMENT_KEY} does not hold the options of a run",
+                remedy="this command is for the supervisor; start run.py without it",
+            )
+        return options

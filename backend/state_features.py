@@ -52,7 +52,7 @@ FEATURES: tuple[Feature, ...] = (
     Feature("active_sessions", lambda _, p: p.active_sessions),
     Feature("cpu_percent", lambda _, p: p.cpu_percent),
     Feature("memory_percent", lambda _, p: p.memory_percent),
-    Feature("log_io_bytes_per_s", lambda _, p: math.log1p(p.io_bytes_per_s)),
+    Feature("log_io_bytes_per_s", lambda _, p: math.log1p(max(p.io_bytes_per_s, 0.0))),
     Feature("checkpoints", lambda _, p: p.checkpoints),
     Feature("cache_hit_ratio", _hit_ratio),
     _rate("xact_commit"),
