@@ -43,10 +43,10 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[np.ge
         CheckpointError: there is none, or it is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         about = json.loads(str(arrays.pop("about")))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise damaged(path, error) from error
     if not isinstance(about, dict):
         raise damaged(path, TypeError("no description in it"))
