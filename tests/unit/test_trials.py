@@ -413,7 +413,7 @@ def _seed_that_ends_in_the_other_arm() -> int:
 
 @pytest.mark.parametrize("errors", [1, 3])
 def test_a_verdict_outlives_an_arm_that_cannot_be_left_at_once(errors):
-    """The last block ends under the candidate, and taking it off fails: tried again, verdict kept."""
+    """The last block ends under the candidate and taking it off fails: tried again, kept."""
     bench = Bench(plan(seed=_seed_that_ends_in_the_other_arm()), effect=0.75)
     assert _verdict_with_a_stubborn_arm(bench, errors) == errors
     bench.check_end()
