@@ -84,7 +84,7 @@ class SystemOrchestrator:
         self._commands: OperatorCommands | None = None
         self._last: MetricsSnapshot | None = None
         self._safety = SafetyVerdict(SafetyAction.ALLOW)
-        self._failures_in_row = 0
+        self._server_lost = False
         self._fault = ""
         self._started_at = self._clock.now()
         self.exit_code = 0
@@ -226,7 +226,7 @@ class SystemOrchestrator:
         try:
             if not parts.lease.renew():
                 raise StaleEpochError("the watchdog ended this tuner's epoch")
-            if self._fault_of_connection:
+            if self._server_lost:
                 self._reconnect(parts)
             if not parts.target.hold_tuner_lock():
                 raise LockNotAvailableError("another tuner holds this server's lock")
@@ -246,7 +246,7 @@ class SystemOrchestrator:
         """Measure a window of the deployed configuration where no trial measures."""
         parts, loop = self._components, self._loop
         assert loop is not None  # set before the jobs start
-        if loop.trial is not None:
+        if loop.trial is not None or self._server_lost:
             self._last = None
             return
         try:
@@ -261,7 +261,6 @@ class SystemOrchestrator:
         if window is None:
             log.info("no window: %s", why_no_window(last, snapshot))
             return
-        self._failures_in_row = 0
         self._safety = parts.monitor.judge(window, consecutive_failures=loop.failures)
         index = latency_index([window], loop.chain.reference) if loop.chain else None
         quality = sample_quality(window, coverage=index.coverage if index else 1.0)
@@ -343,13 +342,8 @@ class SystemOrchestrator:
 
     # -- trouble --------------------------------------------------------------------------------
 
-    @property
-    def _fault_of_connection(self) -> bool:
-        return self._failures_in_row > 0
-
     def _lost_server(self, error: ServerConnectionError) -> None:
-        first = self._failures_in_row == 0
-        self._failures_in_row += 1
+        first, self._server_lost = not self._server_lost, True
         self._last = None
         self._fault = f"the server does not answer: {error.message}"
         if self._loop is not None:
@@ -362,7 +356,7 @@ class SystemOrchestrator:
         parts.target.describe()
         parts.adjuster.reconcile(parts.lease.epoch)
         parts.deployment.refresh()
-        self._failures_in_row = 0
+        self._server_lost = False
         self._fault = ""
         self._event("info", "server_back", "the server answers again; the journal was reconciled")
 

@@ -20,6 +20,7 @@ from backend.domain.records import (
     EventRecord,
     KnobStatusRecord,
     LearningRecord,
+    LeaseRecord,
     PolicyVersionRecord,
     QueryClassRecord,
     StatusRecord,
@@ -90,6 +91,9 @@ class Journal(Protocol):
 
     def renew_lease(self, epoch: int, ttl_s: float) -> bool:
         """Heartbeat; False when the epoch is stale (somebody raised it)."""
+
+    def lease(self) -> LeaseRecord | None:
+        """The newest lease, None before the first."""
 
     def current_epoch(self) -> int:
         """The newest epoch, 0 before the first."""

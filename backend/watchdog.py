@@ -15,20 +15,17 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import psutil
 
 from backend.catalog import load_catalog
 from backend.domain.clock import SystemClock
-from backend.domain.records import EventRecord
+from backend.domain.records import EventRecord, LeaseRecord
 from backend.errors import AutopilotError, PrivilegeError, StaleEpochError, StoreError
 from backend.lease import holder_name
 from backend.parameter_adjuster import ParameterAdjuster, ReconcileResult
 from backend.protocols import Clock, Journal, TargetDatabase
-
-if TYPE_CHECKING:
-    from backend.telemetry.journal import LeaseRecord
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +40,6 @@ _START_TIME_TOLERANCE_S = 2.0
 
 class WatchedStore(Journal, Protocol):
     """What the watchdog needs of the store."""
-
-    def lease(self) -> LeaseRecord | None:
-        """The newest lease."""
 
     def add_event(self, event: EventRecord) -> int:
         """Record something worth telling."""

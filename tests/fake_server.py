@@ -15,10 +15,9 @@ from backend.catalog.entries import entry_text, entry_value
 from backend.domain.knobs import KnobValue
 from backend.domain.metrics import MetricsSnapshot, QueryKey
 from backend.domain.modes import ChangeState
-from backend.domain.records import ChangeRecord, EventRecord
+from backend.domain.records import ChangeRecord, EventRecord, LeaseRecord
 from backend.domain.server import HostFacts, KnobReading, ServerInfo
 from backend.errors import EmbeddedServerError, ServerConnectionError, ServerError
-from backend.telemetry.journal import LeaseRecord
 
 HOST = HostFacts(memory_bytes=8 << 30, cpu_count=4.0, free_disk_bytes=100 << 30)
 CATALOG: KnobCatalog = load_catalog(17, HOST)

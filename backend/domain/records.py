@@ -155,6 +155,20 @@ class ChangeRecord:
 
 
 @dataclass(frozen=True)
+class LeaseRecord:
+    """The newest lease: who may act, and until when (UTC)."""
+
+    epoch: int
+    holder: str
+    expires_at: datetime
+    released: bool
+
+    def expired(self, now: datetime) -> bool:
+        """Whether it ran out without having been released."""
+        return not self.released and now > self.expires_at
+
+
+@dataclass(frozen=True)
 class PolicyVersionRecord:
     """A deployed state: the knobs that differ from the server's own, with parent and evidence.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import sqlalchemy as sa
 
 from backend.domain.modes import ChangeState
-from backend.domain.records import ChangeRecord
+from backend.domain.records import ChangeRecord, LeaseRecord
 from backend.telemetry.codec import from_row, to_row
 from backend.telemetry.connections import Connections
 from backend.telemetry.redaction import redact
@@ -17,20 +17,6 @@ from backend.telemetry.schema import changes as change_table
 from backend.telemetry.schema import leases
 
 OPEN_STATES = (ChangeState.PENDING, ChangeState.APPLIED)
-
-
-@dataclass(frozen=True)
-class LeaseRecord:
-    """The newest lease: who may act, and until when (UTC)."""
-
-    epoch: int
-    holder: str
-    expires_at: datetime
-    released: bool
-
-    def expired(self, now: datetime) -> bool:
-        """Whether it ran out without having been released."""
-        return not self.released and now > self.expires_at
 
 
 class JournalTables(Connections):

@@ -143,7 +143,7 @@ def test_a_lost_server_aborts_the_trial_and_is_reconciled_when_it_is_back(tmp_pa
     gone = ServerConnectionError("the server closed the connection")
     target.inject("snapshot", gone)
     target.inject("describe", gone)
-    run.go(60, until=lambda: "server_back" in [event.kind for event in run.store.events()])
+    run.go(300, until=lambda: "server_back" in [event.kind for event in run.store.events()])
     assert target.effective_config == target.space.default_config()
     assert not run.store.open_changes()
     kinds = [event.kind for event in run.store.events()]

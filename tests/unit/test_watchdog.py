@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from backend.domain.modes import ChangeState
+from backend.domain.records import LeaseRecord
 from backend.errors import (
     PrivilegeError,
     ServerConnectionError,
@@ -23,7 +24,6 @@ from backend.errors import (
 )
 from backend.lease import holder_name
 from backend.parameter_adjuster import ParameterAdjuster
-from backend.telemetry.journal import LeaseRecord
 from backend.watchdog import Watchdog, run_watchdog, why_ownerless
 from tests.fake_server import CATALOG, START, FakeClock, FakeJournal, FakeServer, Steps
 
