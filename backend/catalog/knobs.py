@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from backend.errors import CatalogError, KnobBoundsError, UnknownKnobError
 
 OLDEST_MAJOR = 14
 NEWEST_MAJOR = 18
+ASSUMED_MEMORY_BYTES = 8 * 1024**3
+ASSUMED_CPU_COUNT = 4.0
 MANUAL_URL = "https://www.postgresql.org/docs/current/"
 KNOBS_FILE = Path(__file__).parent / "postgresql" / "knobs.yaml"
 
@@ -185,7 +187,8 @@ def load_catalog(version: int, host: HostFacts) -> KnobCatalog:
         version: the server's version, as ``server_version_num`` (170010) or as a major (17).
             A newer major than we know gets the newest that we know: good enough to look at,
             and nothing is written there (see ``db_connector``).
-        host: the machine, for relative bounds.
+        host: the machine, for relative bounds. Where its size is not known (0: a server elsewhere)
+            a middling one is assumed; the memory budget still holds.
 
     Raises:
         CatalogError: the file is malformed, or the version is older than 14.
@@ -196,6 +199,11 @@ def load_catalog(version: int, host: HostFacts) -> KnobCatalog:
             f"PostgreSQL {major} is older than the oldest catalogued version, {OLDEST_MAJOR}"
         )
     groups, raw = read_catalog(KNOBS_FILE)
+    host = replace(
+        host,
+        memory_bytes=host.memory_bytes or ASSUMED_MEMORY_BYTES,
+        cpu_count=host.cpu_count or ASSUMED_CPU_COUNT,
+    )
     known = min(major, NEWEST_MAJOR)
     entries = tuple(
         _entry(_for_version(item, known), groups, host) for item in raw if _exists(item, known)

@@ -13,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.catalog import load_catalog, never_reason, refuse_if_never
+from backend.catalog.entries import (
+    entry_text,
+    entry_value,
+    same_entry,
+    same_value,
+    writable_entry,
+)
 from backend.catalog.knobs import KNOBS_FILE, parse_catalog
+from backend.domain.knobs import KnobValue
 from backend.domain.server import HostFacts
 from backend.errors import (
     CatalogError,
@@ -125,6 +133,46 @@ def test_relative_bounds_follow_the_machine() -> None:
     assert large.high == int(0.4 * (64 << 30) / 8192)
     wide = load_catalog(17, HostFacts(64 << 30, 32.0))
     assert wide.knob("max_parallel_workers_per_gather").knob.high == 32
+
+
+def test_a_machine_of_unknown_size_counts_as_a_middling_one() -> None:
+    unknown = load_catalog(17, HostFacts(0, 0, is_local=False))
+    assert unknown.entries == load_catalog(17, HostFacts(8 << 30, 4.0)).entries
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("work_mem", "64MB", 65536),
+        ("work_mem", "rubbish", "rubbish"),
+        ("shared_buffers", "100kB", 12),
+        ("jit", "tru", True),
+        ("jit", "of", False),
+        ("jit", "o", "o"),
+        ("wal_compression", "LZ4", "lz4"),
+        ("random_page_cost", "1.1", 1.1),
+    ],
+)
+def test_entries_are_read_as_the_server_reads_them(name: str, text: str, value: KnobValue) -> None:
+    knob = load_catalog(17, HOST).knob(name).knob
+    assert entry_value(knob, text) == value
+    assert same_entry(knob, text, text.upper() if name == "wal_compression" else text)
+
+
+def test_entries_compare_by_meaning_and_are_written_as_they_were_spelt() -> None:
+    knob = load_catalog(17, HOST).knob("work_mem").knob
+    assert same_entry(knob, "64MB", "65536")
+    assert not same_entry(knob, "64MB", "65537")
+    assert not same_entry(knob, None, "4096")
+    assert same_entry(None, None, None)
+    assert writable_entry(knob, "64MB") == "64MB"
+    assert writable_entry(knob, "65536") == 65536
+    assert writable_entry(knob, None) is None
+    assert writable_entry(None, "x") == "x"
+    assert entry_text(True) == "on"
+    assert entry_text(0.1) == "0.1"
+    assert same_value(1.123456789, 1.12346)
+    assert not same_value(1, True)
 
 
 def test_the_space_of_a_version_does_not_depend_on_free_disk_space() -> None:
