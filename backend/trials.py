@@ -60,7 +60,8 @@ class TrialPlan:
 
     ``deployed`` is the arm that stands on the server without us; ``other_values`` switch to the
     other one (None: our entry is removed). ``shares`` fixes the compared class set and the call
-    shares. A probe is promising when its log ratio is below ``promising_below``, which is beyond the noise of one window.
+    shares. A probe is promising when its log ratio is below ``promising_below``, which is beyond
+    the noise of one window.
     """
 
     kind: TrialKind
