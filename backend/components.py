@@ -101,7 +101,7 @@ def _wire(
     info: ServerInfo,
     lease_ttl_s: float,
 ) -> Components:
-    lease = TunerLease(store, lease_ttl_s)
+    lease = TunerLease(store, lease_ttl_s, clock)
     catalog = load_catalog(info.version, info.host)
     adjuster = ParameterAdjuster(target, store, catalog, clock, sleep=clock.sleep)
     if info.can("alter_system"):
@@ -124,6 +124,7 @@ def _wire(
         info.host,
         clients=settings.workload.max_concurrency,
         memory_limit_gb=settings.safety.memory_limit_gb,
+        present=lambda: deployment.present,
     )
     sampler = getattr(target, "host_sampler", lambda: None)()
     return Components(

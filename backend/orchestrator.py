@@ -23,7 +23,7 @@ from backend.data_collector import why_no_window, window_between
 from backend.domain.clock import SystemClock
 from backend.domain.metrics import MetricsSnapshot, MetricsWindow
 from backend.domain.modes import Phase, SafetyAction
-from backend.domain.records import EventRecord
+from backend.domain.records import EventRecord, StatusRecord
 from backend.domain.safety import SafetyVerdict
 from backend.errors import (
     AutopilotError,
@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.25
 STATUS_S = 1.0
+SIGN_OF_LIFE = timedelta(seconds=3)
 KNOBS_S = 15.0
 RETENTION_S = 3600.0
 LEASE_TTL_S = 8.0
@@ -85,6 +86,7 @@ class SystemOrchestrator:
         self._last: MetricsSnapshot | None = None
         self._safety = SafetyVerdict(SafetyAction.ALLOW)
         self._server_lost = False
+        self._last_status: StatusRecord | None = None
         self._fault = ""
         self._started_at = self._clock.now()
         self.exit_code = 0
@@ -307,19 +309,24 @@ class SystemOrchestrator:
         end = None
         if self._options.duration_s is not None:
             end = self._started_at + timedelta(seconds=self._options.duration_s)
-        parts.store.save_status(
-            status_record(
-                self._clock.now(),
-                parts,
-                loop,
-                self._safety,
-                workload=self.settings.workload.name if self.settings.is_embedded else "",
-                fast_mode=self._options.fast_mode,
-                started_at=self._started_at,
-                ends_at=end,
-                fault=self._fault,
-            )
+        now = self._clock.now()
+        status = status_record(
+            now,
+            parts,
+            loop,
+            self._safety,
+            workload=self.settings.workload.name if self.settings.is_embedded else "",
+            fast_mode=self._options.fast_mode,
+            started_at=self._started_at,
+            ends_at=end,
+            fault=self._fault,
         )
+        # Unchanged, it is only a sign of life; each write is a sync of the disk.
+        last = self._last_status
+        unchanged = last is not None and replace(status, at=last.at) == last
+        if last is None or not unchanged or now - last.at >= SIGN_OF_LIFE:
+            parts.store.save_status(status)
+            self._last_status = status
 
     def save_knobs(self) -> None:
         """Store the knobs' present values."""

@@ -22,7 +22,7 @@ from backend.errors import StoreError
 from backend.telemetry.codec import dump_json, load_json
 from backend.telemetry.schema import POSTGRESQL_SCHEMA
 
-BUSY_TIMEOUT_S = 15.0
+BUSY_TIMEOUT_S = 5.0
 """How long a writer waits for its turn."""
 
 WRITER = "store_writer"

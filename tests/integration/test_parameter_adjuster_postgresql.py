@@ -364,7 +364,7 @@ url, store_url, ttl_s, *hang = sys.stdin.readline().strip().split(" ")
 store = open_store(store_url)
 target = PostgresTarget(DatabaseConnector(make_url(url)))
 catalog = load_catalog(target.describe().version, HostFacts(8 << 30, 4.0))
-lease = TunerLease(store, float(ttl_s))
+lease = TunerLease(store, float(ttl_s), SystemClock())
 adjuster = ParameterAdjuster(target, store, catalog, SystemClock())
 if not target.hold_tuner_lock():
     sys.exit("no lock")

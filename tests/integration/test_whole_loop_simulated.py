@@ -63,8 +63,8 @@ class Run:
         observed_s = 0.0
         end_s = self.clock.monotonic_s() + seconds
         while self.clock.monotonic_s() < end_s and not until():
-            self.clock.advance(0.5)
-            observed_s += 0.5
+            self.clock.advance(1.0)
+            observed_s += 1.0
             self.orchestrator.tune()
             if observed_s >= 5.0:
                 observed_s = 0.0
