@@ -145,32 +145,36 @@ def verdict_badge(verdict: Verdict | None, running: str = "running") -> Componen
     return badge(verdict.value, tone, icon_name)
 
 
+def _diff_row(name: str, old: KnobValue | None, new: KnobValue | None, unit: str | None
+              ) -> Component:
+    def text(value: KnobValue | None) -> str:
+        return "server's own" if value is None else fmt.knob_value(value, unit)
+
+    return html.Div(
+        [
+            html.Code(name, className="knob-name"),
+            html.Span([html.Span(text(old), className="value-old"),
+                       icon("arrow-right", "arrow"),
+                       html.Span(text(new), className="value-new")], className="values"),
+        ],
+        className="diff-row",
+    )
+
+
 def knob_diff(
     before: Mapping[str, KnobValue | None], after: Mapping[str, KnobValue | None],
-    statuses: Mapping[str, KnobStatusRecord],
+    statuses: Mapping[str, KnobStatusRecord], *, most: int | None = None,
 ) -> Component:
-    """One line a knob: name, before → after, in units for people."""
-    rows = []
-    for name in after:
-        unit = statuses[name].unit if name in statuses else None
-        old = before.get(name)
-        rows.append(html.Div(
-            [
-                html.Code(name, className="knob-name"),
-                html.Span(
-                    [
-                        html.Span("server's own" if old is None else fmt.knob_value(old, unit),
-                                  className="value-old"),
-                        icon("arrow-right", "arrow"),
-                        html.Span(
-                            "server's own" if after[name] is None
-                            else fmt.knob_value(after[name], unit), className="value-new"),
-                    ],
-                    className="values",
-                ),
-            ],
-            className="diff-row",
-        ))
+    """One line a knob: name, before → after, in units for people; ``most``, the rest folded."""
+    rows = [
+        _diff_row(name, before.get(name), after[name],
+                  statuses[name].unit if name in statuses else None)
+        for name in after
+    ]
+    if most is not None and len(rows) > most + 1:
+        rest = html.Details([html.Summary(f"and {len(rows) - most} more"), *rows[most:]],
+                            className="more")
+        rows = [*rows[:most], rest]
     return html.Div(rows, className="diff")
 
 

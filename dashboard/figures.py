@@ -27,6 +27,7 @@ def base_layout(viewer: Viewer, *, y_title: str, revision: str, time_axis: bool 
     axis = {
         "gridcolor": colours.grid, "linecolor": colours.border, "zeroline": False,
         "tickfont": {"color": colours.muted, "size": 11}, "ticks": "", "automargin": True,
+        "exponentformat": "power",
         "title": {"font": {"color": colours.muted, "size": 11}}, "fixedrange": viewer.narrow,
     }
     x: Figure = {**axis, "showgrid": False}

@@ -23,6 +23,8 @@ def number(value: float, digits: int = 3) -> str:
         return NONE
     if value == 0:
         return "0"
+    if abs(value) < 1e-4:
+        return f"{value:.{digits - 1}e}"
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
     text = f"{value:,.{min(decimals, 6)}f}".replace(",", "\u202f")
     return text.rstrip("0").rstrip(".") if "." in text else text

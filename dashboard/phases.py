@@ -16,6 +16,7 @@ from dashboard.figures import deployed
 class PhaseSummary:
     """One phase under the deployed configuration; medians over its windows or intervals.
 
+    ``index`` of the baseline is 1 by definition where its windows have none: it is the reference.
     Times in ms, ``cpu`` and ``hits`` in percent, ``calls_per_s`` statements a second.
     """
 
@@ -46,6 +47,7 @@ def summarise(
         rows = [w for w in deployed(windows) if w.phase is phase]
         if not rows or phase is Phase.STARTING:
             continue
+        index = _median([w.index for w in rows])
         spans = [(w.started_at, w.ended_at) for w in rows]
         low, high = spans[0][0], spans[-1][1]
         mine = [i for i in intervals if low <= i.started_at and i.ended_at <= high]
@@ -60,7 +62,7 @@ def summarise(
             phase=phase,
             duration_s=(high - low).total_seconds(),
             windows=len(rows),
-            index=_median([w.index for w in rows]),
+            index=1.0 if index is None and phase is Phase.BASELINE else index,
             mean_ms=_median([w.mean_ms for w in rows]),
             p50_ms=client(lambda i: i.p50_ms),
             p95_ms=client(lambda i: i.p95_ms),

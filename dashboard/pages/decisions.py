@@ -95,6 +95,7 @@ def _row(
     trial: TrialRecord, statuses: dict[str, KnobStatusRecord], scale: float, view: View
 ) -> list[Any]:
     blocks = f"{trial.blocks} of {trial.max_blocks}" if trial.max_blocks else str(trial.blocks)
+    plural = "block" if trial.max_blocks == 1 else "blocks"
     restart = ui.badge("restart", "warn") if trial.needs_restart else None
     return [
         html.Button(f"#{trial.id}", id={"type": "trial", "id": trial.id or 0}, type="button",
@@ -103,9 +104,9 @@ def _row(
                            title=KIND_MEANINGS.get(trial.kind, "")),
                   html.Div([view.viewer.time(trial.created_at, now=view.now), ", ",
                             trial.proposer], className="small"), restart]),
-        ui.knob_diff(trial.before, trial.after, statuses),
+        ui.knob_diff(trial.before, trial.after, statuses, most=3),
         interval_bar(trial, scale),
-        html.Div([html.Div(f"{blocks} blocks" if trial.max_blocks != 1 else "1 block"),
+        html.Div([html.Div(f"{blocks} {plural}"),
                   html.Div("" if trial.quality is None else f"quality {trial.quality:.2f}",
                            className="small"),
                   html.Div("" if trial.coverage is None

@@ -119,7 +119,7 @@ def history(view: View) -> object:
                       html.Div(f"trial {first.trial_id}" if first.trial_id else "",
                                className="small")]),
             ui.knob_diff({c.knob: c.before_value for c in batch},
-                         {c.knob: c.after_value for c in batch}, statuses),
+                         {c.knob: c.after_value for c in batch}, statuses, most=4),
             html.Div([_states(batch), html.Div(details, className="small")]),
             ui.command_button(
                 CommandKind.ROLL_BACK, {"batch_id": first.batch_id}, "Undo", place="history",

@@ -46,7 +46,7 @@ def tiles(view: View) -> object:
                          html.Div(note, className="tile-note")], className="tile plain-tile")
 
     return [
-        tile("Learning steps", str(last.step + 1) if last else "0", "measurements told to it"),
+        tile("Learning steps", str(last.step) if last else "0", "measurements told to it"),
         tile("Reward", fmt.quantity(reward[-1] if reward else None, ""), "mean of the newest 10"),
         tile("Replay", fmt.quantity(last.replay_size if last else None, ""),
              "transitions it can learn from"),

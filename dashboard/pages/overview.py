@@ -19,7 +19,7 @@ from dashboard.theme import palette
 
 WINDOWS = 1000
 INTERVALS = 2000
-RECENT = 30
+CLIENT_TIMES = (("p50 (client)", "p50_ms"), ("p95 (client)", "p95_ms"), ("p99 (client)", "p99_ms"))
 
 
 def _windows(view: View) -> Sequence[WindowRecord]:
@@ -172,6 +172,8 @@ def phase_table(view: View) -> object:
         return html.Span([value, html.Span(delta, className=f"delta{tone}")])
 
     first = rows[0]
+    timed = [(label, name) for label, name in CLIENT_TIMES
+             if any(getattr(r, name) is not None for r in rows)]
     body = []
     for r in rows:
         bar = html.Div(html.Div(className="bar-fill",
@@ -183,16 +185,15 @@ def phase_table(view: View) -> object:
             html.Div([cell(fmt.NONE if r.index is None else f"{r.index:.3f}", r.index,
                            first.index, True), bar]),
             cell(fmt.ms_text(r.mean_ms), r.mean_ms, first.mean_ms, True),
-            cell(fmt.ms_text(r.p50_ms), r.p50_ms, first.p50_ms, True),
-            cell(fmt.ms_text(r.p95_ms), r.p95_ms, first.p95_ms, True),
-            cell(fmt.ms_text(r.p99_ms), r.p99_ms, first.p99_ms, True),
+            *(cell(fmt.ms_text(getattr(r, name)), getattr(r, name), getattr(first, name), True)
+              for _label, name in timed),
             cell(fmt.quantity(r.calls_per_s, "/ s"), r.calls_per_s, first.calls_per_s, None),
             cell(fmt.quantity(r.cpu, "%"), r.cpu, first.cpu, None),
             fmt.quantity(r.hits, "%", 4),
         ])
     return ui.table(
-        ["Phase", "Latency index", "Mean (server)", "p50 (client)", "p95 (client)",
-         "p99 (client)", "Throughput", "CPU", "Cache hits"],
+        ["Phase", "Latency index", "Mean (server)", *(label for label, _name in timed),
+         "Throughput", "CPU", "Cache hits"],
         body, "numbers",
     )
 

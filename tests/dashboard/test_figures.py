@@ -114,6 +114,12 @@ def test_phases_are_summarised_without_candidates(run):
     assert summarise(spoilt, []) [1].index == rows[1].index
 
 
+def test_a_baseline_without_an_index_is_the_reference(run):
+    rows = [replace(w, index=None) if w.phase is Phase.BASELINE else w
+            for w in run.windows(limit=1000)]
+    assert summarise(rows, [])[0].index == 1.0
+
+
 def test_query_classes_are_ordered_by_total_time_and_compared_with_the_start(run):
     stats = query_stats(run.query_windows(limit=1000))
     assert [s.total_ms for s in stats] == sorted((s.total_ms for s in stats), reverse=True)

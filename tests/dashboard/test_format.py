@@ -85,6 +85,15 @@ def test_milliseconds(value, text):
     assert fmt.ms_text(value) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (12345.6, "12\u202f346"), (0.0123, "0.0123"), (6e-6, "6.00e-06"),
+     (float("inf"), fmt.NONE), (-2.5, "-2.5")],
+)
+def test_numbers(value, text):
+    assert fmt.number(value) == text
+
+
 def test_times_are_in_the_viewers_zone():
     viewer = Viewer.from_browser({"zone": "Europe/Berlin", "theme": "dark", "narrow": True})
     at = datetime(2026, 1, 5, 12, 0, tzinfo=timezone.utc)
