@@ -183,6 +183,8 @@ CONSTANTS = {
     "backend.policy_learner:GateSettings.guarded_time_share": "at least {:.0%} of the reference",
     "backend.safety_monitor:SafetyLimits.min_calls": "{:g} statements needed",
     "backend.trials:TrialPlan.restart_settle_s": "at least {:g} s after a restart",
+    "backend.agent.settings:KnobAgentSettings.updates_per_tell": "Then {:g} updates on batches",
+    "backend.agent.settings:KnobAgentSettings.ensemble_size": "{}, each with its own random",
 }
 WORDS = {6: "Six", 8: "eight"}
 
@@ -195,7 +197,7 @@ def test_the_numbers_of_the_formulas_are_those_of_the_code(where: str) -> None:
         value = getattr(value, part)
     pattern = CONSTANTS[where]
     shown = pattern.format(WORDS.get(value, value) if "{}" in pattern else value)
-    prose = " ".join(text_of(DOCS / "trials.md").split())
+    prose = " ".join((text_of(DOCS / "trials.md") + text_of(DOCS / "knob-agent.md")).split())
     assert shown.replace("%", " %") in prose
 
 
