@@ -223,6 +223,15 @@ def test_what_is_being_typed_survives_the_refresh(open_page, store):
         expect(page.locator("#knobs-search")).to_have_value("work_mem")
 
 
+def test_a_knob_is_chosen_by_the_keyboard(open_page, store):
+    with open_page(beating(store), "/knobs") as page:
+        page.locator(".ag-header-cell").first.focus()
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Space")
+        expect(page.locator("#knob-title")).to_have_text("shared_buffers")
+        expect(page.locator("#knob-input")).to_be_focused()
+
+
 def test_a_locked_knob_says_why(open_page, store):
     with open_page(beating(store), "/knobs") as page:
         choose(page, "huge_pages")
