@@ -69,8 +69,20 @@ class Replay:
         return self._data[field][: self.size]
 
     def targets(self) -> FloatArray:
-        """Rank-normalised rewards: higher is better, shape ``(size,)``."""
-        return rank_normal(self["rewards"])
+        """Rank-normalised rewards: higher is better, shape ``(size,)``.
+
+        A censored reward is only an upper bound. It is replaced by what can be expected below
+        it: the mean of the measured targets that are lower (the lowest, where there is none).
+        """
+        ranks = rank_normal(self["rewards"])
+        censored = self["censored"] > 0.0
+        measured = np.sort(ranks[~censored])
+        if not censored.any() or measured.size == 0:
+            return ranks
+        lower = np.searchsorted(measured, ranks[censored])
+        means = np.cumsum(measured)[np.maximum(lower, 1) - 1] / np.maximum(lower, 1)
+        ranks[censored] = np.minimum(ranks[censored], means)
+        return ranks
 
     def draw(self, batches: int, batch_size: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Draw row numbers, shape ``(batches, batch_size)``, with odds as sqrt(quality).

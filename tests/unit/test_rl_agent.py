@@ -311,6 +311,20 @@ def test_the_replay_forgets_the_oldest_and_draws_by_quality() -> None:
     assert replay["masks"].shape == (100, 3)
 
 
+def test_a_censored_reward_counts_as_what_is_expected_below_its_bound() -> None:
+    replay = Replay(10, 1, 1, members=1)
+    rng = np.random.default_rng(0)
+    for value in (1.0, 2.0, 3.0, 4.0):
+        replay.add(transition(value), rng)
+    for bound in (3.5, -math.inf):
+        vector = np.array([0.0])
+        replay.add(Transition(vector, vector, bound, vector, -bound, censored=True), rng)
+    targets = replay.targets()
+    assert targets[4] == pytest.approx(targets[:3].mean())
+    assert targets[5] <= targets[:4].min()
+    assert (np.diff(targets[:4]) > 0).all()
+
+
 def test_the_replay_learns_which_state_followed() -> None:
     replay = Replay(10, 1, 1, members=1)
     replay.link_next_state(np.array([1.0]))  # nothing to link yet

@@ -1,0 +1,115 @@
+"""The knob agent reaches known answers, from seeds, in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from backend.domain.knobs import Knob, KnobSpace, KnobValue
+from backend.rl_agent import KnobAgent, KnobAgentSettings
+from tests.learning.toys import BEST, SPACE, best_found, bowl, random_search
+
+EVALUATIONS = 40
+QUICK = KnobAgentSettings(updates_per_tell=30, candidates=400)
+
+
+@pytest.fixture(scope="module")
+def curves() -> list[list[float]]:
+    agents = [KnobAgent(SPACE, seed=seed, settings=QUICK) for seed in range(4)]
+    return [best_found(agent, bowl, EVALUATIONS) for agent in agents]
+
+
+def test_it_reaches_the_region_of_the_known_optimum(curves: list[list[float]]) -> None:
+    assert bowl(BEST) == 1.0
+    assert bowl(SPACE.default_config()) > 2.0
+    assert np.median([curve[-1] for curve in curves]) < 1.15
+
+
+def test_it_is_clearly_better_than_random_search(curves: list[list[float]]) -> None:
+    for evaluations in (20, EVALUATIONS):
+        blind = [random_search(SPACE, bowl, evaluations, seed) - 1.0 for seed in range(30)]
+        ours = [curve[evaluations - 1] - 1.0 for curve in curves]
+        assert np.mean(ours) < 0.6 * np.mean(blind)
+
+
+def test_expert_priors_are_a_head_start() -> None:
+    near = {**BEST, "work_mem": 30000, "workers": 5}
+    curve = best_found(KnobAgent(SPACE, seed=0, settings=QUICK, priors=[near]), bowl, 25)
+    assert curve[0] == bowl(near)
+    assert curve[-1] < curve[0]
+
+
+def test_worthless_samples_mislead_only_where_their_quality_is_hidden() -> None:
+    """A load swing makes bad configurations look brilliant; quality 0 takes that out."""
+    rng = np.random.default_rng(0)
+    swindles = []
+    while len(swindles) < 25:
+        config = SPACE.decode(rng.uniform(-1, 1, SPACE.width))
+        if bowl(config) > 3.0:
+            swindles.append((config, float(rng.uniform(0.1, 0.5))))
+
+    def regret(quality: float, seed: int) -> float:
+        agent = KnobAgent(SPACE, seed=seed, settings=QUICK)
+        for config, objective in swindles:
+            agent.tell(config, objective, quality=quality)
+        return best_found(agent, bowl, 30)[-1] - 1.0
+
+    filtered = np.mean([regret(0.0, seed) for seed in (0, 2)])
+    misled = np.mean([regret(1.0, seed) for seed in (0, 2)])
+    assert filtered < 0.7 * misled
+
+
+def test_crashes_told_as_bounds_are_avoided_and_not_taken_for_values() -> None:
+    def crashes(config: Mapping[str, KnobValue]) -> bool:
+        return SPACE["work_mem"].encode(config["work_mem"])[0] > 0.6
+
+    best, late_crashes = [], 0
+    for seed in range(3):
+        agent = KnobAgent(SPACE, seed=seed, settings=QUICK)
+        values = []
+        for step in range(35):
+            config = agent.ask()
+            if crashes(config):
+                agent.tell(config, 1.2, censored=True)  # stopped early: no better than this
+                late_crashes += step >= 25
+            else:
+                values.append(bowl(config))
+                agent.tell(config, values[-1])
+        best.append(min(values))
+    assert np.median(best) < 1.35
+    assert late_crashes < 15  # of 30
+
+
+def test_one_agent_learns_two_contexts_with_different_optima() -> None:
+    space = KnobSpace(
+        [
+            Knob("a", "real", 0.0, 1.0, default=0.5),
+            Knob("b", "real", 0.0, 1.0, default=0.5),
+            Knob("c", "boolean", default=False),
+        ]
+    )
+    optimum = {0: (0.15, 0.8, True), 1: (0.85, 0.3, False)}
+
+    def objective(config: Mapping[str, KnobValue], context: int) -> float:
+        a, b, c = optimum[context]
+        gap = (float(config["a"]) - a) ** 2 + (float(config["b"]) - b) ** 2
+        return 1.0 + 3.0 * gap + 0.3 * (config["c"] != c)
+
+    def state(context: int) -> np.ndarray:
+        return np.array([100.0 + 80.0 * context, rng.normal(), 5.0 * rng.normal()])
+
+    rng = np.random.default_rng(5)
+    agent = KnobAgent(space, seed=5, settings=QUICK, state_width=3)
+    late: dict[int, list[float]] = {0: [], 1: []}
+    for step in range(70):
+        context = int(rng.integers(2))
+        seen = state(context)
+        config = agent.ask(seen)
+        agent.tell(config, objective(config, context), seen)
+        if step >= 55:
+            late[context].append(objective(config, context))
+    # A compromise that ignores the state costs at least 1.4 on the average of both.
+    assert np.median(late[0]) < 1.2
+    assert np.median(late[1]) < 1.2
