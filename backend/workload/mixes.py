@@ -124,7 +124,7 @@ MIXES: dict[str, Mix] = {
             description="reports and dashboards alone",
             day=_REPORTS,
             night_factor=_REPORTS_AT_NIGHT,
-            default_rate_per_s=16.0,
+            default_rate_per_s=14.0,
         ),
         Mix(
             name="simple",
