@@ -73,7 +73,7 @@ def test_a_new_store_is_durable_and_private(url: str, path: Path) -> None:
             assert pragma("journal_mode") == "wal"
             assert pragma("synchronous") == 2
             assert pragma("foreign_keys") == 1
-            assert pragma("busy_timeout") == 15000
+            assert pragma("busy_timeout") == 5000
 
 
 def test_the_migrations_make_the_schema_that_the_code_expects(url: str) -> None:
