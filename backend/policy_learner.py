@@ -6,7 +6,9 @@ Pure statistics on one log ratio a block. The rule is set before the trial:
   (Bonferroni over the looks), so the chance of a false promotion is at most ``alpha`` however
   often we look. The bound at a look is Student's one-sided interval of the mean log ratio.
 * *Accept*: the upper bound is below 0, the mean gain at least ``min_improvement``, coverage and
-  quality suffice, and no guarded class's upper bound passes ``max_class_regression``.
+  quality suffice, and every guarded class has an upper bound that does not pass
+  ``max_class_regression``. A class that vanished under the candidate has none: it may have
+  stopped, timed out, or have become too slow to be seen.
 * *Reject*: the lower bound excludes a gain of ``min_improvement``, or a guarded class is proven
   worse by more than ``max_class_regression``.
 * Otherwise go on; after ``max_blocks`` the trial is *inconclusive*.
@@ -153,6 +155,11 @@ def judge_promotion(
     hurt = [key for key, found in guarded.items() if found.low > limit]
     # "Not below" in place of "above": what is no number fulfils neither.
     unclear = [key for key, found in guarded.items() if not found.high <= limit]
+    unseen = [
+        key
+        for key, share in time_shares.items()
+        if share >= settings.guarded_time_share and key not in classes
+    ]
 
     if hurt:
         reason = f"{len(hurt)} query class(es) proven slower by more than {limit:.0%}"
@@ -175,6 +182,12 @@ def judge_promotion(
         lacking.append(f"coverage {coverage:.0%} is below {settings.min_coverage:.0%}")
     if unclear:
         lacking.append(f"{len(unclear)} query class(es) may be slower by more than {limit:.0%}")
+    if unseen:
+        share = sum(time_shares[key] for key in unseen)
+        lacking.append(
+            f"{len(unseen)} query class(es) with {share:.0%} of the reference time ran too seldom "
+            "in two blocks of both arms to be compared"
+        )
     if not lacking:
         reason = (
             f"latency index {interval.effect:+.1%} "

@@ -232,6 +232,30 @@ def test_a_class_with_a_tiny_share_of_the_time_is_not_guarded():
     assert judge_promotion(CLEAR, classes, shares, 1.0, GATE).verdict is Verdict.ACCEPT
 
 
+@pytest.mark.parametrize("seen", [[], [-0.4]])
+def test_a_guarded_class_that_vanished_is_never_accepted(seen):
+    """It may time out under the candidate: no interval is no proof of innocence."""
+    shares = {"fast": 0.97, "gone": 0.03}
+    for blocks in range(4, 9):
+        classes = {"fast": ([-0.4, -0.41, -0.42, -0.4] * 2)[:blocks]}
+        if seen:
+            classes["gone"] = seen
+        judged = judge_promotion((CLEAR * 2)[:blocks], classes, shares, 1.0, GATE)
+        assert judged.verdict is (Verdict.INCONCLUSIVE if blocks == 8 else None)
+        assert "1 query class(es) with 3% of the reference time ran too seldom" in judged.reasons[0]
+        # Seen in every block it would have been accepted, and so with less of the time.
+        whole = {**classes, "gone": classes["fast"]}
+        for found, told in ((whole, shares), (classes, {"fast": 0.98, "gone": 0.02})):
+            judged = judge_promotion((CLEAR * 2)[:blocks], found, told, 1.0, GATE)
+            assert judged.verdict is Verdict.ACCEPT
+
+
+def test_a_vanished_class_does_not_save_a_candidate_that_is_proven_worse():
+    classes = {"hurt": [0.30, 0.31, 0.29, 0.30]}
+    judged = judge_promotion(CLEAR, classes, {"gone": 0.5, "hurt": 0.5}, 1.0, GATE)
+    assert judged.verdict is Verdict.REJECT
+
+
 def test_a_class_just_beyond_the_limit_seldom_slips_through():
     """One class of six is 25 % slower, the total is a quarter faster: rejected or held back."""
     rng = np.random.default_rng(16)
