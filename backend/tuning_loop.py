@@ -26,6 +26,7 @@ from backend.learning import Learner
 from backend.protocols import Clock, Store
 from backend.sample_filter import IndexChain, Reference, latency_index, load_profile
 from backend.state_features import state_vector
+from backend.trial_history import verdicts_so_far
 from backend.trial_planner import RunSchedule, TrialPlanner
 from backend.trials import MeasuredWindow, SafetyJudge, Trial, TrialPlan
 
@@ -100,7 +101,7 @@ class TuningLoop:
         self.failures = 0
         self._next_probe_s = -math.inf
         self._planner = TrialPlanner(settings, space, deployment, store, clock)
-        self.verdicts: Counter[str] = Counter()
+        self.verdicts = verdicts_so_far(store, clock)
 
     # -- what the orchestrator calls --------------------------------------------------------
 
