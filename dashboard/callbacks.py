@@ -63,9 +63,12 @@ def _status(app: dash.Dash, services: Services) -> None:
     @app.callback(
         *(Output(part, "children") for part in parts), Output("shell-held", "data"),
         Output("alive", "data"),
-        Input("shell-tick", "n_intervals"), Input("viewer", "data"), State("shell-held", "data"),
+        Input("shell-tick", "n_intervals"), Input("viewer", "data"),
+        Input("command-tick", "n_intervals"), State("shell-held", "data"),
     )
-    def refresh(ticks: int, browser: object, held: dict[str, str] | None) -> list[Any]:
+    def refresh(
+        ticks: int, browser: object, _commands: int, held: dict[str, str] | None
+    ) -> list[Any]:
         viewer = Viewer.from_browser(browser)
         held = held or {}
         values: dict[str, Any] = {}

@@ -56,6 +56,7 @@ class Page:
 
     Args:
         choices: ids and properties of inputs that rebuild the page at once when they change.
+        follows_commands: refresh faster while a command is on its way.
         setup: registers further callbacks.
     """
 
@@ -65,6 +66,7 @@ class Page:
     frame: Callable[[], Component]
     parts: Mapping[str, Builder]
     choices: Sequence[tuple[str, str]] = ()
+    follows_commands: bool = False
     setup: Callable[[dash.Dash, Services], None] | None = None
 
     @property
@@ -128,19 +130,22 @@ def register_page(app: dash.Dash, page: Page, services: Services) -> None:
     """Register the tick of a page and its own callbacks."""
     outputs = [Output(*part.rsplit(".", 1)) for part in page.parts]
     ids = [component_id for component_id, _property in page.choices]
+    inputs = [Input(component_id, prop) for component_id, prop in page.choices]
+    if page.follows_commands:
+        inputs.append(Input("command-tick", "n_intervals"))
 
     @app.callback(
         [*outputs, Output(f"{page.slug}-held", "data")],
         Input(f"{page.slug}-tick", "n_intervals"),
         Input("viewer", "data"),
-        *(Input(component_id, prop) for component_id, prop in page.choices),
+        *inputs,
         State(f"{page.slug}-held", "data"),
     )
     def refresh(_tick: int, viewer: object, *rest: Any) -> list[Any]:
         *choices, held = rest
         view = View(
             services.reader, Viewer.from_browser(viewer), datetime.now(timezone.utc),
-            dict(zip(ids, choices, strict=True)),
+            dict(zip(ids, choices, strict=False)),
         )
         values, digests = changed(page.parts, view, held or {})
         return [*values, no_update if digests == held else digests]

@@ -298,6 +298,7 @@ PAGE = Page(
     title="Decisions",
     icon="clipboard2-check",
     frame=frame,
+    follows_commands=True,
     parts={
         "decisions-trials.children": trial_table,
         "decisions-versions.children": versions,

@@ -245,6 +245,7 @@ PAGE = Page(
     title="Knobs",
     icon="sliders",
     frame=frame,
+    follows_commands=True,
     parts={
         "knobs-summary.children": summary,
         "knobs-grid.columnDefs": columns,

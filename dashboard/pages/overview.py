@@ -123,7 +123,7 @@ def activity(view: View) -> object:
         html.Div(status.activity or "waiting for the next step", className="activity-text"),
         bar,
         ui.facts([
-            ("Server", f"PostgreSQL {status.server_version} at {status.server}"
+            ("Server", f"{status.server_version} at {status.server}"
              if status.server else fmt.NONE),
             ("Workload", (status.workload or "the server's own clients")
              + (" (accelerated clock)" if status.fast_mode else "")),

@@ -190,6 +190,7 @@ PAGE = Page(
     title="Safety",
     icon="shield-check",
     frame=frame,
+    follows_commands=True,
     parts={
         "safety-state.children": state,
         "safety-limits.children": limit_table,

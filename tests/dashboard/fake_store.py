@@ -359,7 +359,7 @@ class _Run:
         self._events()
         store._status = StatusRecord(
             at=store.now, mode=Mode.AUTO, phase=self._phase(0.99), server="127.0.0.1:54321/shop",
-            server_version="17.10", index=self._level(1.0),
+            server_version="PostgreSQL 17.10", index=self._level(1.0),
             trials=len(store._trials),
             trials_by_verdict={v.value: sum(t.verdict is v for t in store._trials)
                                for v in Verdict},
