@@ -132,9 +132,14 @@ class ActorCritic:
 
     def _critic(self, layers: Sequence[Any], states: Any, actions: Any) -> Any:
         """Q of each member, shape ``(members, batch)``."""
+        return self._learnt(layers, states, actions) + self._prior(states, actions)
+
+    def _learnt(self, layers: Sequence[Any], states: Any, actions: Any) -> Any:
         inputs = self._tf.concat([states * self._state_scale, actions], axis=1)
-        prior = self._stack(self.priors, inputs)[..., 0]
-        return self._stack(layers, inputs)[..., 0] + PRIOR_SCALE * prior
+        return self._stack(layers, inputs)[..., 0]
+
+    def _prior(self, states: Any, actions: Any) -> Any:
+        return PRIOR_SCALE * self._learnt(self.priors, states, actions)
 
     def _policy(self, layers: Sequence[Any], states: Any) -> tuple[Any, Any]:
         """The actor's action in (-1, 1) and its value before the tanh, ``(batch, width)``."""
@@ -161,15 +166,17 @@ class ActorCritic:
         next_actions, _ = self._policy(self.target_actor, next_states)
         future = self._critic(self.target_critics, next_states, next_actions)
         returns = rewards + self.gamma * tf.reduce_mean(future, axis=0)
+        # What the learnt part has to add to each member's prior, worked out once for all batches.
+        wanted = returns[None] - self._prior(states, actions)
         for step in tf.range(tf.shape(batches)[0]):
             rows = batches[step]
             state, action = tf.gather(states, rows), tf.gather(actions, rows)
-            target = tf.gather(returns, rows)
+            target = tf.gather(wanted, rows, axis=1)
             weight = tf.gather(weights, rows)
             bound = tf.gather(censored, rows)
             mask = tf.gather(masks, rows, axis=1)
             with tf.GradientTape() as tape:
-                error = self._critic(self.critics, state, action) - target[None]
+                error = self._learnt(self.critics, state, action) - target
                 # A censored reward is an upper bound: predicting less than it is no error.
                 error = tf.where(bound[None] > 0.0, tf.nn.relu(error), error)
                 losses = tf.reduce_mean(weight * mask * tf.square(error), axis=1)
