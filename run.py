@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -125,12 +126,28 @@ def everything(
 ) -> None:
     """Start everything and run until Ctrl-C."""
     if context.invoked_subcommand is not None:
+        _refuse_misplaced(context)
         return
     options = _options(
         config, dsn, data_dir, fast_mode=fast_mode, mode=mode, port=port, workload=workload,
         scale=scale, queries=queries, seed=seed,
     )  # fmt: skip
     raise typer.Exit(_supervise(options))
+
+
+def _refuse_misplaced(context: typer.Context) -> None:
+    """Options before a command would silently not apply to it."""
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name
+        and getattr(context.get_parameter_source(parameter.name), "name", "") == "COMMANDLINE"
+    ]
+    if given:
+        raise typer.BadParameter(
+            f"{', '.join(given)} must stand behind the command: "
+            f"run.py {context.invoked_subcommand} {given[0]} ..."
+        )
 
 
 @app.command()
@@ -177,7 +194,7 @@ def demo(
 def _supervise(options: RunOptions) -> int:
     settings = options.settings()
     from backend.logs import configure_logging
-    from backend.supervisor import Supervisor
+    from backend.supervisor import READY, Supervisor
     from backend.telemetry import open_store
 
     configure_logging(settings, "supervisor")
@@ -188,6 +205,8 @@ def _supervise(options: RunOptions) -> int:
         names.insert(0, "dashboard")
         console.print(f"Pages: http://{settings.dashboard.host}:{settings.dashboard.port}")
     commands = {name: [sys.executable, str(Path(__file__)), "process", name] for name in names}
+    if settings.dashboard.enabled:
+        _check_port_is_free(settings)
     store = open_store(settings.store_url)
     bar = Progress(
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
@@ -199,6 +218,9 @@ def _supervise(options: RunOptions) -> int:
 
             def on_progress(text: str, share: float) -> None:
                 bar.update(task, description=text, completed=share)
+                if text == READY:
+                    bar.stop()
+                    console.print("Running. Ctrl-C ends it.")
 
             supervisor = Supervisor(settings, options, store, commands, on_progress)
             return supervisor.run()
@@ -206,6 +228,19 @@ def _supervise(options: RunOptions) -> int:
         return 0
     finally:
         store.close()
+
+
+def _check_port_is_free(settings: Settings) -> None:
+    host, port = settings.dashboard.host, settings.dashboard.port
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise AutopilotError(
+                f"the pages cannot be served on {host}:{port}: {error.strerror}",
+                remedy="stop what listens there, or choose another port with --port",
+            ) from None
 
 
 @app.command(hidden=True)
@@ -349,13 +384,17 @@ def doctor(
 ) -> None:
     """Show what is connected, which privileges we have, and the SQL that grants the rest."""
     settings = _options(config, dsn, data_dir).settings()
-    from backend.servers import postgres_target
+    from backend.servers import embedded_server, postgres_target
 
+    server = embedded_server(settings) if settings.is_embedded else None
+    running = server is None or server.is_running()
     target = postgres_target(settings, application_name="autopilot_doctor")
     try:
         info = target.describe()
     finally:
         target.close()
+        if server is not None and not running:
+            server.stop()
     console.print(f"{info.version_text} at {info.address}", markup=False)
     console.print(
         f"host: {info.host.memory_bytes / 2**30:.1f} GiB of memory, "

@@ -25,7 +25,8 @@ from backend.servers import postgres_target
 from backend.telemetry import SqlStore, open_store
 
 TargetFactory = Callable[[Settings], TargetDatabase]
-DEFAULT_LEASE_TTL_S = 8.0
+LEASE_TTL_S = 8.0
+"""A tuner silent for longer is taken for hung: the watchdog then undoes what it left open."""
 
 
 @dataclass
@@ -68,8 +69,6 @@ def build_components(
     settings: Settings,
     clock: Clock,
     target_factory: TargetFactory | None = None,
-    *,
-    lease_ttl_s: float = DEFAULT_LEASE_TTL_S,
 ) -> Components:
     """Open the store, connect, take lock and lease, undo what a dead tuner left, wire the rest.
 
@@ -86,7 +85,7 @@ def build_components(
                 f"another tuner acts on {info.address}",
                 remedy="stop it first; only one may act on a server at a time",
             )
-        return _wire(settings, clock, store, target, info, lease_ttl_s)
+        return _wire(settings, clock, store, target, info)
     except BaseException:
         target.close()
         store.close()
@@ -99,9 +98,8 @@ def _wire(
     store: SqlStore,
     target: TargetDatabase,
     info: ServerInfo,
-    lease_ttl_s: float,
 ) -> Components:
-    lease = TunerLease(store, lease_ttl_s, clock)
+    lease = TunerLease(store, LEASE_TTL_S, clock)
     catalog = load_catalog(info.version, info.host)
     adjuster = ParameterAdjuster(target, store, catalog, clock, sleep=clock.sleep)
     if info.can("alter_system"):

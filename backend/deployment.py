@@ -171,15 +171,26 @@ class Deployment:
         self, version: PolicyVersionRecord, *, author: str, reason: str
     ) -> PolicyVersionRecord:
         """Bring back an earlier version's configuration; needs nobody's leave."""
-        entries = {
-            name: version.config.get(name)
-            for name, value in self.present.items()
-            if version.config.get(name, self.default_of(name)) != value
-        }
+        entries = {name: version.config.get(name) for name in self.changed_since(version.config)}
         batch = self._adjuster.apply(
             entries, actor=author, epoch=self._epoch(), allow_restart=self.allow_restart
         )
         return self._keep(batch, author, version.index, reason, None)
+
+    def root_entries(self) -> Mapping[str, KnobValue]:
+        """The entries that stood when this lineage began."""
+        versions = {v.id: v for v in self._store.policy_versions(limit=5000)}
+        version = self.version
+        while version is not None and version.parent_id in versions:
+            version = versions[version.parent_id]
+        return version.config if version is not None else {}
+
+    def changed_since(self, former: Mapping[str, KnobValue]) -> dict[str, KnobValue]:
+        """The knobs whose entry differs from ``former``'s, with their present values."""
+        now = self.deviating
+        return {
+            name: self.present[name] for name in self.present if now.get(name) != former.get(name)
+        }
 
     def reset(self, author: str) -> None:
         """Remove every entry of a catalogued knob: the server's own configuration again."""

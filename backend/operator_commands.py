@@ -89,7 +89,7 @@ class OperatorCommands:
         self._may_change()
         values = parts.catalog.check_all(wanted)
         parts.budget.check(parts.deployment.present.replace(values))
-        self._loop.interrupt(f"{command.actor} changes knobs by hand")
+        self._loop.stand_down(f"{command.actor} changes knobs by hand")
         version, batch_id = parts.deployment.deploy(
             values,
             author=command.actor,
@@ -102,7 +102,7 @@ class OperatorCommands:
     def _roll_back(self, command: CommandRecord) -> str:
         # Rolling back is never refused by mode or freeze switch.
         payload, deployment = command.payload, self._parts.deployment
-        self._loop.interrupt(f"{command.actor} rolls back")
+        self._loop.stand_down(f"{command.actor} rolls back")
         if "batch_id" in payload:
             version = deployment.undo_batch(
                 str(payload["batch_id"]), author=command.actor, index=self._index()
@@ -128,14 +128,16 @@ class OperatorCommands:
         return versions[wanted]
 
     def _pause(self, paused: bool) -> str:
-        self._loop.paused = paused
-        if paused:
-            self._loop.interrupt("paused by the operator")
-        return "paused: nothing new is tried" if paused else "resumed"
+        if not paused:
+            self._loop.resume()
+            return "resumed"
+        self._loop.paused = True
+        self._loop.interrupt("paused by the operator")
+        return "paused: nothing new is tried"
 
     def _freeze(self, frozen: bool) -> str:
         if frozen:
-            self._loop.interrupt("frozen by the operator")
+            self._loop.stand_down("frozen by the operator")
         self._parts.deployment.frozen = frozen
         return "frozen: only rollbacks are made" if frozen else "unfrozen"
 
@@ -153,7 +155,7 @@ class OperatorCommands:
                 remedy=self._parts.info.missing.get("alter_system"),
             )
         if mode in (Mode.OBSERVE, Mode.ADVISE):
-            self._loop.interrupt(f"mode {mode.value} was chosen")
+            self._loop.stand_down(f"mode {mode.value} was chosen")
         self._parts.deployment.mode = mode
         return f"mode is now {mode.value}"
 

@@ -48,8 +48,6 @@ STATUS_S = 1.0
 SIGN_OF_LIFE = timedelta(seconds=3)
 KNOBS_S = 15.0
 RETENTION_S = 3600.0
-LEASE_TTL_S = 8.0
-"""A tuner silent for longer is taken for hung: the watchdog then undoes what it left open."""
 
 
 class SystemOrchestrator:
@@ -100,9 +98,7 @@ class SystemOrchestrator:
             ServerConnectionError, PrivilegeError, StoreError: with the remedy.
             LockNotAvailableError: another tuner acts on this server.
         """
-        self._parts = build_components(
-            self.settings, self._clock, self._target_factory, lease_ttl_s=LEASE_TTL_S
-        )
+        self._parts = build_components(self.settings, self._clock, self._target_factory)
 
     def start(
         self,
@@ -143,6 +139,7 @@ class SystemOrchestrator:
             parts.deployment.reset("demo")
         parts.learner.load(parts.deployment.present)
         self._loop = self._make_loop(parts)
+        self._go_on(parts, self._loop)
         self._commands = OperatorCommands(parts, self._loop, self._clock)
         self.save_knobs()
 
@@ -174,6 +171,17 @@ class SystemOrchestrator:
             raise AutopilotError("call initialize_components() first")
         return self._parts
 
+    def _go_on(self, parts: Components, loop: TuningLoop) -> None:
+        """Take over from a tuner that ended: its switches stand.
+
+        The mode chosen on the page stands for the run; pause and freeze until they are lifted.
+        """
+        last = parts.store.status()
+        if last is not None:
+            loop.paused, parts.deployment.frozen = last.paused, last.frozen
+            if last.started_at == self._started_at and parts.info.can("alter_system"):
+                parts.deployment.mode = last.mode
+
     def _make_loop(self, parts: Components) -> TuningLoop:
         schedule = RunSchedule()
         duration_s = self._options.duration_s
@@ -192,6 +200,7 @@ class SystemOrchestrator:
             record_window=self._record_trial_window,
             judge_safety=self._judge_candidate,
             schedule=schedule,
+            on_deployment=parts.recorder.forget_recent,
         )
 
     # -- jobs -----------------------------------------------------------------------------------

@@ -16,6 +16,10 @@ from backend.sample_filter import IndexChain
 
 RECENT_WINDOWS = 6
 """The present index is the mean over so many windows of the deployed configuration."""
+MIN_COVERAGE = 0.5
+"""Below this coverage a window has no published index."""
+MIN_QUALITY = 0.3
+"""Below this quality a window does not count towards the present index."""
 TOP_CLASSES = 100
 """Query classes stored a window, by total time; a page shows no more."""
 
@@ -51,7 +55,10 @@ class Recorder:
     ) -> None:
         """Store one window. ``deployed`` tells whether it shows the deployed configuration."""
         index = chain.publish([window]) if chain else None
-        if index is not None and deployed:
+        coverage = index.coverage if index else 0.0
+        if index is not None and coverage < MIN_COVERAGE:
+            index = None
+        if index is not None and deployed and quality.value >= MIN_QUALITY:
             self._recent.append(index.value)
         top = sorted(window.queries.values(), key=lambda q: q.exec_time_ms, reverse=True)
         self._store.add_window(
@@ -64,7 +71,7 @@ class Recorder:
                 arm=arm,
                 trial_id=trial_id,
                 index=index.value if index else None,
-                coverage=index.coverage if index else 0.0,
+                coverage=coverage,
                 quality=quality.value,
                 quality_reasons=quality.reasons,
                 calls_per_s=window.calls / window.duration_s,

@@ -13,6 +13,7 @@ from backend.domain.clock import SystemClock
 from backend.domain.modes import CommandKind, CommandState
 from backend.domain.records import CommandRecord
 from backend.errors import AdjustmentError, ConfigError
+from backend.servers import embedded_server
 from backend.telemetry import SqlStore, open_store
 
 ALIVE_WITHIN = timedelta(seconds=10)
@@ -32,7 +33,13 @@ def roll_back(settings: Settings, to: int | None) -> str:
             return _ask_tuner(store, to)
     finally:
         store.close()
-    return _do_it(settings, to)
+    server = embedded_server(settings) if settings.is_embedded else None
+    running = server is None or server.is_running()
+    try:
+        return _do_it(settings, to)
+    finally:
+        if server is not None and not running:
+            server.stop()
 
 
 def _ask_tuner(store: SqlStore, to: int | None) -> str:

@@ -17,7 +17,7 @@ from backend.workload.store import DemoStore
 def embedded_server(settings: Settings) -> EmbeddedPostgres:
     """The embedded server of these settings, not started."""
     return EmbeddedPostgres(
-        Path(settings.paths.data_dir) / "postgresql",
+        Path(settings.paths.data_dir),
         user=settings.database.user,
         dbname=settings.database.dbname,
     )

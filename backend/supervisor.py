@@ -31,6 +31,8 @@ FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.5, 30.0
 STEADY_S = 60.0
 """A process that ran this long starts with a fresh back-off when it ends."""
 STOP_TIMEOUT_S = 20.0
+READY = "running"
+"""The last step told: everything has been started."""
 Progress = Callable[[str, float], None]
 
 
@@ -82,6 +84,7 @@ class Supervisor:
             for name in self._children:
                 if name != "dashboard" and not self._stopping.is_set():
                     self._start(name)
+            self._on_progress(READY, 1.0)
             return self._watch()
         finally:
             self._stop_all()

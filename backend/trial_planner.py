@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from backend.config import Level1Section, Settings
-from backend.deployment import Deployment
+from backend.deployment import AUTOPILOT, Deployment
 from backend.domain.knobs import KnobSpace, KnobValue
 from backend.domain.modes import Arm, TrialKind
 from backend.policy_learner import GateSettings, trial_alpha
@@ -53,6 +53,7 @@ class TrialPlanner:
         self._level1, self._seed = settings.level1, settings.workload.seed
         self._space, self._deployment = space, deployment
         self._store, self._clock = store, clock
+        self._max_changes_per_day = settings.safety.max_changes_per_day
         self._planned = 0
 
     def plan(
@@ -103,15 +104,23 @@ class TrialPlanner:
     def turned_around(
         self, plan: TrialPlan, former: Mapping[str, KnobValue], blocks: int
     ) -> TrialPlan:
-        """The candidate is what stands, the incumbent what stood before (``former``).
+        """The candidate is what stands, the incumbent what stood before.
 
-        A knob that stood at its default gets its entry removed, as it was.
+        ``former`` are the entries that stood then; a knob that had none gets its entry removed.
         """
-        defaults = {name: self._deployment.default_of(name) for name in plan.after}
-        before = {name: former.get(name, defaults[name]) for name in plan.after}
-        other = {n: None if value == defaults[n] else value for n, value in before.items()}
+        other = {name: former.get(name) for name in plan.after}
+        before = {name: former.get(name, self._deployment.default_of(name)) for name in plan.after}
         gate = replace(plan.gate, min_blocks=min(3, blocks), max_blocks=max(blocks, 2))
         return replace(plan, deployed=Arm.CANDIDATE, before=before, other_values=other, gate=gate)
+
+    def may_promote_today(self) -> bool:
+        """Whether the day's limit of changes by the autopilot leaves room for one more."""
+        today = self._clock.now().date()
+        made = sum(
+            version.author == AUTOPILOT and version.created_at.date() == today
+            for version in self._store.policy_versions(limit=1000)
+        )
+        return made < self._max_changes_per_day
 
     def _alpha_of_the_day(self) -> float:
         today = self._clock.now().date()

@@ -61,7 +61,7 @@ class TrialPlan:
     ``deployed`` is the arm that stands on the server without us; ``other_values`` switch to the
     other one (None: our entry is removed). ``shares`` fixes the compared class set and the call
     shares. A probe is promising when its log ratio is below ``promising_below``, which is beyond
-    the noise of one window.
+    the noise of one window. ``earlier_log_ratios`` are the promotion's blocks, for its probation.
     """
 
     kind: TrialKind
@@ -78,6 +78,7 @@ class TrialPlan:
     needs_restart: bool = False
     min_quality: float = 0.3
     promising_below: float = -0.05
+    earlier_log_ratios: tuple[float, ...] = ()
     seed: int = 0
 
     @property
@@ -373,7 +374,7 @@ class Trial:
         if plan.kind is TrialKind.PROBE:
             return self._judge_probe(ratios[0])
         if plan.kind is TrialKind.PROBATION:
-            return judge_probation(ratios, plan.gate.max_blocks)
+            return judge_probation(ratios, plan.gate.max_blocks, plan.earlier_log_ratios)
         shares = {str(key): plan.shares.time_share(key) for key in plan.shares.per_class}
         if plan.kind is TrialKind.PROMOTION:
             return judge_promotion(
@@ -409,6 +410,11 @@ class Trial:
         self.verdict, self.reasons = verdict, reasons
         self.finished_at = self._clock.now()
         self.state = TrialState.FINISHED
+
+    @property
+    def block_log_ratios(self) -> tuple[float, ...]:
+        """log(index under the candidate / under the incumbent) of each whole block so far."""
+        return tuple(self._log_ratios)
 
     @property
     def effect_log_ratio(self) -> float | None:
@@ -456,7 +462,7 @@ class Trial:
             reasons=self.reasons or self.judgement.reasons,
             blocks=len(self._log_ratios),
             max_blocks=self.plan.max_blocks,
-            block_log_ratios=tuple(self._log_ratios),
+            block_log_ratios=self.block_log_ratios,
             coverage=fmean(self._coverages) if self._coverages else None,
             quality=self.quality,
             needs_restart=self.plan.needs_restart,

@@ -44,6 +44,7 @@ class _Probation:
     former: PolicyVersionRecord
     former_chain: IndexChain
     values: Mapping[str, KnobValue]
+    log_ratios: tuple[float, ...]
 
 
 class TuningLoop:
@@ -60,6 +61,7 @@ class TuningLoop:
         record_window: stores a window of a trial.
         judge_safety: the safety monitor.
         schedule: the moments of a bounded run.
+        on_deployment: told when the deployed configuration has changed.
     """
 
     def __init__(
@@ -75,7 +77,9 @@ class TuningLoop:
         record_window: Callable[[MeasuredWindow, int | None], None],
         judge_safety: SafetyJudge,
         schedule: RunSchedule,
+        on_deployment: Callable[[], None] = lambda: None,
     ) -> None:
+        self._on_deployment = on_deployment
         self._settings, self._level1 = settings, settings.level1
         self._space, self._deployment, self._learner = space, deployment, learner
         self._store, self._clock = store, clock
@@ -85,7 +89,6 @@ class TuningLoop:
         self.paused = False
         self.trial: Trial | None = None
         self.chain: IndexChain | None = None
-        self.initial: KnobConfig = deployment.present
         self.final_trial: Trial | None = None
         self.blocked: tuple[str, ...] = ()
         self._waiting: TrialPlan | None = None
@@ -119,12 +122,13 @@ class TuningLoop:
         if self.trial is not None:
             self._tick_trial(self.trial)
             return
-        if self.chain is None or self.phase in (Phase.FINAL_COMPARISON, Phase.FINISHED):
+        if self.phase is Phase.FINISHED:
             return
         now_s = self._clock.monotonic_s()
-        if self._schedule.compare_at_s is not None and now_s >= self._schedule.compare_at_s:
-            self._begin_final()
-        elif self._may_try():
+        compare_at_s = self._schedule.compare_at_s
+        if compare_at_s is not None and now_s >= compare_at_s:
+            self._compare(now_s - compare_at_s)
+        elif self.chain is not None and self._may_try(now_s):
             self._begin_next(now_s)
 
     def interrupt(self, reason: str) -> None:
@@ -132,6 +136,17 @@ class TuningLoop:
         if self.trial is not None:
             self.trial.abort(reason)
             self._settle(self.trial)
+
+    def stand_down(self, reason: str) -> None:
+        """Abort the running trial and drop the one that waits for approval."""
+        self.interrupt(reason)
+        if self._waiting is not None and self._waiting_id is not None:
+            self._drop_waiting(self._waiting_id, reason)
+
+    def resume(self) -> None:
+        """Go on after a pause, with a clean count of failures."""
+        self.paused = False
+        self.failures = 0
 
     def lost_server(self, reason: str) -> None:
         """The connection was lost: drop the trial; the journal is reconciled elsewhere.
@@ -168,11 +183,16 @@ class TuningLoop:
         """Drop the trial that waits for approval; False when it is not that one."""
         if self._waiting is None or trial_id != self._waiting_id:
             return False
+        self._drop_waiting(trial_id, "declined by the operator")
+        return True
+
+    def _drop_waiting(self, trial_id: int, reason: str) -> None:
+        assert self._waiting is not None  # the callers checked
         trial = self._make_trial(self._waiting, trial_id)
         self._waiting = None
-        trial.abort("declined by the operator")
+        trial.abort(reason)
         self._store.save_trial(trial.record())
-        return True
+        self.verdicts[Verdict.ABORTED.value] += 1
 
     def relink(self) -> None:
         """A human changed the configuration: the index goes on against the old reference."""
@@ -212,7 +232,10 @@ class TuningLoop:
         self.chain = IndexChain(reference, version.index if version else 1.0)
         indexes = [i.value for w in self._baseline if (i := latency_index([w], reference))]
         if len(indexes) > 2:
-            self._noise = max(stdev([math.log(i) for i in indexes if i > 0]), 0.01)
+            spread = stdev([math.log(i) for i in indexes if i > 0])
+            # A probe's windows are longer than these: the noise falls with the root of it.
+            mean_s = seconds / len(self._baseline)
+            self._noise = max(spread * math.sqrt(mean_s / self._level1.window_s), 0.01)
         self._event("info", "baseline", f"baseline of {calls} statements in {seconds:.0f} s taken")
         self.phase = Phase.LEARNING
         self._learner.tell(
@@ -228,19 +251,22 @@ class TuningLoop:
 
     # -- what to try next -------------------------------------------------------------------
 
-    def _may_try(self) -> bool:
+    def _may_try(self, now_s: float) -> bool:
+        if self.failures >= self._settings.safety.max_consecutive_failures:
+            # Rest, then try again with a clean count.
+            self.failures = 0
+            self._next_probe_s = now_s + self._level1.rest_s
         return (
             self._level1.enabled
             and self._deployment.mode in (Mode.APPROVE, Mode.AUTO)
             and not (self.paused or self._deployment.frozen or self.blocked)
             and self._sees
             and self._waiting is None
-            and self.failures < self._settings.safety.max_consecutive_failures
         )
 
     def _begin_next(self, now_s: float) -> None:
         learning = self._schedule.learn_until_s is None or now_s < self._schedule.learn_until_s
-        if self._promising is not None and learning:
+        if self._promising is not None and learning and self._planner.may_promote_today():
             (values, proposer), self._promising = self._promising, None
             self._propose(self._plan(TrialKind.PROMOTION, values, proposer))
         elif self._probation is not None:
@@ -249,7 +275,7 @@ class TuningLoop:
                 self._probation.former.config,
                 self._level1.probation_blocks,
             )
-            self._propose(plan)
+            self._propose(replace(plan, earlier_log_ratios=self._probation.log_ratios))
         elif not learning:
             self.phase = Phase.OPTIMISED
         elif now_s >= self._next_probe_s:
@@ -277,13 +303,25 @@ class TuningLoop:
             name: clamped[name] for name in self._space.names if clamped[name] != present.get(name)
         }
 
-    def _begin_final(self) -> None:
+    def _compare(self, late_s: float) -> None:
+        """The end of a bounded run: compare what stands with what stood at its start.
+
+        An aborted comparison is begun anew. Where it cannot be made for as long as it would
+        have taken, the run ends without one.
+        """
         self.phase = Phase.FINAL_COMPARISON
-        present = self._deployment.present
-        final = {n: present[n] for n in self.initial if present[n] != self.initial[n]}
         blocks = self._schedule.compare_blocks
+        longest_s = 2 * blocks * 4 * (self._level1.window_s + self._level1.settle_s)
+        if self.chain is None or self.paused or self._deployment.frozen or not self._sees:
+            if late_s > longest_s:
+                self._event("warning", "not_compared", "the final comparison could not be made")
+                self.phase = Phase.FINISHED
+            return
+        former = self._deployment.root_entries()
         plan = self._planner.turned_around(
-            self._plan(TrialKind.FINAL, final, AUTOPILOT), self.initial, blocks
+            self._plan(TrialKind.FINAL, self._deployment.changed_since(former), AUTOPILOT),
+            former,
+            blocks,
         )
         self._start(plan, None)
         self.final_trial = self.trial
@@ -384,17 +422,21 @@ class TuningLoop:
             trial_id=trial.record_id,
         )
         self.chain = chain
+        self._on_deployment()
         if former is not None and self._level1.probation_blocks > 0:
-            self._probation = _Probation(former, former_chain, trial.plan.after)
+            self._probation = _Probation(
+                former, former_chain, trial.plan.after, trial.block_log_ratios
+            )
 
     def _after_probation(self, trial: Trial) -> None:
         probation, self._probation = self._probation, None
-        if trial.verdict is not Verdict.REJECT or probation is None:
+        if trial.verdict is Verdict.ACCEPT or probation is None:
             return
         self._deployment.return_to(
             probation.former, author=AUTOPILOT, reason="probation: " + "; ".join(trial.reasons)
         )
         self.chain = probation.former_chain
+        self._on_deployment()
         self._event("warning", "rollback", "a deployment did not stand its probation: undone")
 
     def _after_final(self, trial: Trial) -> None:

@@ -27,6 +27,8 @@ def workload(settings: Settings, options: RunOptions, store: Store, stop: thread
             max_concurrency=section.max_concurrency,
             statement_timeout_s=section.statement_timeout,
             interval_s=INTERVAL_S,
+            query_distribution=section.query_distribution,
+            parameter_ranges=section.parameter_ranges,
         ),
         stop,
         on_interval=lambda interval: store.add_client_intervals(interval_records(interval)),

@@ -265,6 +265,10 @@ class SimulatedDatabase:
         """Nothing is reachable over this target any more."""
         self._closed = True
 
+    def reopen(self) -> None:
+        """A new tuner connects."""
+        self._closed = False
+
     # -- inside -------------------------------------------------------------------------------
 
     def _enter(self, operation: str) -> None:

@@ -239,6 +239,74 @@ class TestOperator:
         assert run.store.changes()
 
 
+    def test_a_waiting_trial_does_not_outlive_a_switch_to_observe(self, tmp_path: Path) -> None:
+        target = make_target()
+        run = Run(tmp_path, target)
+        run.command(CommandKind.SET_MODE, mode=Mode.APPROVE.value)
+        run.go(300, until=lambda: bool(run.store.trials()))
+        run.command(CommandKind.SET_MODE, mode=Mode.OBSERVE.value)
+        (trial,) = run.store.trials()
+        assert trial.verdict is Verdict.ABORTED
+        refused = run.command(CommandKind.APPROVE, trial_id=trial.id)
+        assert refused.state is CommandState.REFUSED
+        run.go(60)
+        assert not run.store.changes()
+
+    def test_the_freeze_switch_outlives_the_tuner(self, tmp_path: Path) -> None:
+        target = make_target()
+        run = Run(tmp_path, target)
+        run.command(CommandKind.FREEZE)
+        run.orchestrator.save_status()
+        run.orchestrator.end()
+        target.reopen()
+        second = Run(tmp_path, target)
+        refused = second.command(CommandKind.SET_KNOBS, knobs={"work_mem": 8192})
+        assert refused.state is CommandState.REFUSED
+
+    def test_going_back_removes_the_entries_that_were_not_there(self, tmp_path: Path) -> None:
+        target = make_target()
+        run = Run(tmp_path, target)
+        run.command(CommandKind.SET_KNOBS, knobs={"work_mem": 8192})
+        run.command(CommandKind.SET_KNOBS, knobs={"work_mem": 16384, "random_page_cost": 1.5})
+        first = run.store.policy_versions()[0].id
+        assert run.command(CommandKind.ROLL_BACK, version_id=first).state is CommandState.DONE
+        assert target.effective_config == target.space.default_config()
+        assert target.read_knobs(["work_mem"])["work_mem"].entry is None
+
+
+def test_an_aborted_comparison_is_begun_anew(tmp_path: Path) -> None:
+    target = make_target()
+    run = Run(tmp_path, target)
+    run.orchestrator.begin(duration_days=0.01)  # 864 s
+    run.loop = run.orchestrator.loop
+    run.go(4000, until=lambda: run.loop.phase is Phase.FINAL_COMPARISON)
+    run.command(CommandKind.PAUSE)
+    run.command(CommandKind.RESUME)
+    run.go(1500, until=lambda: run.loop.phase is Phase.FINISHED)
+    finals = [t.verdict for t in run.store.trials() if t.kind is TrialKind.FINAL]
+    assert finals[0] is Verdict.ABORTED
+    assert finals[-1] is not Verdict.ABORTED
+
+
+def test_a_tuner_started_again_compares_with_the_beginning(tmp_path: Path) -> None:
+    target = make_target()
+    run = Run(tmp_path, target)
+    run.command(CommandKind.SET_KNOBS, knobs=dict(target.best_config.items()))
+    assert run.store.commands()[-1].state is CommandState.REFUSED  # too much memory in all
+    best = {"random_page_cost": 1.2, "jit": False, "max_parallel_workers_per_gather": 0}
+    assert run.command(CommandKind.SET_KNOBS, knobs=best).state is CommandState.DONE
+    run.orchestrator.end()
+    target.reopen()
+    second = Run(tmp_path, target, enabled=False)
+    second.orchestrator.begin(duration_days=0.005)  # 432 s
+    second.loop = second.orchestrator.loop
+    second.go(2000, until=lambda: second.loop.phase is Phase.FINISHED)
+    final = second.store.trials()[-1]
+    assert final.kind is TrialKind.FINAL
+    assert dict(final.after) == best
+    assert final.before["random_page_cost"] == 4.0
+
+
 def test_a_bounded_run_ends_with_a_comparison_and_reports(tmp_path: Path) -> None:
     target = make_target()
     run = Run(tmp_path, target)
