@@ -130,27 +130,40 @@ def history(view: View) -> object:
     return ui.table(["When", "Who", "Change", "State", ""], body, "history")
 
 
-def _effect_rows(command: CommandRecord, knobs: dict[str, KnobStatusRecord]) -> list[Component]:
+def _effect_rows(
+    command: CommandRecord, knobs: dict[str, KnobStatusRecord], undone: bool
+) -> list[Component]:
     lines = []
     for name, wanted in command.payload["knobs"].items():
         knob = knobs.get(name)
         unit = knob.unit if knob else None
-        seen = knob is not None and knob.value == wanted
-        pending = knob is not None and knob.pending_restart
-        if seen:
-            mark = ui.badge("on the server", "good", "check-lg")
-        elif pending:
-            mark = ui.badge("waits for a restart", "warn", "hourglass-split")
+        now = fmt.knob_value(knob.value if knob else None, unit)
+        if undone:
+            mark = ui.badge(f"undone, now {now}", "neutral", "arrow-counterclockwise")
         elif command.state is CommandState.REFUSED:
-            mark = ui.badge("not changed", "neutral")
+            mark = ui.badge(f"not changed, still {now}", "neutral")
+        elif knob is not None and knob.value == wanted:
+            mark = ui.badge("on the server", "good", "check-lg")
+        elif knob is not None and knob.pending_restart:
+            mark = ui.badge("waits for a restart", "warn", "hourglass-split")
         else:
-            now = fmt.knob_value(knob.value if knob else None, unit)
             mark = ui.badge(f"now {now}", "info", "arrow-repeat")
         lines.append(html.Div([
             html.Code(name, className="knob-name"),
             html.Span([html.B(fmt.knob_value(wanted, unit)), mark], className="values"),
         ], className="diff-row"))
     return lines
+
+
+def batch_of(command: CommandRecord, changes: Sequence[ChangeRecord]) -> list[ChangeRecord]:
+    """The journalled changes that a command to set knobs made (an undo is a batch of its own)."""
+    wanted = command.payload["knobs"]
+    first = next(
+        (c for c in changes if c.created_at >= command.created_at and c.actor == command.actor
+         and c.knob in wanted and c.after_value == wanted[c.knob]),
+        None,
+    )
+    return [c for c in changes if first is not None and c.batch_id == first.batch_id]
 
 
 def last_change(view: View) -> object:
@@ -161,21 +174,18 @@ def last_change(view: View) -> object:
     if command is None:
         return None
     knobs = {k.name: k for k in view.reader.knob_statuses()}
-    batch = next(
-        (c.batch_id for c in reversed(view.reader.changes())
-         if c.created_at >= command.created_at and c.knob in command.payload["knobs"]
-         and c.state in UNDOABLE and c.actor == command.actor),
-        None,
-    )
+    batch = batch_of(command, view.reader.changes())
+    undone = any(c.state is ChangeState.ROLLED_BACK for c in batch)
     tone, icon_name = ui.COMMAND_TONES[command.state]
     undo = (
-        ui.command_button(CommandKind.ROLL_BACK, {"batch_id": batch}, "Undo", place="last",
+        ui.command_button(CommandKind.ROLL_BACK, {"batch_id": batch[0].batch_id}, "Undo",
+                          place="last",
                           icon_name="arrow-counterclockwise")
-        if batch and command.state is CommandState.DONE else None
+        if any(c.state in UNDOABLE for c in batch) and not undone else None
     )
     return ui.card(
         "Last change by hand",
-        [html.Div(_effect_rows(command, knobs), className="diff"),
+        [html.Div(_effect_rows(command, knobs, undone), className="diff"),
          html.P(command.result, className="quiet") if command.result else None],
         subtitle=html.Span([ui.badge(command.state.value, tone, icon_name), " ",
                             view.viewer.time(command.created_at, now=view.now), " by ",

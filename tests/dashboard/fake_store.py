@@ -297,8 +297,8 @@ class FakeStore:
         if command.kind is CommandKind.ROLL_BACK:
             batch = payload.get("batch_id") or self._changes[-1].batch_id
             undone = [c for c in self._changes if c.batch_id == batch]
-            for change in undone:
-                self._set(change.knob, change.before_value)
+            before = {c.knob: c.before_value for c in undone if c.before_value is not None}
+            self._change(before, command.actor, f"undo-{command.id}")
             self._changes = [
                 replace(c, state=ChangeState.ROLLED_BACK) if c.batch_id == batch else c
                 for c in self._changes

@@ -11,14 +11,15 @@ import pytest
 from plotly.utils import PlotlyJSONEncoder
 
 import dashboard
-from backend.domain.modes import CommandState, Phase
+from backend.domain.modes import ChangeState, CommandState, Phase
 from backend.errors import StoreError
 from dashboard import callbacks, layouts
 from dashboard.cache import CachedReader
 from dashboard.format import Viewer
 from dashboard.live import View, changed, digest
+from dashboard.operator_commands import make_command
 from dashboard.pages import PAGES
-from dashboard.pages.knobs import batches
+from dashboard.pages.knobs import batch_of, batches
 from dashboard.services import Services
 from tests.dashboard.conftest import Client, settings
 from tests.dashboard.fake_store import HOSTILE, FakeStore
@@ -235,20 +236,27 @@ def test_batches_are_newest_first_and_kept_together(store):
     assert [len(b) for b in grouped] == [1, 1, 2, 1]
 
 
+def test_the_changes_of_a_command_are_found_and_an_undo_is_not_taken_for_them(store):
+    number = store.submit(make_command("set_knobs", {"knobs": {"work_mem": 8192}},
+                                       store.knob_statuses()))
+    command = store.command(number)
+    assert batch_of(command, store.changes()) == []
+    store.work()
+    made = batch_of(command, store.changes())
+    assert [(c.knob, c.after_value) for c in made] == [("work_mem", 8192)]
+    store.submit(make_command("roll_back", {"batch_id": made[0].batch_id}, []))
+    store.work()
+    assert [c.state for c in batch_of(command, store.changes())] == [ChangeState.ROLLED_BACK]
+
+
 def test_notes_of_success_leave_and_refusals_stay(store):
-    number = store.submit(next(iter(_commands())))
+    number = store.submit(make_command("pause", {}, []))
     store.finish(number, CommandState.DONE, "done")
     record = store.command(number)
     assert not callbacks._is_over(record)
     late = replace(record, finished_at=datetime.now(timezone.utc) - timedelta(minutes=1))
     assert callbacks._is_over(late)
     assert not callbacks._is_over(replace(late, state=CommandState.REFUSED))
-
-
-def _commands():
-    from dashboard.operator_commands import make_command
-
-    yield make_command("pause", {}, [])
 
 
 # -- reading the store ------------------------------------------------------------------------

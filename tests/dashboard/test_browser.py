@@ -172,6 +172,8 @@ def test_a_knob_is_changed_checked_confirmed_seen_and_undone(open_page, store, s
         assert store.commands()[-1].kind is CommandKind.ROLL_BACK
         store.work()
         expect(page.locator("#knobs-history")).to_contain_text("rolled back")
+        expect(page.locator("#knobs-last")).to_contain_text("undone, now 64\u00a0MB")
+        expect(page.locator("#knobs-last button")).to_have_count(0)
         assert value_of(store, "maintenance_work_mem") == 65536
 
 
