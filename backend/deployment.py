@@ -143,11 +143,13 @@ class Deployment:
         """Undo a kept batch: what stood before it stands again.
 
         Raises:
-            AdjustmentError: there is no such batch, or nothing of it is in force any more.
+            AdjustmentError: there is no such batch, or it never took effect.
             ConflictError: somebody else changed a knob since; that knob is left alone.
         """
         rows = [row for row in self._store.changes(limit=5000) if row.batch_id == batch_id]
         kept = [row for row in rows if row.state is ChangeState.KEPT]
+        if rows and self.version and all(row.state is ChangeState.ROLLED_BACK for row in rows):
+            return self.version  # it was a trial's, and went with it
         if not kept:
             raise AdjustmentError(
                 f"batch {batch_id!r:.40} holds no change that is in force",

@@ -263,8 +263,8 @@ class StatusRecord:
     """The tuner's present state; the store holds the newest one.
 
     ``index`` is the present latency index against the start (None until it is known) with the
-    interval of the chain of promotions; ``baseline_mean_ms`` and ``present_mean_ms`` are of the
-    same query classes. ``progress`` in [0, 1] belongs to ``activity``.
+    newest windows of the deployed configuration. ``progress`` in [0, 1] belongs to ``activity``;
+    ``limits`` are the settings of section ``safety``.
     """
 
     at: datetime
