@@ -275,7 +275,7 @@ _statement(
        WHERE c.city = %s AND c.segment <> 'consumer'
          AND c.customer_id NOT IN (SELECT o.customer_id FROM shop.orders o)
        ORDER BY c.registered_at""",
-    lambda u, s: (_city(_between(u[0], 8, 24), _between(u[1], 3, 5)),),
+    lambda u, s: (_city(_between(u[0], 8, 24), _between(u[1], 1, 3)),),
 )
 _statement(
     "product_pairs",
@@ -363,7 +363,7 @@ _statement(
     "update_order",
     "write",
     "UPDATE shop.orders SET carrier_id = %s, updated_at = now() WHERE order_id = %s",
-    lambda u, s: (_between(u[1], 1, sh.CARRIERS), _order(u[0] / 4, s)),
+    lambda u, s: (_between(u[1], 1, sh.CARRIERS), _order(u[0] / 50, s)),
 )
 _statement(
     "adjust_stock",
