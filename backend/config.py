@@ -207,7 +207,7 @@ class Level1Section(Section):
         0.3, ge=0, le=1, description="Windows below this quality are repeated."
     )
     probation_blocks: int = Field(
-        4, ge=0, le=50, description="Short returns to the former configuration after a deployment."
+        6, ge=0, le=50, description="Short returns to the former configuration after a deployment."
     )
     allow_restart: bool = Field(
         False, description="Try knobs that need a restart (the embedded server only)."

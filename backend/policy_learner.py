@@ -189,36 +189,56 @@ def judge_promotion(
             "in two blocks of both arms to be compared"
         )
     if not lacking:
-        reason = (
-            f"latency index {interval.effect:+.1%} "
-            f"[{interval.low:+.1%}, {interval.high:+.1%}] over {blocks} blocks"
-        )
+        reason = f"latency index {_told(interval)} over {blocks} blocks"
         return Judgement(Verdict.ACCEPT, interval, (reason,), classes)
     verdict = Verdict.INCONCLUSIVE if last_look else None
     return Judgement(verdict, interval, tuple(lacking), classes)
 
 
 def judge_probation(
-    block_log_ratios: Sequence[float], max_blocks: int, alpha: float = 0.05
+    block_log_ratios: Sequence[float],
+    max_blocks: int,
+    earlier: Sequence[float] = (),
+    alpha: float = 0.05,
 ) -> Judgement:
     """Whether the deployed configuration still beats the former one.
 
-    ``block_log_ratios`` are log(deployed / former). Accept as soon as it is clear after three
-    blocks; proven worse, or still unclear after ``max_blocks``: reject (undo).
+    Accept as soon as it is clear after three blocks; proven worse: reject (undo). Where its own
+    blocks are still unclear after ``max_blocks``, they are pooled with those of the promotion:
+    accept when the pooled interval is below 0 and the probation's own mean too, else undo.
+    Selection favours a promotion's blocks, so a probation that points the other way outweighs them.
+
+    Args:
+        block_log_ratios: log(deployed / former), one a block.
+        max_blocks: blocks after which there is a verdict.
+        earlier: the promotion's log ratios, one a block.
+        alpha: chance, over all looks at its own blocks, that a side of the interval misses; the
+            pooled look, taken once, has as much again.
     """
     blocks = len(block_log_ratios)
     if blocks < min(3, max_blocks) or blocks < 2:
         return Judgement(None, None, (f"{blocks} of at least 3 blocks",))
-    looks = max(max_blocks - 2, 1)
-    interval = t_interval(block_log_ratios, alpha / looks)
-    told = f"{interval.effect:+.1%} [{interval.low:+.1%}, {interval.high:+.1%}]"
+    level = alpha / max(max_blocks - 2, 1)
+    interval = t_interval(block_log_ratios, level)
+    told = _told(interval)
     if interval.high < 0:
         return Judgement(Verdict.ACCEPT, interval, (f"still better: {told}",))
     if interval.low > 0:
         return Judgement(Verdict.REJECT, interval, (f"proven worse: {told}",))
-    if blocks >= max_blocks:
-        return Judgement(Verdict.REJECT, interval, (f"unclear at the end: {told}",))
-    return Judgement(None, interval, (f"not clear yet: {told}",))
+    if blocks < max_blocks:
+        return Judgement(None, interval, (f"not clear yet: {told}",))
+    unclear = f"unclear at the end: {told}"
+    if not earlier:
+        return Judgement(Verdict.REJECT, interval, (unclear,))
+    pooled = t_interval([*earlier, *block_log_ratios], alpha)
+    together = f"with the promotion's {len(earlier)} blocks {_told(pooled)}"
+    if pooled.high < 0 and interval.effect < 0:
+        return Judgement(Verdict.ACCEPT, interval, (f"still better {together}", unclear))
+    return Judgement(Verdict.REJECT, interval, (unclear, together))
+
+
+def _told(interval: Interval) -> str:
+    return f"{interval.effect:+.1%} [{interval.low:+.1%}, {interval.high:+.1%}]"
 
 
 def trial_alpha(nth_promotion_today: int, alpha: float, daily_alpha: float) -> float:

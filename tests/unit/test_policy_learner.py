@@ -288,6 +288,7 @@ def test_numbers_that_are_none_are_never_evidence(bad):
     classes = {"a": [*CLEAR, bad]}
     assert judge_promotion(CLEAR, classes, {"a": 1.0}, 1.0, GATE).verdict is not Verdict.ACCEPT
     assert judge_probation([*CLEAR, bad], 8).verdict is not Verdict.ACCEPT
+    assert judge_probation(CLEAR[:2] + [0.1], 3, [*CLEAR, bad]).verdict is Verdict.REJECT
 
 
 @settings(deadline=None, max_examples=60)
@@ -338,6 +339,67 @@ def test_probation_goes_on_while_unclear_and_undoes_at_the_end():
     judged = judge_probation(unclear, 4)
     assert judged.verdict is Verdict.REJECT
     assert "unclear at the end" in judged.reasons[0]
+
+
+UNCLEAR_BUT_BETTER = [-0.25, 0.02, -0.2, 0.05]
+"""Mean -0.095; alone its interval reaches far above 0."""
+
+
+def test_the_promotions_blocks_decide_what_probation_leaves_unclear():
+    assert judge_probation(UNCLEAR_BUT_BETTER, 4).verdict is Verdict.REJECT
+    judged = judge_probation(UNCLEAR_BUT_BETTER, 4, earlier=[*CLEAR, *CLEAR])
+    assert judged.verdict is Verdict.ACCEPT
+    assert "still better with the promotion's 8 blocks -20" in judged.reasons[0]
+    # The interval shown is that of the probation's own blocks.
+    assert judged.interval == judge_probation(UNCLEAR_BUT_BETTER, 4).interval
+    assert judged.interval.high > 0
+
+
+def test_the_promotions_blocks_decide_at_the_last_look_only():
+    earlier = [*CLEAR, *CLEAR]
+    assert judge_probation(UNCLEAR_BUT_BETTER[:3], 4, earlier=earlier).verdict is None
+    assert judge_probation(UNCLEAR_BUT_BETTER, 6, earlier=earlier).verdict is None
+    judged = judge_probation([0.30, 0.31, 0.29], 3, earlier=[-0.9] * 20)
+    assert judged.verdict is Verdict.REJECT
+    assert "proven worse" in judged.reasons[0]
+
+
+def test_a_probation_that_points_the_other_way_is_not_outvoted():
+    own = [0.1, -0.09, 0.11, -0.1]  # a mean just above 0
+    judged = judge_probation(own, 4, earlier=CLEAR * 5)
+    assert judged.verdict is Verdict.REJECT
+    assert "unclear at the end" in judged.reasons[0]
+    assert "with the promotion's 20 blocks" in judged.reasons[1]
+
+
+def test_promotion_and_probation_together_may_be_too_little():
+    judged = judge_probation(UNCLEAR_BUT_BETTER, 4, earlier=[-0.1, 0.15, -0.12, 0.19])
+    assert judged.verdict is Verdict.REJECT
+
+
+def keep_rate(effect: float, noise_sd: float, pooled: bool, seed: int) -> float:
+    """Share of promoted candidates that stand their probation of six pairs of windows."""
+    rng = np.random.default_rng(seed)
+    kept = promoted = 0
+    for _ in range(600):
+        blocks = math.log1p(effect) + rng.normal(0, noise_sd, GATE.max_blocks)
+        verdict, took = run_trial(blocks)
+        if verdict is not Verdict.ACCEPT:
+            continue
+        promoted += 1
+        # A pair is half a block of the promotion.
+        own = (math.log1p(effect) + rng.normal(0, noise_sd * math.sqrt(2), 6)).tolist()
+        earlier = blocks[:took].tolist() if pooled else []
+        looks = (judge_probation(own[:n], 6, earlier).verdict for n in range(2, 7))
+        kept += next(v for v in looks if v is not None) is Verdict.ACCEPT
+    assert promoted > 100
+    return kept / promoted
+
+
+def test_probation_keeps_real_gains():
+    assert keep_rate(-0.10, 0.05, pooled=True, seed=20) >= 0.97
+    assert keep_rate(-0.10, 0.05, pooled=False, seed=20) <= 0.85
+    assert keep_rate(-0.05, 0.05, pooled=True, seed=21) >= 0.8
 
 
 @pytest.mark.parametrize("max_blocks", [2, 3, 4, 10])

@@ -252,6 +252,31 @@ def test_probation_returns_to_the_former_configuration_and_ends_with_the_deploye
     assert trial.effect_log_ratio < 0
 
 
+@pytest.mark.parametrize(
+    ("earlier", "verdict"), [((), Verdict.REJECT), ((-0.1, -0.11, -0.1, -0.09), Verdict.ACCEPT)]
+)
+def test_a_probation_that_stays_unclear_asks_the_promotion(earlier, verdict):
+    gate = GateSettings(min_blocks=3, max_blocks=4)
+    made = plan(TrialKind.PROBATION, gate=gate, earlier_log_ratios=earlier)
+    bench = Bench(made, effect=1.08)
+    bench.server.slow = lambda at_s: 1 + 0.1 * math.sin(at_s * 0.1)
+    trial = bench.run()
+    assert len(trial.block_log_ratios) == 4
+    assert trial.record().ci_high > 0
+    assert trial.verdict is verdict
+
+
+def test_only_a_probation_asks_the_promotion():
+    trial = Bench(plan(earlier_log_ratios=(-0.3,) * 20), effect=1.0).run()
+    assert trial.verdict is Verdict.REJECT
+
+
+def test_the_blocks_of_a_promotion_are_what_its_probation_is_given():
+    trial = Bench(plan(), effect=0.75).run()
+    assert trial.block_log_ratios == trial.record().block_log_ratios
+    assert trial.block_log_ratios == pytest.approx([math.log(0.75)] * 4, abs=0.01)
+
+
 def test_probation_undoes_what_got_worse():
     gate = GateSettings(min_blocks=3, max_blocks=4)
     bench = Bench(plan(TrialKind.PROBATION, gate=gate), effect=0.7)
