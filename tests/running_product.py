@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -21,10 +22,12 @@ import psutil
 import psycopg2
 import yaml
 
+from backend.config import load_settings
 from backend.domain.records import ChangeRecord
 from backend.embedded import autoconf
-from backend.embedded_postgres import EmbeddedPostgres
 from backend.errors import EmbeddedServerError, StoreError
+from backend.run_options import ENVIRONMENT_KEY
+from backend.servers import embedded_server
 from backend.telemetry import SqlStore, open_store
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -125,11 +128,13 @@ class RunningProduct:
     def __init__(self, data_dir: Path, **sections: Any) -> None:
         self.data_dir = data_dir
         self.port = free_port()
-        self.server = EmbeddedPostgres(data_dir / "postgresql")
         self._process: subprocess.Popen[bytes] | None = None
         self._store: SqlStore | None = None
-        self._seen: set[psutil.Process] = set()
         self._configure(sections)
+        paths = {"paths": {"data_dir": str(data_dir)}}
+        self.server = embedded_server(
+            load_settings(self.config_path, overrides=paths, environ={})
+        )
 
     def _configure(self, sections: Mapping[str, Any]) -> None:
         settings: dict[str, Any] = {
@@ -199,11 +204,18 @@ class RunningProduct:
 
     def processes(self) -> list[psutil.Process]:
         """All living processes of the product, those included that lost their parent."""
-        if self._process is not None and self._process.poll() is None:
-            with contextlib.suppress(psutil.Error):
-                supervisor = psutil.Process(self._process.pid)
-                self._seen |= {supervisor, *supervisor.children(recursive=True)}
-        return [process for process in self._seen if _lives(process)]
+        found = [] if self._process is None else [process_of(self._process.pid)]
+        found += [p for p in psutil.process_iter() if self._is_child(p)]
+        return [process for process in found if process is not None and lives(process)]
+
+    def _is_child(self, process: psutil.Process) -> bool:
+        try:
+            if process.cmdline()[-2:-1] != ["process"]:
+                return False
+            options = process.environ().get(ENVIRONMENT_KEY, "")
+        except psutil.Error:
+            return False
+        return json.dumps(str(self.config_path)) in options
 
     def server_processes(self) -> list[psutil.Process]:
         """The embedded server's postmaster with its children."""
@@ -342,7 +354,16 @@ class RunningProduct:
         return state is not None and not state.differences(good) and not self.store.open_changes()
 
 
-def _lives(process: psutil.Process) -> bool:
+def process_of(pid: int) -> psutil.Process | None:
+    """The process with this pid, None when there is none."""
+    try:
+        return psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return None
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether it runs; a dead one that nobody has waited for does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from backend.errors import EmbeddedServerError
-from backend.orchestrator import LEASE_TTL_S
-from tests.running_product import RunningProduct, eventually, send
+from backend.components import LEASE_TTL_S
+from tests.running_product import RunningProduct, eventually, lives, send
 
 pytestmark = [pytest.mark.faults, pytest.mark.integration, pytest.mark.slow]
 
@@ -83,8 +83,7 @@ def test_a_hung_tuner_loses_its_right_to_act(product):
     written = [row.id for row in product.store.changes(limit=500) if row.epoch == candidate.epoch]
 
     tuner.resume()
-    eventually(lambda: not tuner.is_running() or tuner.status() == psutil.STATUS_ZOMBIE,
-               "the tuner of the stale epoch ends", 30)  # fmt: skip
+    eventually(lambda: not lives(tuner), "the tuner of the stale epoch ends", 30)
     product.wait_for_child("tuner", other_than=tuner.pid)
     eventually(lambda: newest_epoch(product) > candidate.epoch + 1, "a new tuner's epoch", 60)
     rows = product.store.changes(limit=500)
@@ -156,7 +155,7 @@ def test_ending_the_supervisor_ends_everything_in_good_order(product, number: si
 
     send(product.supervisor, number)
     assert product.wait_for_exit(END_PROMISE_S) == 0
-    assert [process for process in everything if process.is_running()] == []
+    assert [process for process in everything if lives(process)] == []
     assert product.server_processes() == []
     assert product.store.open_changes() == []
     lease = product.store.lease()
@@ -173,8 +172,9 @@ def test_without_the_supervisor_the_others_end_by_themselves(product):
     children = [p for p in product.processes() if p.pid != product.supervisor.pid]
 
     product.supervisor.kill()
-    _, alive = psutil.wait_procs(children, timeout=END_PROMISE_S)
-    assert alive == []
+    eventually(
+        lambda: not any(map(lives, children)), "the orphaned processes end", END_PROMISE_S
+    )
     try:
         product.server.ensure_started()
     except EmbeddedServerError as error:
