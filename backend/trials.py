@@ -7,6 +7,7 @@ Whatever happens, it ends with the deployed arm on the server; deploying is the 
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -51,7 +52,7 @@ In all, as many may be lost as the trial has at the most: a load that swings for
 COMPARABLE = 0.8
 """Load factor of the sample quality below which more load may explain a slower window."""
 MAX_STRADDLE_S = 60.0
-"""How long to wait for statements that began before a switch."""
+"""How long to wait for statements that began before a switch; then the trial is given up."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,11 @@ class SafetyJudge(Protocol):
     def __call__(
         self, window: MetricsWindow, baseline: MetricsWindow | None, log_ratio: float | None
     ) -> SafetyVerdict:
-        """``baseline``: the newest incumbent window, ``log_ratio``: against the incumbents."""
+        """``baseline``: the newest incumbent window, ``log_ratio``: against the incumbents.
+
+        Before the trial's first incumbent window: no baseline, and the ratio is against the
+        plan's reference.
+        """
 
 
 @dataclass(frozen=True)
@@ -250,7 +255,14 @@ class Trial:
         if self._switched_s is not None:
             since_s = now_s - self._switched_s
             oldest_s = snapshot.gauges.get("longest_statement_s", 0.0)
-            if oldest_s > since_s and since_s < MAX_STRADDLE_S:
+            if oldest_s > since_s >= MAX_STRADDLE_S:
+                reason = (
+                    f"a statement that began before the switch still runs after {since_s:.0f} s "
+                    f"(limit {MAX_STRADDLE_S:g} s): no window would belong to one arm alone"
+                )
+                self._finish(Verdict.INCONCLUSIVE, (reason,))
+                return
+            if oldest_s > since_s:
                 self._due_s = now_s + 0.5
                 return
         self._switched_s = None
@@ -306,13 +318,20 @@ class Trial:
     def _endangers(self, measured: MeasuredWindow, before: Sequence[MeasuredWindow]) -> bool:
         incumbents = [m.window for m in before if m.arm is Arm.INCUMBENT][-2:]
         ratio = paired_log_ratio([measured.window], incumbents, self.plan.shares)
+        log_ratio = ratio[0] if ratio else None
+        if not incumbents and self.plan.deployed is Arm.INCUMBENT:
+            log_ratio = self._log_ratio_to_reference(measured.window)
         verdict = self._judge_safety(
-            measured.window, incumbents[-1] if incumbents else None, ratio[0] if ratio else None
+            measured.window, incumbents[-1] if incumbents else None, log_ratio
         )
         if verdict.action is not SafetyAction.ROLLBACK:
             return False
         reasons = ("stopped by the safety monitor", *verdict.reasons)
-        if incumbents and self._excused(measured, incumbents[-1]):
+        if not incumbents and not self._rolls_back(measured.window, None):
+            # The reference is older, perhaps of another load: enough to stop, not to condemn.
+            reason = "the trial has no incumbent window yet: compared with the reference alone"
+            self._finish(Verdict.INCONCLUSIVE, (*reasons, reason))
+        elif incumbents and self._excused(measured, incumbents[-1]):
             # It goes at once all the same, but nothing is proven against it.
             self._finish(Verdict.INCONCLUSIVE, (*reasons, "the load had risen, or was disturbed"))
         else:
@@ -330,8 +349,17 @@ class Trial:
         spoilt = apart or measured.quality.value < self.plan.min_quality
         if not outside_events(window) and not (spoilt and now.calls_per_s > before.calls_per_s):
             return False
-        alone = self._judge_safety(window, incumbent, None)
-        return alone.action is not SafetyAction.ROLLBACK
+        return not self._rolls_back(window, incumbent)
+
+    def _rolls_back(self, window: MetricsWindow, incumbent: MetricsWindow | None) -> bool:
+        """Whether the safety monitor would stop the candidate even without the latency index."""
+        verdict = self._judge_safety(window, incumbent, None)
+        return verdict.action is SafetyAction.ROLLBACK
+
+    def _log_ratio_to_reference(self, window: MetricsWindow) -> float | None:
+        """Stand-in for the ratio to the incumbents, where a trial begins with the candidate."""
+        index = latency_index([window], self.plan.shares)
+        return math.log(index.value) if index is not None and index.value > 0 else None
 
     def _void_block(self, reason: str) -> None:
         """A block whose pairs are spoilt is begun anew: its windows belong together."""

@@ -288,7 +288,7 @@ def test_numbers_that_are_none_are_never_evidence(bad):
     classes = {"a": [*CLEAR, bad]}
     assert judge_promotion(CLEAR, classes, {"a": 1.0}, 1.0, GATE).verdict is not Verdict.ACCEPT
     assert judge_probation([*CLEAR, bad], 8).verdict is not Verdict.ACCEPT
-    assert judge_probation(CLEAR[:2] + [0.1], 3, [*CLEAR, bad]).verdict is Verdict.REJECT
+    assert judge_probation([*CLEAR[:2], 0.1], 3, [*CLEAR, bad]).verdict is Verdict.REJECT
 
 
 @settings(deadline=None, max_examples=60)

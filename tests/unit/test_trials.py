@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -166,7 +167,6 @@ class Bench:
         assert self.server.other_stands is other
 
     def _judge(self, found, incumbent, log_ratio: float | None) -> SafetyVerdict:
-        assert log_ratio is None or incumbent is not None
         self.judged.append(log_ratio)
         return self.safety(log_ratio)
 
@@ -590,11 +590,27 @@ def test_a_statement_that_began_after_the_switch_is_not_waited_for():
     assert bench.clock.monotonic_s() <= switched_s + SETTLE_S + 1
 
 
-def test_a_statement_that_never_ends_is_not_waited_for_without_end():
-    bench = Bench(plan(TrialKind.PROBE))
+@pytest.mark.parametrize("kind", list(TrialKind))
+def test_a_statement_that_never_ends_ends_the_trial(kind):
+    """What runs across the switch belongs to neither arm, however long it is waited for."""
+    bench = Bench(plan(kind))
     bench.server.oldest_began_s = -1000.0
-    bench.run()
-    assert bench.clock.monotonic_s() < 2 * (MAX_STRADDLE_S + SETTLE_S) + 3 * WINDOW_S + 10
+    trial = bench.run()
+    assert trial.verdict is Verdict.INCONCLUSIVE
+    assert "began before the switch still runs after 60 s" in trial.reasons[0]
+    first = "I" if trial.plan.deployed is Arm.INCUMBENT else "C"
+    assert bench.order in ("", first, 2 * first)  # nothing was measured after the first switch
+    assert bench.clock.monotonic_s() < MAX_STRADDLE_S + SETTLE_S + 2 * WINDOW_S + 10
+
+
+def test_a_statement_that_ends_just_in_time_leaves_the_trial_whole():
+    bench = Bench(plan(TrialKind.PROBE), effect=0.75)
+    bench.run_until(lambda: bench.server.other_stands)
+    switched_s = bench.clock.monotonic_s()
+    bench.server.oldest_began_s = switched_s - 5
+    bench.run_until(lambda: bench.clock.monotonic_s() > switched_s + MAX_STRADDLE_S - 1)
+    bench.server.oldest_began_s = None
+    assert bench.run().verdict is Verdict.ACCEPT
 
 
 # -- safety ---------------------------------------------------------------------------------
@@ -614,9 +630,42 @@ def test_the_safety_monitor_sees_candidates_only_with_their_ratio():
     bench = Bench(plan(seed=_seed_that_ends_in_the_other_arm()), effect=1.2)
     bench.run()
     assert len(bench.judged) == bench.order.count("C")
-    known = [ratio for ratio in bench.judged if ratio is not None]
-    assert known
-    assert all(ratio == pytest.approx(math.log(1.2), abs=0.03) for ratio in known)
+    assert all(ratio == pytest.approx(math.log(1.2), abs=0.03) for ratio in bench.judged)
+
+
+def _begins_with_the_candidate(kind: TrialKind) -> TrialPlan:
+    made = (plan(kind, seed=seed) for seed in range(50))
+    return next(p for p in made if p.block(random.Random(p.seed))[0] is Arm.CANDIDATE)
+
+
+def test_a_first_window_under_the_candidate_is_judged_against_the_reference():
+    """There is no incumbent window yet: stopped all the same, but nothing is proven."""
+    bench = Bench(_begins_with_the_candidate(TrialKind.PROMOTION), effect=2.0)
+    bench.safety = _rolls_back_what_is_slower
+    trial = bench.run()
+    assert bench.order == "C"
+    assert bench.judged[0] == pytest.approx(math.log(2), abs=0.03)
+    assert trial.verdict is Verdict.INCONCLUSIVE
+    assert trial.reasons[:2] == ("stopped by the safety monitor", "slower")
+    assert "compared with the reference alone" in trial.reasons[2]
+
+
+def test_a_first_window_that_is_dangerous_for_other_reasons_is_rejected():
+    bench = Bench(_begins_with_the_candidate(TrialKind.PROMOTION), effect=2.0)
+    bench.safety = lambda ratio: SafetyVerdict(SafetyAction.ROLLBACK, ("errors",))
+    assert bench.run().verdict is Verdict.REJECT
+    assert bench.order == "C"
+
+
+@pytest.mark.parametrize("kind", [TrialKind.PROBATION, TrialKind.FINAL])
+def test_what_stands_already_is_not_judged_against_an_old_reference(kind):
+    """Stopping the trial would take nothing off; the load may have moved since."""
+    gate = GateSettings(min_blocks=3, max_blocks=4)
+    bench = Bench(replace(_begins_with_the_candidate(kind), gate=gate), effect=1.4)
+    bench.safety = _rolls_back_what_is_slower
+    bench.server.slow = lambda at_s: 1.5
+    assert bench.run().verdict is Verdict.ACCEPT
+    assert bench.judged[0] is None
 
 
 def test_a_block_of_the_monitor_does_not_end_a_trial():
