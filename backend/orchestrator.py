@@ -137,6 +137,7 @@ class SystemOrchestrator:
             self._started_at = datetime.fromtimestamp(begun_at, timezone.utc)
         if self._options.from_defaults and parts.deployment.is_first_version:
             parts.deployment.reset("demo")
+        self._tell_loading(parts)
         parts.learner.load(parts.deployment.present)
         self._loop = self._make_loop(parts)
         self._go_on(parts, self._loop)
@@ -170,6 +171,15 @@ class SystemOrchestrator:
         if self._parts is None:
             raise AutopilotError("call initialize_components() first")
         return self._parts
+
+    def _tell_loading(self, parts: Components) -> None:
+        """A sign of life before the agent is loaded, which takes some seconds."""
+        last = parts.store.status()
+        base = last or StatusRecord(self._clock.now(), parts.deployment.mode, Phase.STARTING)
+        activity = "loading the knob agent"
+        parts.store.save_status(
+            replace(base, at=self._clock.now(), activity=activity, progress=None)
+        )
 
     def _go_on(self, parts: Components, loop: TuningLoop) -> None:
         """Take over from a tuner that ended: its switches stand.
