@@ -132,9 +132,7 @@ class RunningProduct:
         self._store: SqlStore | None = None
         self._configure(sections)
         paths = {"paths": {"data_dir": str(data_dir)}}
-        self.server = embedded_server(
-            load_settings(self.config_path, overrides=paths, environ={})
-        )
+        self.server = embedded_server(load_settings(self.config_path, overrides=paths, environ={}))
 
     def _configure(self, sections: Mapping[str, Any]) -> None:
         settings: dict[str, Any] = {

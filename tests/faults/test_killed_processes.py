@@ -13,8 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from backend.errors import EmbeddedServerError
 from backend.components import LEASE_TTL_S
+from backend.errors import EmbeddedServerError
 from tests.running_product import RunningProduct, eventually, lives, send
 
 pytestmark = [pytest.mark.faults, pytest.mark.integration, pytest.mark.slow]
@@ -172,9 +172,7 @@ def test_without_the_supervisor_the_others_end_by_themselves(product):
     children = [p for p in product.processes() if p.pid != product.supervisor.pid]
 
     product.supervisor.kill()
-    eventually(
-        lambda: not any(map(lives, children)), "the orphaned processes end", END_PROMISE_S
-    )
+    eventually(lambda: not any(map(lives, children)), "the orphaned processes end", END_PROMISE_S)
     try:
         product.server.ensure_started()
     except EmbeddedServerError as error:
