@@ -66,6 +66,9 @@ class Interval:
         """From a mean log ratio and the half width of its interval."""
         return cls(math.expm1(mean), math.expm1(mean - margin), math.expm1(mean + margin))
 
+    def __str__(self) -> str:
+        return f"{self.effect:+.1%} [{self.low:+.1%}, {self.high:+.1%}]"
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -189,7 +192,7 @@ def judge_promotion(
             "in two blocks of both arms to be compared"
         )
     if not lacking:
-        reason = f"latency index {_told(interval)} over {blocks} blocks"
+        reason = f"latency index {interval} over {blocks} blocks"
         return Judgement(Verdict.ACCEPT, interval, (reason,), classes)
     verdict = Verdict.INCONCLUSIVE if last_look else None
     return Judgement(verdict, interval, tuple(lacking), classes)
@@ -220,25 +223,52 @@ def judge_probation(
         return Judgement(None, None, (f"{blocks} of at least 3 blocks",))
     level = alpha / max(max_blocks - 2, 1)
     interval = t_interval(block_log_ratios, level)
-    told = _told(interval)
     if interval.high < 0:
-        return Judgement(Verdict.ACCEPT, interval, (f"still better: {told}",))
+        return Judgement(Verdict.ACCEPT, interval, (f"still better: {interval}",))
     if interval.low > 0:
-        return Judgement(Verdict.REJECT, interval, (f"proven worse: {told}",))
+        return Judgement(Verdict.REJECT, interval, (f"proven worse: {interval}",))
     if blocks < max_blocks:
-        return Judgement(None, interval, (f"not clear yet: {told}",))
-    unclear = f"unclear at the end: {told}"
+        return Judgement(None, interval, (f"not clear yet: {interval}",))
+    unclear = f"unclear at the end: {interval}"
     if not earlier:
         return Judgement(Verdict.REJECT, interval, (unclear,))
     pooled = t_interval([*earlier, *block_log_ratios], alpha)
-    together = f"with the promotion's {len(earlier)} blocks {_told(pooled)}"
+    together = f"with the promotion's {len(earlier)} blocks {pooled}"
     if pooled.high < 0 and interval.effect < 0:
         return Judgement(Verdict.ACCEPT, interval, (f"still better {together}", unclear))
     return Judgement(Verdict.REJECT, interval, (unclear, together))
 
 
-def _told(interval: Interval) -> str:
-    return f"{interval.effect:+.1%} [{interval.low:+.1%}, {interval.high:+.1%}]"
+def judge_probe(log_ratio: float, promising_below: float) -> Judgement:
+    """Whether a probe's single ratio goes beyond the noise of one window.
+
+    Its interval has no width: one block says nothing about its own error.
+    """
+    interval = Interval.of_log(log_ratio, 0.0)
+    reason = f"one window: {interval.effect:+.1%}"
+    if log_ratio < promising_below:
+        return Judgement(Verdict.ACCEPT, interval, (reason, "promising: worth a promotion"))
+    return Judgement(Verdict.REJECT, interval, (reason, "not promising"))
+
+
+def judge_final(
+    block_log_ratios: Sequence[float],
+    class_log_ratios: Mapping[str, Sequence[float]],
+    max_blocks: int,
+) -> Judgement:
+    """The comparison at the end of a run: all its blocks, then one two-sided 95 % interval."""
+    blocks = len(block_log_ratios)
+    if blocks < max_blocks or blocks < 2:
+        interval = t_interval(block_log_ratios, 0.025) if blocks > 1 else None
+        return Judgement(None, interval, (f"{blocks} of {max_blocks} blocks",))
+    interval = t_interval(block_log_ratios, 0.025)
+    if interval.high < 0:
+        verdict = Verdict.ACCEPT
+    elif interval.low > 0:
+        verdict = Verdict.REJECT
+    else:
+        verdict = Verdict.INCONCLUSIVE
+    return Judgement(verdict, interval, (str(interval),), class_intervals(class_log_ratios, 0.025))
 
 
 def trial_alpha(nth_promotion_today: int, alpha: float, daily_alpha: float) -> float:

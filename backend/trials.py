@@ -8,33 +8,19 @@ Whatever happens, it ends with the deployed arm on the server; deploying is the 
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from statistics import fmean, stdev
 from typing import Protocol
 
 from backend.data_collector import why_no_window, window_between
 from backend.domain.knobs import KnobValue
-from backend.domain.load import SampleQuality
 from backend.domain.metrics import MetricsSnapshot, MetricsWindow
-from backend.domain.modes import Arm, SafetyAction, TrialKind, TrialState, Verdict
+from backend.domain.modes import Arm, SafetyAction, TrialState, Verdict
 from backend.domain.records import TrialRecord
 from backend.domain.safety import SafetyVerdict
-from backend.policy_learner import (
-    GateSettings,
-    Interval,
-    Judgement,
-    class_intervals,
-    judge_probation,
-    judge_promotion,
-    t_interval,
-)
+from backend.policy_learner import Judgement
 from backend.protocols import Clock
 from backend.sample_filter import (
-    Reference,
-    class_log_ratios,
     latency_index,
     load_distance,
     load_factor,
@@ -43,6 +29,9 @@ from backend.sample_filter import (
     paired_log_ratio,
     sample_quality,
 )
+from backend.trial_evidence import MeasuredWindow, TrialEvidence, TrialPlan
+
+__all__ = ["ArmSwitch", "MeasuredWindow", "SafetyJudge", "Trial", "TrialPlan"]
 
 MAX_VOID_WINDOWS = 6
 """Windows in a row that may be void before the trial is given up as inconclusive.
@@ -53,52 +42,6 @@ COMPARABLE = 0.8
 """Load factor of the sample quality below which more load may explain a slower window."""
 MAX_STRADDLE_S = 60.0
 """How long to wait for statements that began before a switch; then the trial is given up."""
-
-
-@dataclass(frozen=True)
-class TrialPlan:
-    """Everything about a trial that is set before its first window.
-
-    ``deployed`` is the arm that stands on the server without us; ``other_values`` switch to the
-    other one (None: our entry is removed). ``shares`` fixes the compared class set and the call
-    shares. A probe is promising when its log ratio is below ``promising_below``, which is beyond
-    the noise of one window. ``earlier_log_ratios`` are the promotion's blocks, for its probation.
-    """
-
-    kind: TrialKind
-    proposer: str
-    before: Mapping[str, KnobValue | None]
-    after: Mapping[str, KnobValue]
-    other_values: Mapping[str, KnobValue | None]
-    deployed: Arm
-    shares: Reference
-    gate: GateSettings
-    window_s: float
-    settle_s: float
-    restart_settle_s: float = 10.0
-    needs_restart: bool = False
-    min_quality: float = 0.3
-    promising_below: float = -0.05
-    earlier_log_ratios: tuple[float, ...] = ()
-    seed: int = 0
-
-    @property
-    def segments_per_block(self) -> int:
-        """Windows a block: I C I for probes, two for probation, four otherwise."""
-        return {TrialKind.PROBE: 3, TrialKind.PROBATION: 2}.get(self.kind, 4)
-
-    @property
-    def max_blocks(self) -> int:
-        """Blocks after which the trial ends at the latest."""
-        return 1 if self.kind is TrialKind.PROBE else self.gate.max_blocks
-
-    def block(self, rng: random.Random) -> tuple[Arm, ...]:
-        """The order of arms of the next block; randomised, balanced against a linear drift."""
-        incumbent, candidate = Arm.INCUMBENT, Arm.CANDIDATE
-        if self.kind is TrialKind.PROBE:
-            return (incumbent, candidate, incumbent)
-        pair = (incumbent, candidate) if rng.random() < 0.5 else (candidate, incumbent)
-        return pair if self.kind is TrialKind.PROBATION else (*pair, *reversed(pair))
 
 
 class ArmSwitch(Protocol):
@@ -122,24 +65,6 @@ class SafetyJudge(Protocol):
         Before the trial's first incumbent window: no baseline, and the ratio is against the
         plan's reference.
         """
-
-
-@dataclass(frozen=True)
-class MeasuredWindow:
-    """One window of a trial with its quality."""
-
-    arm: Arm
-    window: MetricsWindow
-    quality: SampleQuality
-
-
-@dataclass
-class _Block:
-    order: tuple[Arm, ...]
-    windows: list[MeasuredWindow] = field(default_factory=list)
-
-    def of(self, arm: Arm) -> list[MetricsWindow]:
-        return [m.window for m in self.windows if m.arm is arm]
 
 
 class Trial:
@@ -173,11 +98,9 @@ class Trial:
         self.record_id = record_id
         self.created_at = clock.now()
         self.finished_at: datetime | None = None
-        self.judgement = Judgement(None, None, ())
         self._collect, self._switch, self._clock = collect, switch, clock
         self._on_window, self._judge_safety = on_window, judge_safety
-        self._rng = random.Random(plan.seed)
-        self._blocks: list[_Block] = [_Block(plan.block(self._rng))]
+        self._evidence = TrialEvidence(plan)
         self._arm = plan.deployed
         self._batch_id: str | None = None
         self._due_s = clock.monotonic_s()
@@ -186,23 +109,9 @@ class Trial:
         self._middle: MetricsSnapshot | None = None
         self._void_in_row = 0
         self._lost_windows = 0
-        self._furthest = 0
         self._ending: tuple[Verdict, tuple[str, ...]] | None = None
-        self._log_ratios: list[float] = []
-        self._coverages: list[float] = []
-        self._class_ratios: dict[str, list[float]] = {}
 
     # -- the machine ------------------------------------------------------------------------
-
-    @property
-    def finished(self) -> bool:
-        """Whether there is a verdict and the deployed arm stands again."""
-        return self.state is TrialState.FINISHED
-
-    @property
-    def measuring(self) -> bool:
-        """Whether a window is open now."""
-        return self.state is TrialState.MEASURING
 
     def tick(self) -> None:
         """Do what is due. Errors of the server or the journal pass through to the caller."""
@@ -213,7 +122,7 @@ class Trial:
         if self.finished or now_s < self._due_s:
             return
         if self.state is TrialState.APPLYING:
-            self._enter_arm(self._next_arm(), now_s)
+            self._enter_arm(self._evidence.block.next_arm, now_s)
         elif self.state is TrialState.SETTLING:
             self._open_window(now_s)
         elif self.state is TrialState.MEASURING:
@@ -223,10 +132,6 @@ class Trial:
         """End the trial now and take the other arm off the server."""
         if not self.finished:
             self._finish(verdict, (reason,))
-
-    def _next_arm(self) -> Arm:
-        block = self._blocks[-1]
-        return block.order[len(block.windows)]
 
     def _enter_arm(self, arm: Arm, now_s: float) -> None:
         if arm is self._arm:
@@ -291,8 +196,7 @@ class Trial:
     def _take_window(
         self, window: MetricsWindow, halves: tuple[MetricsWindow, MetricsWindow]
     ) -> None:
-        block = self._blocks[-1]
-        before = [m for b in self._blocks for m in b.windows]
+        block = self._evidence.block
         index = latency_index([window], self.plan.shares)
         quality = sample_quality(
             window,
@@ -304,19 +208,26 @@ class Trial:
         )
         measured = MeasuredWindow(self._arm, window, quality)
         self._on_window(measured)
-        if self._arm is Arm.CANDIDATE and self._endangers(measured, before):
+        if self._arm is Arm.CANDIDATE and self._endangers(measured):
             return
         if quality.value < self.plan.min_quality:
             self._void_block("; ".join(quality.reasons) or "low sample quality")
             return
         self._void_in_row = 0
-        block.windows.append(measured)
-        self._furthest = max(self._furthest, sum(len(b.windows) for b in self._blocks))
-        if len(block.windows) == len(block.order):
-            self._close_block(block)
+        self._evidence.add(measured)
+        if block.whole:
+            self._close_block()
 
-    def _endangers(self, measured: MeasuredWindow, before: Sequence[MeasuredWindow]) -> bool:
-        incumbents = [m.window for m in before if m.arm is Arm.INCUMBENT][-2:]
+    def _close_block(self) -> None:
+        if not self._evidence.close_block():
+            self._void_block("no query class ran often enough in both arms")
+        elif self.judgement.verdict is not None:
+            self._finish(self.judgement.verdict, self.judgement.reasons)
+        else:
+            self._evidence.begin_block()
+
+    def _endangers(self, measured: MeasuredWindow) -> bool:
+        incumbents = self.windows(Arm.INCUMBENT)[-2:]
         ratio = paired_log_ratio([measured.window], incumbents, self.plan.shares)
         log_ratio = ratio[0] if ratio else None
         if not incumbents and self.plan.deployed is Arm.INCUMBENT:
@@ -363,9 +274,7 @@ class Trial:
 
     def _void_block(self, reason: str) -> None:
         """A block whose pairs are spoilt is begun anew: its windows belong together."""
-        windows = self._blocks[-1].windows
-        self._lost_windows += len(windows)
-        windows.clear()
+        self._lost_windows += self._evidence.clear_block()
         self._void(reason)
 
     def _void(self, reason: str) -> None:
@@ -375,62 +284,8 @@ class Trial:
             self._finish(
                 Verdict.INCONCLUSIVE, (f"{self._void_in_row} windows in a row were void", reason)
             )
-        elif self._lost_windows >= max(self._most_windows, MAX_VOID_WINDOWS):
+        elif self._lost_windows >= max(self._evidence.most_windows, MAX_VOID_WINDOWS):
             self._finish(Verdict.INCONCLUSIVE, (f"{self._lost_windows} windows were lost", reason))
-
-    # -- evidence ---------------------------------------------------------------------------
-
-    def _close_block(self, block: _Block) -> None:
-        candidate, incumbent = block.of(Arm.CANDIDATE), block.of(Arm.INCUMBENT)
-        ratio = paired_log_ratio(candidate, incumbent, self.plan.shares)
-        if ratio is None:
-            self._void_block("no query class ran often enough in both arms")
-            return
-        self._log_ratios.append(ratio[0])
-        self._coverages.append(ratio[1])
-        per_class = class_log_ratios(candidate, incumbent, self.plan.shares.per_class)
-        for key, log_ratio in per_class.items():
-            self._class_ratios.setdefault(str(key), []).append(log_ratio)
-        self.judgement = self._judge()
-        if self.judgement.verdict is not None:
-            self._finish(self.judgement.verdict, self.judgement.reasons)
-        else:
-            self._blocks.append(_Block(self.plan.block(self._rng)))
-
-    def _judge(self) -> Judgement:
-        plan, ratios = self.plan, self._log_ratios
-        if plan.kind is TrialKind.PROBE:
-            return self._judge_probe(ratios[0])
-        if plan.kind is TrialKind.PROBATION:
-            return judge_probation(ratios, plan.gate.max_blocks, plan.earlier_log_ratios)
-        shares = {str(key): plan.shares.time_share(key) for key in plan.shares.per_class}
-        if plan.kind is TrialKind.PROMOTION:
-            return judge_promotion(
-                ratios, self._class_ratios, shares, fmean(self._coverages), plan.gate
-            )
-        if len(ratios) < plan.gate.max_blocks:
-            interval = t_interval(ratios, 0.025) if len(ratios) > 1 else None
-            return Judgement(None, interval, ())
-        interval = t_interval(ratios, 0.025)
-        clear = interval.high < 0 or interval.low > 0
-        verdict = (
-            Verdict.INCONCLUSIVE
-            if not clear
-            else (Verdict.ACCEPT if interval.high < 0 else Verdict.REJECT)
-        )
-        reason = f"{interval.effect:+.1%} [{interval.low:+.1%}, {interval.high:+.1%}]"
-        return Judgement(verdict, interval, (reason,), class_intervals(self._class_ratios, 0.025))
-
-    def _judge_probe(self, log_ratio: float) -> Judgement:
-        """A probe's single ratio against the noise of one window."""
-        interval = Interval.of_log(log_ratio, 0.0)
-        promising = log_ratio < self.plan.promising_below
-        reason = f"one window: {interval.effect:+.1%}"
-        if promising:
-            return Judgement(Verdict.ACCEPT, interval, (reason, "promising: worth a promotion"))
-        return Judgement(Verdict.REJECT, interval, (reason, "not promising"))
-
-    # -- results ----------------------------------------------------------------------------
 
     def _finish(self, verdict: Verdict, reasons: tuple[str, ...]) -> None:
         self._ending = verdict, reasons
@@ -439,103 +294,66 @@ class Trial:
         self.finished_at = self._clock.now()
         self.state = TrialState.FINISHED
 
+    # -- results ----------------------------------------------------------------------------
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is a verdict and the deployed arm stands again."""
+        return self.state is TrialState.FINISHED
+
+    @property
+    def measuring(self) -> bool:
+        """Whether a window is open now."""
+        return self.state is TrialState.MEASURING
+
     @property
     def block_log_ratios(self) -> tuple[float, ...]:
         """log(index under the candidate / under the incumbent) of each whole block so far."""
-        return tuple(self._log_ratios)
+        return self._evidence.block_log_ratios
 
     @property
     def effect_log_ratio(self) -> float | None:
         """Mean log ratio of the blocks so far; None before the first."""
-        return fmean(self._log_ratios) if self._log_ratios else None
+        return self._evidence.effect_log_ratio
 
     @property
     def block_spread(self) -> float | None:
         """Standard deviation of the blocks' log ratios; None below two."""
-        return stdev(self._log_ratios) if len(self._log_ratios) > 1 else None
+        return self._evidence.block_spread
+
+    @property
+    def judgement(self) -> Judgement:
+        """The state of the evidence after the last whole block."""
+        return self._evidence.judgement
 
     @property
     def progress(self) -> float:
         """Measured windows of the most that there can be, in [0, 1]; never falls."""
-        return min(self._furthest / self._most_windows, 1.0)
-
-    @property
-    def _most_windows(self) -> int:
-        return self.plan.max_blocks * self.plan.segments_per_block
+        return self._evidence.progress
 
     def windows(self, arm: Arm) -> list[MetricsWindow]:
         """The valid windows of one arm."""
-        return [m.window for block in self._blocks for m in block.windows if m.arm is arm]
+        return self._evidence.windows(arm)
 
     @property
     def quality(self) -> float | None:
         """Mean quality of the valid windows; None before the first."""
-        values = [m.quality.value for block in self._blocks for m in block.windows]
-        return fmean(values) if values else None
+        return self._evidence.quality
 
     def record(self) -> TrialRecord:
         """The trial as the store holds it."""
-        found = self.judgement.interval
-        log_ratio = self.effect_log_ratio
-        record = TrialRecord(
-            id=self.record_id,
-            kind=self.plan.kind,
-            state=self.state,
-            proposer=self.plan.proposer,
-            created_at=self.created_at,
-            finished_at=self.finished_at,
-            before=dict(self.plan.before),
-            after=dict(self.plan.after),
-            verdict=self.verdict,
-            reasons=self.reasons or self.judgement.reasons,
-            blocks=len(self._log_ratios),
-            max_blocks=self.plan.max_blocks,
-            block_log_ratios=self.block_log_ratios,
-            coverage=fmean(self._coverages) if self._coverages else None,
-            quality=self.quality,
-            needs_restart=self.plan.needs_restart,
-            class_effects=self._class_effects(),
-            confidence=self._confidence(),
-            progress=1.0 if self.finished else self.progress,
+        return self._evidence.fill(
+            TrialRecord(
+                id=self.record_id,
+                kind=self.plan.kind,
+                state=self.state,
+                proposer=self.plan.proposer,
+                created_at=self.created_at,
+                finished_at=self.finished_at,
+                before=self.plan.before,
+                after=self.plan.after,
+                verdict=self.verdict,
+                reasons=self.reasons,
+                progress=1.0 if self.finished else self.progress,
+            )
         )
-        if found is None or log_ratio is None:
-            return record
-        if self.plan.kind is TrialKind.PROBE:
-            return replace(record, effect=found.effect)
-        return replace(record, effect=found.effect, ci_low=found.low, ci_high=found.high)
-
-    def _confidence(self) -> float:
-        """Two-sided confidence of the interval shown."""
-        gate = self.plan.gate
-        if self.plan.kind is TrialKind.PROMOTION:
-            return 1 - 2 * gate.alpha / gate.looks
-        if self.plan.kind is TrialKind.PROBATION:
-            return 1 - 2 * 0.05 / max(gate.max_blocks - 2, 1)
-        return 0.95
-
-    def _class_effects(self) -> dict[str, dict[str, float]]:
-        candidate = Reference.from_windows(self.windows(Arm.CANDIDATE)).per_class
-        incumbent = Reference.from_windows(self.windows(Arm.INCUMBENT)).per_class
-        intervals = self.judgement.class_intervals
-        effects: dict[str, dict[str, float]] = {}
-        for key in self.plan.shares.per_class:
-            if key not in candidate or key not in incumbent:
-                continue
-            ours, theirs = candidate[key][1], incumbent[key][1]
-            if theirs <= 0:
-                continue
-            found = {
-                "candidate_ms": ours,
-                "incumbent_ms": theirs,
-                "effect": ours / theirs - 1,
-                "time_share": self.plan.shares.time_share(key),
-            }
-            if str(key) in intervals:
-                interval = intervals[str(key)]
-                found |= {
-                    "effect": interval.effect,
-                    "ci_low": interval.low,
-                    "ci_high": interval.high,
-                }
-            effects[str(key)] = found
-        return effects

@@ -17,7 +17,9 @@ from backend.policy_learner import (
     GateSettings,
     Interval,
     class_intervals,
+    judge_final,
     judge_probation,
+    judge_probe,
     judge_promotion,
     t_interval,
     trial_alpha,
@@ -420,6 +422,38 @@ def test_probation_seldom_keeps_what_is_worse():
                 kept += judged.verdict is Verdict.ACCEPT
                 break
     assert kept / 1000 <= 0.05
+
+
+# -- probes and the final comparison ----------------------------------------------------------
+
+
+def test_a_probe_must_go_beyond_the_noise():
+    judged = judge_probe(-0.051, -0.05)
+    assert judged.verdict is Verdict.ACCEPT
+    assert judged.interval.low == judged.interval.high == pytest.approx(math.expm1(-0.051))
+    for not_promising in (-0.05, 0.0, 0.3, math.nan):
+        assert judge_probe(not_promising, -0.05).verdict is Verdict.REJECT
+
+
+@pytest.mark.parametrize(
+    ("blocks", "verdict"),
+    [
+        ([-0.2, -0.21, -0.19], Verdict.ACCEPT),
+        ([0.2, 0.21, 0.19], Verdict.REJECT),
+        ([-0.2, 0.21, -0.1], Verdict.INCONCLUSIVE),
+        ([-0.2, -0.21, math.nan], Verdict.INCONCLUSIVE),
+    ],
+)
+def test_the_final_comparison_decides_after_all_its_blocks(blocks, verdict):
+    for n in range(len(blocks)):
+        judged = judge_final(blocks[:n], {}, 3)
+        assert judged.verdict is None
+        assert judged.reasons == (f"{n} of 3 blocks",)
+    judged = judge_final(blocks, {"a": [-0.1, -0.2, -0.1]}, 3)
+    assert judged.verdict is verdict
+    assert set(judged.class_intervals) == {"a"}
+    if math.isfinite(sum(blocks)):
+        assert judged.interval == t_interval(blocks, 0.025)
 
 
 # -- the day's allowance --------------------------------------------------------------------
