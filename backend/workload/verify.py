@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from backend.workload import load_steps
+from backend.workload import keys
 from backend.workload.shape import DATA_END, StoreShape
 
 
@@ -66,13 +66,13 @@ def _key_checks(shape: StoreShape) -> list[RangeCheck]:
             "valid foreign keys",
             "SELECT count(*) FROM pg_constraint WHERE connamespace = 'shop'::regnamespace"
             " AND contype = 'f' AND convalidated",
-            *[len(load_steps.FOREIGN_KEYS)] * 2,
+            *[len(keys.FOREIGN_KEYS)] * 2,
         ),
         RangeCheck(
             "valid indexes",
             "SELECT count(*) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
             " WHERE c.relnamespace = 'shop'::regnamespace AND i.indisvalid",
-            *[len(load_steps.INDEXES)] * 2,
+            *[len(keys.INDEXES)] * 2,
         ),
         RangeCheck(
             "orders without lines",
