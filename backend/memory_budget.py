@@ -38,12 +38,13 @@ _DEFAULTS: Mapping[str, float] = {
     "temp_buffers": 1024,
     "max_wal_size": 1024,
 }
-# In which order knobs give way, and down to what at first. Spilling to disk costs least.
+# In which order knobs give way, and down to what at first. Maintenance in the background can wait;
+# what statements sort and hash in cannot.
 _GIVE_WAY: tuple[tuple[str, float], ...] = (
-    ("work_mem", 4096),
-    ("hash_mem_multiplier", 1.0),
     ("autovacuum_work_mem", 65536),
     ("maintenance_work_mem", 65536),
+    ("work_mem", 4096),
+    ("hash_mem_multiplier", 1.0),
     ("temp_buffers", 1024),
     ("max_parallel_workers_per_gather", 0),
     ("shared_buffers", 16384),
@@ -107,7 +108,7 @@ class MemoryBudget:
             )
 
     def clamp(self, config: Mapping[str, KnobValue]) -> KnobConfig:
-        """Shrink a proposal until it passes, work_mem first; only named knobs are touched.
+        """Shrink a proposal until it passes, maintenance first, then work_mem; only named knobs are touched.
 
         A proposal whose other parts take too much already comes back as small as it gets, and
         ``check`` still refuses it.
@@ -210,7 +211,7 @@ def check_memory_budget(
 def clamp_to_budget(
     config: Mapping[str, KnobValue], host: HostFacts, clients: int, memory_limit_gb: float
 ) -> KnobConfig:
-    """Shrink a configuration until it fits the machine, work_mem first."""
+    """Shrink a configuration until it fits the machine; see :meth:`MemoryBudget.clamp`."""
     return MemoryBudget(host, clients, memory_limit_gb).clamp(config)
 
 

@@ -108,10 +108,10 @@ def test_wal_gets_half_the_free_disk() -> None:
     assert clamp_to_budget({"max_wal_size": 8192}, full, 2, 2)["max_wal_size"] == 1024
 
 
-def test_clamp_shrinks_work_mem_first_and_as_little_as_it_can() -> None:
+def test_clamp_shrinks_maintenance_first_then_work_mem_as_little_as_it_can() -> None:
     wanted = {"work_mem": 262144, "maintenance_work_mem": 131072, "random_page_cost": 1.1}
     clamped = clamp_to_budget(wanted, HOST, clients=10, memory_limit_gb=2)
-    assert clamped["maintenance_work_mem"] == 131072
+    assert clamped["maintenance_work_mem"] == 65536
     assert clamped["random_page_cost"] == 1.1
     assert 4096 < clamped["work_mem"] < 262144
     check_memory_budget(clamped, HOST, clients=10, memory_limit_gb=2)
