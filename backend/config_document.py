@@ -15,7 +15,9 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from backend.config import ENV_PREFIX, Settings
+from backend.config import Settings
+from backend.config_loading import ENV_PREFIX
+from backend.config_section import is_section
 
 _HEAD = f"""# The settings
 
@@ -46,7 +48,7 @@ def _section(model: type[BaseModel], path: str) -> Iterator[str]:
     plain: list[tuple[str, FieldInfo]] = []
     nested: list[tuple[str, FieldInfo]] = []
     for name, info in model.model_fields.items():
-        (nested if _is_section(info.annotation) else plain).append((name, info))
+        (nested if is_section(info) else plain).append((name, info))
     if path:
         yield f"\n## `{path}`\n\n{(model.__doc__ or '').strip().splitlines()[0]}\n"
     if plain:
@@ -58,12 +60,8 @@ def _section(model: type[BaseModel], path: str) -> Iterator[str]:
         yield from _section(_model(info), f"{path}.{name}" if path else name)
 
 
-def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
 def _model(info: FieldInfo) -> type[BaseModel]:
-    assert isinstance(info.annotation, type)  # _is_section has looked
+    assert isinstance(info.annotation, type)  # is_section has looked
     return info.annotation
 
 

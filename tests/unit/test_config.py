@@ -230,6 +230,7 @@ def test_whatever_the_command_line_holds_is_accepted_or_refused_in_words(junk):
     [
         ("safety: {query_timeout: 0}", ["safety.query_timeout", "greater than 0", "got 0"]),
         ("database: {port: 70000}", ["database.port", "65535", "got 70000"]),
+        ("database: {max_connections: 2}", ["database.max_connections", "equal to 3", "got 2"]),
         ("dashboard: {port: web}", ["dashboard.port", "valid integer", "got 'web'"]),
         ("mode: wild", ["mode", "'observe'", "'auto'", "got 'wild'"]),
         ("workload: {name: other}", ["workload.name", "'oltp'", "got 'other'"]),

@@ -1,0 +1,174 @@
+"""Where settings come from: a YAML file, the environment, a database URL, the command line.
+
+Environment variables are named ``AUTOPILOT_<SECTION>__<KEY>``
+(``AUTOPILOT_SAFETY__QUERY_TIMEOUT=10``). What the keys are is the business of config. All of it
+is hostile: messages never repeat what may be a password.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import reprlib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+from yaml.parser import ParserError
+from yaml.scanner import ScannerError
+
+from backend.errors import ConfigError
+
+ENV_PREFIX = "AUTOPILOT_"
+
+
+def gather(
+    sections: Collection[str],
+    path: Path | str | None = None,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    dsn: str | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Read all sources and merge them; values are not checked yet.
+
+    Args:
+        sections: top-level keys; environment variables that name another one are left alone.
+        path: a YAML file; None: ``config.yaml`` of the working directory where it exists.
+        overrides: the command line's, nested by section; they win.
+        dsn: URL of a foreign server; wins over ``DATABASE_URL``.
+        environ: the environment (for tests); default: the process's own.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, or a URL cannot be parsed.
+    """
+    env = os.environ if environ is None else environ
+    merged = _merge(_read_yaml(path), _read_environment(env, sections))
+    url = dsn or env.get("DATABASE_URL")
+    if url:
+        merged = _merge(merged, {"database": _parse_dsn(url)})
+    return _merge(merged, overrides or {})
+
+
+def _read_yaml(path: Path | str | None) -> dict[str, Any]:
+    file = Path(path) if path is not None else Path("config.yaml")
+    if path is None and not file.exists():
+        return {}
+    try:
+        loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"no settings file at {file}", remedy="copy config.yaml.example to config.yaml"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}") from None
+    except yaml.MarkedYAMLError as error:
+        # Only what and where: the text of the line may hold a password.
+        mark = error.problem_mark or error.context_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        known = isinstance(error, (ScannerError, ParserError))
+        problem = error.problem if known else "an unknown tag or alias; quote the value"
+        raise ConfigError(f"{file}{where}: not YAML ({problem})") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{file} cannot be read as YAML ({type(error).__name__})") from None
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{file} holds a {type(loaded).__name__}, not sections of settings")
+    return loaded
+
+
+def _read_environment(environ: Mapping[str, str], sections: Collection[str]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for name, text in environ.items():
+        if not name.startswith(ENV_PREFIX):
+            continue
+        keys = name[len(ENV_PREFIX) :].lower().split("__")
+        if keys[0] not in sections:
+            continue
+        place = nested
+        for key in keys[:-1]:
+            place = place.setdefault(key, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"{name} names a key inside {key}, which is set as a whole too")
+        place[keys[-1]] = _parse_scalar(text)
+    return nested
+
+
+def _parse_scalar(text: str) -> Any:
+    """Lists and mappings are given as JSON; pydantic turns plain text into numbers itself."""
+    if text[:1] in "[{":
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:
+            return text
+    return None if text == "" else text
+
+
+def parse_url(text: str, name: str) -> URL:
+    """The URL that a setting holds.
+
+    Raises:
+        ConfigError: it is none; ``name`` is the setting's.
+    """
+    try:
+        return make_url(text)
+    except (ArgumentError, ValueError):
+        # The text may hold a password, so it is not repeated.
+        raise ConfigError(
+            f"{name} cannot be parsed as a URL",
+            remedy="write it as postgresql://user@host:5432/dbname",
+        ) from None
+
+
+def _parse_dsn(dsn: str) -> dict[str, Any]:
+    url = parse_url(dsn, "the database URL")
+    if url.query:
+        # Dropped silently, sslmode=require would become a connection without encryption.
+        raise ConfigError(
+            f"the database URL has options ({', '.join(sorted(url.query))}), which are not read",
+            remedy="leave them out and set libpq's environment variables (PGSSLMODE, ...) instead",
+        )
+    if url.get_backend_name() not in ("postgresql", "postgres"):
+        raise ConfigError(f"database kind {url.get_backend_name()!r} is not supported")
+    parsed = {
+        "host": url.host or "localhost",
+        "port": url.port,
+        "user": url.username,
+        "password": url.password,
+        "dbname": url.database,
+    }
+    return {key: value for key, value in parsed.items() if value not in (None, "")}
+
+
+def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        below = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            merged[key] = _merge(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def explain(error: ValidationError) -> str:
+    """What was refused, a line each: the key, the bound and, unless it may be secret, the value."""
+    lines = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"]) or "settings"
+        lines.append(f"{where}: {item['msg']}{_given(where, item['type'], item['input'])}")
+    return "invalid settings:\n  " + "\n  ".join(lines)
+
+
+def _given(where: str, error_type: str, value: object) -> str:
+    """The refused value for a message, where it cannot be a secret."""
+    if not isinstance(value, (str, int, float)):
+        return f" (got a {type(value).__name__})" if value is not None else " (got nothing)"
+    # A misspelt password, or an address that holds one, must not be repeated.
+    secret = "password" in where or error_type == "extra_forbidden" or "@" in str(value)
+    return "" if secret else f" (got {reprlib.repr(value)})"
