@@ -243,7 +243,8 @@ class SystemOrchestrator:
     def tune(self) -> None:
         """Keep the lease, carry out operators' commands, advance the trial."""
         parts, loop = self._components, self._loop
-        assert loop is not None and self._commands is not None  # set before the jobs start
+        assert loop is not None  # set before the jobs start
+        assert self._commands is not None
         try:
             if not parts.lease.renew():
                 raise StaleEpochError("the watchdog ended this tuner's epoch")
@@ -296,7 +297,8 @@ class SystemOrchestrator:
 
     def _record_trial_window(self, measured: MeasuredWindow, trial_id: int | None) -> None:
         parts, loop = self._components, self._loop
-        assert loop is not None and loop.trial is not None  # only trials call this
+        assert loop is not None  # only trials call this
+        assert loop.trial is not None
         deployed = measured.arm is loop.trial.plan.deployed
         config = dict(parts.deployment.deviating)
         if not deployed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 
 from backend.components import build_components
 from backend.config import Settings
@@ -16,7 +16,6 @@ from backend.errors import AdjustmentError, ConfigError
 from backend.servers import embedded_server
 from backend.telemetry import SqlStore, open_store
 
-ALIVE_WITHIN = timedelta(seconds=10)
 ANSWER_TIMEOUT_S = 30.0
 
 
@@ -27,9 +26,10 @@ def roll_back(settings: Settings, to: int | None) -> str:
         AdjustmentError: it was refused, or the tuner did not answer in time.
     """
     store = open_store(settings.store_url)
-    status = store.status()
     try:
-        if status is not None and datetime.now(timezone.utc) - status.at < ALIVE_WITHIN:
+        # A tuner that ended gave its lease back; one that was killed lets it run out.
+        lease = store.lease()
+        if lease is not None and not lease.released and not lease.expired(_now()):
             return _ask_tuner(store, to)
     finally:
         store.close()
@@ -48,9 +48,10 @@ def _ask_tuner(store: SqlStore, to: int | None) -> str:
             kind=CommandKind.ROLL_BACK,
             payload={} if to is None else {"version_id": to},
             actor=operator(),
-            created_at=datetime.now(timezone.utc),
+            created_at=_now(),
         )
     )
+    command: CommandRecord | None = None
     deadline_s = time.monotonic() + ANSWER_TIMEOUT_S
     while time.monotonic() < deadline_s:
         command = store.command(command_id)
@@ -59,6 +60,9 @@ def _ask_tuner(store: SqlStore, to: int | None) -> str:
         if command is not None and command.state is CommandState.REFUSED:
             raise AdjustmentError(command.result)
         time.sleep(0.2)
+    if command is not None and command.state is CommandState.QUEUED:
+        # Left in the queue it would surprise the next tuner.
+        store.finish(command_id, CommandState.REFUSED, "withdrawn: no tuner took it in time")
     raise AdjustmentError(
         f"the tuner did not answer within {ANSWER_TIMEOUT_S:.0f} s",
         remedy="see data/logs/errors.log; stop it and call this again",
@@ -82,6 +86,10 @@ def _do_it(settings: Settings, to: int | None) -> str:
         return f"rolled back; now policy version {version.id}"
     finally:
         parts.close()
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
 
 
 def operator() -> str:

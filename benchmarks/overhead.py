@@ -362,7 +362,7 @@ def print_table(rows: Sequence[Row], ratios: Sequence[Ratio], console: Console) 
         table.add_row(row.name, f"{row.share:.2%} of {cores()} cores", promise)
     for ratio in ratios:
         table.add_row(
-            f"{ratio.name}, with / without the tuner",
+            f"{ratio.name}, with / without",
             f"{ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]",
             f"95 % interval over {ratio.blocks} blocks",
         )

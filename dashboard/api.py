@@ -57,15 +57,22 @@ def prometheus_text(status: StatusRecord | None, mean_ms: float | None) -> bytes
 
     gauge("up", "1 when the tuner has written a status", float(status is not None))
     if status is not None:
-        gauge("latency_index", "present latency index against the start, lower is better",
-              status.index)
+        gauge(
+            "latency_index",
+            "present latency index against the start, lower is better",
+            status.index,
+        )
         gauge("mean_latency_ms", "mean statement time of the newest window in ms", mean_ms)
-        gauge("status_timestamp_seconds", "when the tuner last wrote its status",
-              status.at.timestamp())
+        gauge(
+            "status_timestamp_seconds",
+            "when the tuner last wrote its status",
+            status.at.timestamp(),
+        )
         gauge("paused", "1 when the tuner is paused", float(status.paused))
         gauge("frozen", "1 when the freeze switch is on", float(status.frozen))
-        trials = Gauge("autopilot_trials", "finished trials by verdict", ["verdict"],
-                       registry=registry)
+        trials = Gauge(
+            "autopilot_trials", "finished trials by verdict", ["verdict"], registry=registry
+        )
         for verdict, count in status.trials_by_verdict.items():
             trials.labels(verdict=verdict).set(count)
         mode = Gauge("autopilot_mode", "1 for the present mode", ["mode"], registry=registry)
@@ -92,9 +99,7 @@ def blueprint(services: Services) -> Blueprint:
     @routes.get("/metrics")
     def metrics() -> Response:
         windows = services.reader.windows(limit=1)
-        text = prometheus_text(
-            services.reader.status(), windows[-1].mean_ms if windows else None
-        )
+        text = prometheus_text(services.reader.status(), windows[-1].mean_ms if windows else None)
         return Response(text, content_type=CONTENT_TYPE_LATEST)
 
     @routes.get("/api/status")
@@ -111,7 +116,9 @@ def blueprint(services: Services) -> Blueprint:
             return _refusal(f"unknown keys {', '.join(unknown)[:100]}: kind, payload expected", 400)
         try:
             command = make_command(
-                body.get("kind"), body.get("payload", {}), services.reader.knob_statuses(),
+                body.get("kind"),
+                body.get("payload", {}),
+                services.reader.knob_statuses(),
                 API_ACTOR,
             )
         except StoreError:

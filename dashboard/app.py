@@ -93,7 +93,9 @@ def _plain_pages(server: Flask, services: Services) -> None:
             "index.html",
             status=status,
             silent=status is not None and services.tuner_is_silent(status),
-            knobs={} if active is None else {
+            knobs={}
+            if active is None
+            else {
                 name: fmt.knob_value(value, units.get(name))
                 for name, value in active.config.items()
             },

@@ -54,9 +54,7 @@ class CachedReader:
         self._lock = threading.Lock()
         self._entries: dict[tuple[Any, ...], _Entry] = {}
 
-    def _get(
-        self, key: tuple[Any, ...], read: Callable[[], T], stamp: object = None
-    ) -> T:
+    def _get(self, key: tuple[Any, ...], read: Callable[[], T], stamp: object = None) -> T:
         """The answer to ``key``: kept for the time to live, or while its ``stamp`` is the same."""
         with self._lock:
             if key not in self._entries and len(self._entries) >= self.MAX_ENTRIES:
@@ -122,9 +120,7 @@ class CachedReader:
         """See TelemetryReader."""
         return self._get(
             ("client_intervals", since, class_name, limit),
-            lambda: self._reader.client_intervals(
-                since=since, class_name=class_name, limit=limit
-            ),
+            lambda: self._reader.client_intervals(since=since, class_name=class_name, limit=limit),
         )
 
     def trials(self, *, limit: int = 200) -> Sequence[TrialRecord]:

@@ -37,13 +37,28 @@ def _clientside(app: dash.Dash) -> None:
     def client(name: str, *arguments: Any, **options: Any) -> None:
         app.clientside_callback(ClientsideFunction("autopilot", name), *arguments, **options)
 
-    client("viewer", Output("viewer", "data"), Input("url", "pathname"),
-           Input("theme-toggle", "n_clicks"), Input("watch-tick", "n_intervals"),
-           State("viewer", "data"))
-    client("offline", Output("offline", "hidden"), Input("watch-tick", "n_intervals"),
-           Input("alive", "data"), State("shell-tick", "interval"))
-    client("toggle", Output("controls", "is_open"), Input("controls-open", "n_clicks"),
-           State("controls", "is_open"), prevent_initial_call=True)
+    client(
+        "viewer",
+        Output("viewer", "data"),
+        Input("url", "pathname"),
+        Input("theme-toggle", "n_clicks"),
+        Input("watch-tick", "n_intervals"),
+        State("viewer", "data"),
+    )
+    client(
+        "offline",
+        Output("offline", "hidden"),
+        Input("watch-tick", "n_intervals"),
+        Input("alive", "data"),
+        State("shell-tick", "interval"),
+    )
+    client(
+        "toggle",
+        Output("controls", "is_open"),
+        Input("controls-open", "n_clicks"),
+        State("controls", "is_open"),
+        prevent_initial_call=True,
+    )
 
 
 def _routing(app: dash.Dash, services: Services) -> None:
@@ -61,10 +76,13 @@ def _status(app: dash.Dash, services: Services) -> None:
     parts = ("shell-chips", "shell-banner", "shell-controls", "shell-footer")
 
     @app.callback(
-        *(Output(part, "children") for part in parts), Output("shell-held", "data"),
+        *(Output(part, "children") for part in parts),
+        Output("shell-held", "data"),
         Output("alive", "data"),
-        Input("shell-tick", "n_intervals"), Input("viewer", "data"),
-        Input("command-tick", "n_intervals"), State("shell-held", "data"),
+        Input("shell-tick", "n_intervals"),
+        Input("viewer", "data"),
+        Input("command-tick", "n_intervals"),
+        State("shell-held", "data"),
     )
     def refresh(
         ticks: int, browser: object, _commands: int, held: dict[str, str] | None
@@ -86,8 +104,10 @@ def _status(app: dash.Dash, services: Services) -> None:
             }
         marks = {**held, **{part: digest(value) for part, value in values.items()}}
         return [
-            *(no_update if part not in values or held.get(part) == marks[part] else values[part]
-              for part in parts),
+            *(
+                no_update if part not in values or held.get(part) == marks[part] else values[part]
+                for part in parts
+            ),
             no_update if marks == held else marks,
             ticks,
         ]
@@ -99,8 +119,10 @@ def _commands(app: dash.Dash, services: Services) -> None:
         Output("to-confirm", "data"),
         Output("confirm-text", "children"),
         Output("confirm", "is_open", allow_duplicate=True),
-        Input({"type": "command", "kind": ALL, "place": ALL, "payload": ALL, "confirm": ALL},
-              "n_clicks"),
+        Input(
+            {"type": "command", "kind": ALL, "place": ALL, "payload": ALL, "confirm": ALL},
+            "n_clicks",
+        ),
         State("tracked", "data"),
         prevent_initial_call=True,
     )
@@ -117,8 +139,10 @@ def _commands(app: dash.Dash, services: Services) -> None:
         Output("tracked", "data", allow_duplicate=True),
         Output("confirm", "is_open", allow_duplicate=True),
         Output("controls", "is_open", allow_duplicate=True),
-        Input("confirm-yes", "n_clicks"), Input("confirm-no", "n_clicks"),
-        State("to-confirm", "data"), State("tracked", "data"),
+        Input("confirm-yes", "n_clicks"),
+        Input("confirm-no", "n_clicks"),
+        State("to-confirm", "data"),
+        State("tracked", "data"),
         prevent_initial_call=True,
     )
     def confirmed(_yes: int, _no: int, request: dict[str, Any] | None, tracked: list[Any]) -> Any:
@@ -139,8 +163,10 @@ def _commands(app: dash.Dash, services: Services) -> None:
         return [t for t in tracked if t["id"] != gone]
 
     @app.callback(
-        Output("command-notes", "children"), Output("command-tick", "disabled"),
-        Input("tracked", "data"), Input("command-tick", "n_intervals"),
+        Output("command-notes", "children"),
+        Output("command-tick", "disabled"),
+        Input("tracked", "data"),
+        Input("command-tick", "n_intervals"),
     )
     def notes(tracked: list[dict[str, Any]] | None, _tick: int) -> Any:
         shown, waiting = [], False

@@ -18,15 +18,21 @@ from dashboard.figures import Figure
 
 Children = Any
 GRAPH_CONFIG: Mapping[str, Any] = {
-    "displaylogo": False, "displayModeBar": False, "responsive": True, "scrollZoom": False,
-    "doubleClick": "reset", "showTips": False, "plotlyServerURL": "",
+    "displaylogo": False,
+    "displayModeBar": False,
+    "responsive": True,
+    "scrollZoom": False,
+    "doubleClick": "reset",
+    "showTips": False,
+    "plotlyServerURL": "",
 }
 
 
 def icon(name: str, class_name: str = "") -> Component:
     """A Bootstrap icon, drawn in the text's colour."""
     return html.I(
-        className=f"icon {class_name}".strip(), **{"aria-hidden": "true"},
+        className=f"icon {class_name}".strip(),
+        **{"aria-hidden": "true"},
         style={"--icon": f"url(/vendor/icons/{name}.svg)"},
     )
 
@@ -34,9 +40,16 @@ def icon(name: str, class_name: str = "") -> Component:
 def graph(component_id: str, height: int, label: str) -> Component:
     """An empty graph of fixed height; the page's tick fills it."""
     return html.Div(
-        dcc.Graph(id=component_id, config=dict(GRAPH_CONFIG), style={"height": f"{height}px"},
-                  figure=blank_figure(), responsive=True),
-        className="graph", role="img", **{"aria-label": label},
+        dcc.Graph(
+            id=component_id,
+            config=dict(GRAPH_CONFIG),
+            style={"height": f"{height}px"},
+            figure=blank_figure(),
+            responsive=True,
+        ),
+        className="graph",
+        role="img",
+        **{"aria-label": label},
     )
 
 
@@ -44,8 +57,12 @@ def blank_figure() -> Figure:
     """A figure with nothing in it, transparent, for the first moment."""
     return {
         "data": [],
-        "layout": {"xaxis": {"visible": False}, "yaxis": {"visible": False},
-                   "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)"},
+        "layout": {
+            "xaxis": {"visible": False},
+            "yaxis": {"visible": False},
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+        },
     }
 
 
@@ -53,41 +70,61 @@ def hint(component_id: str, text: str) -> Component:
     """A small question mark that explains a number on hover, focus or tap."""
     return html.Span(
         [
-            html.Button(icon("question-circle"), id=component_id, className="hint",
-                        type="button", **{"aria-label": f"What this means: {text}"}),
-            dbc.Tooltip(text, target=component_id, trigger="hover focus", placement="auto",
-                        delay={"show": 80, "hide": 0}, fade=False),
+            html.Button(
+                icon("question-circle"),
+                id=component_id,
+                className="hint",
+                type="button",
+                **{"aria-label": f"What this means: {text}"},
+            ),
+            dbc.Tooltip(
+                text,
+                target=component_id,
+                trigger="hover focus",
+                placement="auto",
+                delay={"show": 80, "hide": 0},
+                fade=False,
+            ),
         ]
     )
 
 
 def card(
-    title: str, body: Children, *, hint_id: str | None = None, hint_text: str = "",
-    actions: Children = None, class_name: str = "", subtitle: Children = None,
+    title: str,
+    body: Children,
+    *,
+    hint_id: str | None = None,
+    hint_text: str = "",
+    actions: Children = None,
+    class_name: str = "",
+    subtitle: Children = None,
 ) -> Component:
     """A titled card."""
     heading = [html.H2(title), hint(hint_id, hint_text) if hint_id else None]
     return html.Section(
         [
             html.Header(
-                [html.Div(heading, className="card-heading"),
-                 html.Div(subtitle, className="card-subtitle")
-                 if subtitle is not None else None,
-                 html.Div(actions, className="card-actions")
-                 if actions is not None else None],
+                [
+                    html.Div(heading, className="card-heading"),
+                    html.Div(subtitle, className="card-subtitle") if subtitle is not None else None,
+                    html.Div(actions, className="card-actions") if actions is not None else None,
+                ],
                 className="card-head",
             ),
             html.Div(body, className="card-content"),
         ],
-        className=f"panel {class_name}".strip(), **{"aria-label": title},
+        className=f"panel {class_name}".strip(),
+        **{"aria-label": title},
     )
 
 
 def page_head(title: str, lead: str, actions: Children = None) -> Component:
     """A page's title, one line of what it is for, and its buttons."""
     return html.Div(
-        [html.Div([html.H1(title), html.P(lead)]),
-         html.Div(actions, className="page-actions") if actions is not None else None],
+        [
+            html.Div([html.H1(title), html.P(lead)]),
+            html.Div(actions, className="page-actions") if actions is not None else None,
+        ],
         className="page-head",
     )
 
@@ -95,8 +132,11 @@ def page_head(title: str, lead: str, actions: Children = None) -> Component:
 def empty(title: str, text: str, icon_name: str = "hourglass-split") -> Component:
     """What will appear here, and when."""
     return html.Div(
-        [icon(icon_name, "empty-icon"), html.Div(title, className="empty-title"),
-         html.Div(text, className="empty-text")],
+        [
+            icon(icon_name, "empty-icon"),
+            html.Div(title, className="empty-title"),
+            html.Div(text, className="empty-text"),
+        ],
         className="empty",
     )
 
@@ -109,8 +149,9 @@ def skeleton(lines: int = 3) -> Component:
     )
 
 
-def badge(text: str, tone: str = "neutral", icon_name: str | None = None,
-          title: str = "") -> Component:
+def badge(
+    text: str, tone: str = "neutral", icon_name: str | None = None, title: str = ""
+) -> Component:
     """A small word in a tinted box; tones: neutral, good, bad, warn, info, accent."""
     return html.Span(
         [icon(icon_name) if icon_name else None, text], className=f"tag tag-{tone}", title=title
@@ -118,8 +159,10 @@ def badge(text: str, tone: str = "neutral", icon_name: str | None = None,
 
 
 VERDICT_TONES: Mapping[Verdict, tuple[str, str]] = {
-    Verdict.ACCEPT: ("good", "check-lg"), Verdict.REJECT: ("bad", "x-lg"),
-    Verdict.INCONCLUSIVE: ("neutral", "question-lg"), Verdict.ABORTED: ("warn", "slash-circle"),
+    Verdict.ACCEPT: ("good", "check-lg"),
+    Verdict.REJECT: ("bad", "x-lg"),
+    Verdict.INCONCLUSIVE: ("neutral", "question-lg"),
+    Verdict.ABORTED: ("warn", "slash-circle"),
 }
 SAFETY_TONES: Mapping[SafetyAction, tuple[str, str, str]] = {
     SafetyAction.ALLOW: ("good", "shield-check", "safe"),
@@ -127,13 +170,18 @@ SAFETY_TONES: Mapping[SafetyAction, tuple[str, str, str]] = {
     SafetyAction.ROLLBACK: ("bad", "shield-x", "rolling back"),
 }
 CHANGE_TONES: Mapping[ChangeState, str] = {
-    ChangeState.PENDING: "info", ChangeState.APPLIED: "accent", ChangeState.KEPT: "good",
-    ChangeState.ROLLED_BACK: "neutral", ChangeState.CONFLICT: "warn", ChangeState.FAILED: "bad",
+    ChangeState.PENDING: "info",
+    ChangeState.APPLIED: "accent",
+    ChangeState.KEPT: "good",
+    ChangeState.ROLLED_BACK: "neutral",
+    ChangeState.CONFLICT: "warn",
+    ChangeState.FAILED: "bad",
 }
 COMMAND_TONES: Mapping[CommandState, tuple[str, str]] = {
     CommandState.QUEUED: ("info", "hourglass-split"),
     CommandState.RUNNING: ("info", "arrow-repeat"),
-    CommandState.DONE: ("good", "check-circle"), CommandState.REFUSED: ("bad", "x-octagon"),
+    CommandState.DONE: ("good", "check-circle"),
+    CommandState.REFUSED: ("bad", "x-octagon"),
 }
 
 
@@ -145,43 +193,62 @@ def verdict_badge(verdict: Verdict | None, running: str = "running") -> Componen
     return badge(verdict.value, tone, icon_name)
 
 
-def _diff_row(name: str, old: KnobValue | None, new: KnobValue | None, unit: str | None
-              ) -> Component:
+def _diff_row(
+    name: str, old: KnobValue | None, new: KnobValue | None, unit: str | None
+) -> Component:
     def text(value: KnobValue | None) -> str:
         return "server's own" if value is None else fmt.knob_value(value, unit)
 
     return html.Div(
         [
             html.Code(name, className="knob-name"),
-            html.Span([html.Span(text(old), className="value-old"),
-                       icon("arrow-right", "arrow"),
-                       html.Span(text(new), className="value-new")], className="values"),
+            html.Span(
+                [
+                    html.Span(text(old), className="value-old"),
+                    icon("arrow-right", "arrow"),
+                    html.Span(text(new), className="value-new"),
+                ],
+                className="values",
+            ),
         ],
         className="diff-row",
     )
 
 
 def knob_diff(
-    before: Mapping[str, KnobValue | None], after: Mapping[str, KnobValue | None],
-    statuses: Mapping[str, KnobStatusRecord], *, most: int | None = None,
+    before: Mapping[str, KnobValue | None],
+    after: Mapping[str, KnobValue | None],
+    statuses: Mapping[str, KnobStatusRecord],
+    *,
+    most: int | None = None,
 ) -> Component:
     """One line a knob: name, before → after, in units for people; ``most``, the rest folded."""
     rows = [
-        _diff_row(name, before.get(name), after[name],
-                  statuses[name].unit if name in statuses else None)
+        _diff_row(
+            name, before.get(name), after[name], statuses[name].unit if name in statuses else None
+        )
         for name in after
     ]
     if most is not None and len(rows) > most + 1:
-        rest = html.Details([html.Summary(f"and {len(rows) - most} more"), *rows[most:]],
-                            className="more")
+        rest = html.Details(
+            [html.Summary(f"and {len(rows) - most} more"), *rows[most:]], className="more"
+        )
         rows = [*rows[:most], rest]
     return html.Div(rows, className="diff")
 
 
 def command_button(
-    kind: CommandKind, payload: Mapping[str, Any], label: str, *, place: str,
-    icon_name: str | None = None, confirm: str = "", look: str = "outline-secondary",
-    disabled: bool = False, title: str = "", small: bool = True,
+    kind: CommandKind,
+    payload: Mapping[str, Any],
+    label: str,
+    *,
+    place: str,
+    icon_name: str | None = None,
+    confirm: str = "",
+    look: str = "outline-secondary",
+    disabled: bool = False,
+    title: str = "",
+    small: bool = True,
 ) -> Component:
     """A button that queues a command at once, or after ``confirm`` was agreed to.
 
@@ -190,10 +257,19 @@ def command_button(
     """
     return dbc.Button(
         [icon(icon_name) if icon_name else None, label],
-        id={"type": "command", "kind": kind.value, "place": place,
-            "payload": json.dumps(dict(payload), sort_keys=True), "confirm": confirm},
-        color=look.removeprefix("outline-"), outline=look.startswith("outline-"),
-        size="sm" if small else None, disabled=disabled, title=title, className="action",
+        id={
+            "type": "command",
+            "kind": kind.value,
+            "place": place,
+            "payload": json.dumps(dict(payload), sort_keys=True),
+            "confirm": confirm,
+        },
+        color=look.removeprefix("outline-"),
+        outline=look.startswith("outline-"),
+        size="sm" if small else None,
+        disabled=disabled,
+        title=title,
+        className="action",
     )
 
 
@@ -204,19 +280,29 @@ def facts(rows: Sequence[tuple[str, Children]]) -> Component:
     )
 
 
-def table(head: Sequence[Children], rows: Sequence[Sequence[Children]], class_name: str = "",
-          labels: bool = True) -> Component:
+def table(
+    head: Sequence[Children],
+    rows: Sequence[Sequence[Children]],
+    class_name: str = "",
+    labels: bool = True,
+) -> Component:
     """A table that becomes a list of cards on a phone (each cell knows its column's name)."""
     names = [h if isinstance(h, str) else "" for h in head]
     return html.Div(
         html.Table(
             [
                 html.Thead(html.Tr([html.Th(h, scope="col") for h in head])),
-                html.Tbody([
-                    html.Tr([html.Td(cell, **({"data-label": names[i]} if labels else {}))
-                             for i, cell in enumerate(row)])
-                    for row in rows
-                ]),
+                html.Tbody(
+                    [
+                        html.Tr(
+                            [
+                                html.Td(cell, **({"data-label": names[i]} if labels else {}))
+                                for i, cell in enumerate(row)
+                            ]
+                        )
+                        for row in rows
+                    ]
+                ),
             ],
             className=f"data {class_name}".strip(),
         ),

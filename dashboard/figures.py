@@ -25,30 +25,55 @@ def base_layout(viewer: Viewer, *, y_title: str, revision: str, time_axis: bool 
     """The layout that all figures share: transparent, quiet, zoom kept over updates."""
     colours = palette(viewer.dark)
     axis = {
-        "gridcolor": colours.grid, "linecolor": colours.border, "zeroline": False,
-        "tickfont": {"color": colours.muted, "size": 11}, "ticks": "", "automargin": True,
+        "gridcolor": colours.grid,
+        "linecolor": colours.border,
+        "zeroline": False,
+        "tickfont": {"color": colours.muted, "size": 11},
+        "ticks": "",
+        "automargin": True,
         "exponentformat": "power",
-        "title": {"font": {"color": colours.muted, "size": 11}}, "fixedrange": viewer.narrow,
+        "title": {"font": {"color": colours.muted, "size": 11}},
+        "fixedrange": viewer.narrow,
     }
     x: Figure = {**axis, "showgrid": False}
     if time_axis:
-        x |= {"type": "date", "hoverformat": "%H:%M:%S", "nticks": 5 if viewer.narrow else 7,
-              "tickangle": 0}
+        x |= {
+            "type": "date",
+            "hoverformat": "%H:%M:%S",
+            "nticks": 5 if viewer.narrow else 7,
+            "tickangle": 0,
+        }
     return {
-        "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": FONT, "color": colours.text, "size": 12},
-        "margin": {"l": 8, "r": 12, "t": 8, "b": 8}, "autosize": True,
+        "margin": {"l": 8, "r": 12, "t": 8, "b": 8},
+        "autosize": True,
         "xaxis": x,
-        "yaxis": {**axis, "title": {**axis["title"], "text": y_title, "standoff": 6},
-                  "rangemode": "tozero"},
+        "yaxis": {
+            **axis,
+            "title": {**axis["title"], "text": y_title, "standoff": 6},
+            "rangemode": "tozero",
+        },
         "hovermode": "x unified" if time_axis else "closest",
-        "hoverlabel": {"bgcolor": colours.surface, "bordercolor": colours.border,
-                       "font": {"color": colours.text, "size": 12, "family": FONT},
-                       "namelength": -1},
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom",
-                   "font": {"color": colours.muted, "size": 11}, "itemclick": "toggle",
-                   "bgcolor": "rgba(0,0,0,0)"},
-        "showlegend": False, "uirevision": revision, "dragmode": False if viewer.narrow else "zoom",
+        "hoverlabel": {
+            "bgcolor": colours.surface,
+            "bordercolor": colours.border,
+            "font": {"color": colours.text, "size": 12, "family": FONT},
+            "namelength": -1,
+        },
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "y": 1.02,
+            "yanchor": "bottom",
+            "font": {"color": colours.muted, "size": 11},
+            "itemclick": "toggle",
+            "bgcolor": "rgba(0,0,0,0)",
+        },
+        "showlegend": False,
+        "uirevision": revision,
+        "dragmode": False if viewer.narrow else "zoom",
     }
 
 
@@ -62,24 +87,41 @@ def empty_figure(viewer: Viewer, message: str) -> Figure:
     layout = base_layout(viewer, y_title="", revision="empty", time_axis=False)
     for axis in ("xaxis", "yaxis"):
         layout[axis] |= {"visible": False}
-    layout["annotations"] = [{
-        "text": message, "showarrow": False, "x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper",
-        "font": {"color": palette(viewer.dark).muted, "size": 13},
-    }]
+    layout["annotations"] = [
+        {
+            "text": message,
+            "showarrow": False,
+            "x": 0.5,
+            "y": 0.5,
+            "xref": "paper",
+            "yref": "paper",
+            "font": {"color": palette(viewer.dark).muted, "size": 13},
+        }
+    ]
     return {"data": [], "layout": layout}
 
 
 def line(
-    viewer: Viewer, times: Sequence[datetime], values: Sequence[float | None], name: str,
-    colour: str, text: Callable[[float], str], **more: Any,
+    viewer: Viewer,
+    times: Sequence[datetime],
+    values: Sequence[float | None],
+    name: str,
+    colour: str,
+    text: Callable[[float], str],
+    **more: Any,
 ) -> Figure:
     """A line over time; ``text`` writes a value for the hover label."""
     stroke = {"color": colour, "width": 1.8, **more.pop("line", {})}
     return {
-        "type": "scatter", "mode": "lines", "name": plot_text(name), "line": stroke,
-        "x": [viewer.plot_time(t) for t in times], "y": list(values),
+        "type": "scatter",
+        "mode": "lines",
+        "name": plot_text(name),
+        "line": stroke,
+        "x": [viewer.plot_time(t) for t in times],
+        "y": list(values),
         "customdata": ["" if v is None else text(v) for v in values],
-        "hovertemplate": "%{customdata}", **more,
+        "hovertemplate": "%{customdata}",
+        **more,
     }
 
 
@@ -94,8 +136,9 @@ def phase_spans(windows: Sequence[WindowRecord]) -> list[tuple[Phase, datetime, 
     return spans
 
 
-def shade_phases(layout: Figure, windows: Sequence[WindowRecord], viewer: Viewer,
-                 *, labels: bool = True) -> None:
+def shade_phases(
+    layout: Figure, windows: Sequence[WindowRecord], viewer: Viewer, *, labels: bool = True
+) -> None:
     """Add one shaded band a phase, named at its top where it is wide enough."""
     colours = palette(viewer.dark)
     spans = phase_spans(windows)
@@ -103,18 +146,37 @@ def shade_phases(layout: Figure, windows: Sequence[WindowRecord], viewer: Viewer
     shapes = layout.setdefault("shapes", [])
     notes = layout.setdefault("annotations", [])
     for phase, start, end in spans:
-        shapes.append({
-            "type": "rect", "xref": "x", "yref": "paper", "x0": viewer.plot_time(start),
-            "x1": viewer.plot_time(end), "y0": 0, "y1": 1, "line": {"width": 0},
-            "layer": "below", "fillcolor": colours.phases[phase],
-        })
+        shapes.append(
+            {
+                "type": "rect",
+                "xref": "x",
+                "yref": "paper",
+                "x0": viewer.plot_time(start),
+                "x1": viewer.plot_time(end),
+                "y0": 0,
+                "y1": 1,
+                "line": {"width": 0},
+                "layer": "below",
+                "fillcolor": colours.phases[phase],
+            }
+        )
         wide = total_s and (end - start).total_seconds() / total_s > (0.2 if viewer.narrow else 0.1)
         if labels and wide:
-            notes.append({
-                "x": viewer.plot_time(start), "y": 1, "xref": "x", "yref": "paper",
-                "xanchor": "left", "yanchor": "top", "text": phase.value, "showarrow": False,
-                "xshift": 4, "yshift": -2, "font": {"size": 11, "color": colours.muted},
-            })
+            notes.append(
+                {
+                    "x": viewer.plot_time(start),
+                    "y": 1,
+                    "xref": "x",
+                    "yref": "paper",
+                    "xanchor": "left",
+                    "yanchor": "top",
+                    "text": phase.value,
+                    "showarrow": False,
+                    "xshift": 4,
+                    "yshift": -2,
+                    "font": {"size": 11, "color": colours.muted},
+                }
+            )
 
 
 def deployed(windows: Sequence[WindowRecord]) -> list[WindowRecord]:
@@ -133,41 +195,74 @@ def index_figure(
     layout = base_layout(viewer, y_title="latency index (start = 1)", revision="index")
     shade_phases(layout, windows, viewer)
     layout["showlegend"] = True
-    layout["shapes"].append({
-        "type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": "y", "y0": 1, "y1": 1,
-        "line": {"color": colours.grey, "width": 1, "dash": "dot"}, "layer": "below",
-    })
+    layout["shapes"].append(
+        {
+            "type": "line",
+            "xref": "paper",
+            "x0": 0,
+            "x1": 1,
+            "yref": "y",
+            "y0": 1,
+            "y1": 1,
+            "line": {"color": colours.grey, "width": 1, "dash": "dot"},
+            "layer": "below",
+        }
+    )
     lived = deployed(known)
     tried = [w for w in known if w.arm is Arm.CANDIDATE]
     text = lambda v: f"{v:.3f} ({100 * (v - 1):+.1f} %)"  # noqa: E731
     data = [
-        line(viewer, [w.ended_at for w in lived], [w.index for w in lived], "deployed",
-              colours.accent, text, line={"width": 2}),
+        line(
+            viewer,
+            [w.ended_at for w in lived],
+            [w.index for w in lived],
+            "deployed",
+            colours.accent,
+            text,
+            line={"width": 2},
+        ),
         {
-            **line(viewer, [w.ended_at for w in tried], [w.index for w in tried],
-                    "candidate in a trial", colours.amber, text),
+            **line(
+                viewer,
+                [w.ended_at for w in tried],
+                [w.index for w in tried],
+                "candidate in a trial",
+                colours.amber,
+                text,
+            ),
             "mode": "markers",
-            "marker": {"size": 5, "color": colours.amber, "opacity": 0.65,
-                       "line": {"width": 0}},
+            "marker": {"size": 5, "color": colours.amber, "opacity": 0.65, "line": {"width": 0}},
         },
     ]
-    promotions = [v for v in versions if v.parent_id is not None
-                  and v.created_at >= windows[0].started_at]
+    promotions = [
+        v for v in versions if v.parent_id is not None and v.created_at >= windows[0].started_at
+    ]
     if promotions:
-        data.append({
-            "type": "scatter", "mode": "markers", "name": "promotion",
-            "x": [viewer.plot_time(v.created_at) for v in promotions],
-            "y": [v.index for v in promotions],
-            "marker": {"symbol": "triangle-up", "size": 12, "color": colours.violet,
-                       "line": {"width": 1.5, "color": colours.surface}},
-            "customdata": [f"version {v.id}: {', '.join(list(v.config)[-3:])[:80]}"
-                           for v in promotions],
-            "hovertemplate": "%{customdata}",
-        })
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": "promotion",
+                "x": [viewer.plot_time(v.created_at) for v in promotions],
+                "y": [v.index for v in promotions],
+                "marker": {
+                    "symbol": "triangle-up",
+                    "size": 12,
+                    "color": colours.violet,
+                    "line": {"width": 1.5, "color": colours.surface},
+                },
+                "customdata": [
+                    f"version {v.id}: {', '.join(list(v.config)[-3:])[:80]}" for v in promotions
+                ],
+                "hovertemplate": "%{customdata}",
+            }
+        )
     values = sorted(w.index for w in known if w.index is not None)
     top = max(1.12, values[min(len(values) - 1, int(0.99 * len(values)))] * 1.08)
-    layout["yaxis"] |= {"range": [max(0.0, min(values[0], 0.95) * 0.92), top],
-                        "rangemode": "normal"}
+    layout["yaxis"] |= {
+        "range": [max(0.0, min(values[0], 0.95) * 0.92), top],
+        "rangemode": "normal",
+    }
     return {"data": data, "layout": layout}
 
 
@@ -182,22 +277,46 @@ def latency_figure(
         rows = smooth(intervals, 180)
         times = [i.ended_at for i in rows]
         data = [
-            line(viewer, times, [i.p99_ms for i in rows], "p99", colours.bad, ms_text,
-                  line={"width": 1.2}),
+            line(
+                viewer,
+                times,
+                [i.p99_ms for i in rows],
+                "p99",
+                colours.bad,
+                ms_text,
+                line={"width": 1.2},
+            ),
             line(viewer, times, [i.p95_ms for i in rows], "p95", colours.amber, ms_text),
-            line(viewer, times, [i.mean_ms for i in rows], "mean", colours.blue, ms_text,
-                  line={"dash": "dot"}),
-            line(viewer, times, [i.p50_ms for i in rows], "p50 (median)", colours.accent,
-                  ms_text),
+            line(
+                viewer,
+                times,
+                [i.mean_ms for i in rows],
+                "mean",
+                colours.blue,
+                ms_text,
+                line={"dash": "dot"},
+            ),
+            line(viewer, times, [i.p50_ms for i in rows], "p50 (median)", colours.accent, ms_text),
         ]
-        layout["yaxis"] |= {"type": "log", "dtick": 1 if viewer.narrow else "D2",
-                            "rangemode": "normal"}
+        layout["yaxis"] |= {
+            "type": "log",
+            "dtick": 1 if viewer.narrow else "D2",
+            "rangemode": "normal",
+        }
     else:
         rows_w = [w for w in windows if w.mean_ms is not None]
         if not rows_w:
             return empty_figure(viewer, "Latencies appear with the first window")
-        data = [line(viewer, [w.ended_at for w in rows_w], [w.mean_ms for w in rows_w],
-                      "mean (pg_stat_statements)", colours.accent, ms_text)]
+        data = [
+            line(
+                viewer,
+                [w.ended_at for w in rows_w],
+                [w.mean_ms for w in rows_w],
+                "mean (pg_stat_statements)",
+                colours.accent,
+                ms_text,
+            )
+        ]
     if windows:
         shade_phases(layout, windows, viewer, labels=False)
     return {"data": data, "layout": layout}
@@ -222,16 +341,39 @@ def throughput_figure(
         spans = [max(1e-3, (i.ended_at - i.started_at).total_seconds()) for i in rows]
         times = [i.ended_at for i in rows]
         data = [
-            line(viewer, times, [i.offered / s for i, s in zip(rows, spans, strict=True)],
-                  "offered", colours.grey, text, line={"dash": "dot"}),
-            line(viewer, times, [i.completed / s for i, s in zip(rows, spans, strict=True)],
-                  "completed", colours.accent, text, fill="tozeroy",
-                  fillcolor=colours.accent_soft),
+            line(
+                viewer,
+                times,
+                [i.offered / s for i, s in zip(rows, spans, strict=True)],
+                "offered",
+                colours.grey,
+                text,
+                line={"dash": "dot"},
+            ),
+            line(
+                viewer,
+                times,
+                [i.completed / s for i, s in zip(rows, spans, strict=True)],
+                "completed",
+                colours.accent,
+                text,
+                fill="tozeroy",
+                fillcolor=colours.accent_soft,
+            ),
         ]
     elif windows:
-        data = [line(viewer, [w.ended_at for w in windows], [w.calls_per_s for w in windows],
-                      "calls on the server", colours.accent, text, fill="tozeroy",
-                      fillcolor=colours.accent_soft)]
+        data = [
+            line(
+                viewer,
+                [w.ended_at for w in windows],
+                [w.calls_per_s for w in windows],
+                "calls on the server",
+                colours.accent,
+                text,
+                fill="tozeroy",
+                fillcolor=colours.accent_soft,
+            )
+        ]
     else:
         return empty_figure(viewer, "Throughput appears with the first window")
     return {"data": data, "layout": layout}
@@ -244,16 +386,28 @@ def resource_figure(
     colours = palette(viewer.dark)
     unit = shown[0].unit
     scale, unit_text = (1e6, "MB/s") if unit == "B/s" else (1.0, unit)
-    text = (lambda v: bytes_text(v * scale, per_s=True)) if unit == "B/s" else (
-        lambda v: f"{number(v)} {unit}")
+    text = (
+        (lambda v: bytes_text(v * scale, per_s=True))
+        if unit == "B/s"
+        else (lambda v: f"{number(v)} {unit}")
+    )
     layout = base_layout(viewer, y_title=unit_text, revision=revision)
     data = []
     for metric, colour in zip(shown, colours.cycle, strict=False):
         pairs = [(w.ended_at, metric.read(w)) for w in windows]
         known = [(t, v / scale) for t, v in pairs if v is not None]
         if known:
-            data.append(line(viewer, [t for t, _ in known], [v for _, v in known], metric.label,
-                              colour, text, line={"width": 1.5}))
+            data.append(
+                line(
+                    viewer,
+                    [t for t, _ in known],
+                    [v for _, v in known],
+                    metric.label,
+                    colour,
+                    text,
+                    line={"width": 1.5},
+                )
+            )
     if not data:
         return empty_figure(viewer, "Not measured on this server (yet)")
     layout["showlegend"] = len(shown) > 1

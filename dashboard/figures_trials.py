@@ -17,39 +17,78 @@ def blocks_figure(trial: TrialRecord | None, viewer: Viewer) -> Figure:
     if trial is None or not trial.block_log_ratios:
         return empty_figure(viewer, "Each finished block of the trial becomes a dot here")
     colours = palette(viewer.dark)
-    layout = base_layout(viewer, y_title="candidate against incumbent, %",
-                         revision=f"blocks-{trial.id}", time_axis=False)
+    layout = base_layout(
+        viewer,
+        y_title="candidate against incumbent, %",
+        revision=f"blocks-{trial.id}",
+        time_axis=False,
+    )
     effects = [100 * math.expm1(ratio) for ratio in trial.block_log_ratios]
     numbers = list(range(1, len(effects) + 1))
-    shapes = [{
-        "type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": "y", "y0": 0, "y1": 0,
-        "line": {"color": colours.grey, "width": 1, "dash": "dot"},
-    }]
+    shapes = [
+        {
+            "type": "line",
+            "xref": "paper",
+            "x0": 0,
+            "x1": 1,
+            "yref": "y",
+            "y0": 0,
+            "y1": 0,
+            "line": {"color": colours.grey, "width": 1, "dash": "dot"},
+        }
+    ]
     if trial.ci_low is not None and trial.ci_high is not None:
-        shapes.append({
-            "type": "rect", "xref": "paper", "x0": 0, "x1": 1, "yref": "y", "layer": "below",
-            "y0": 100 * trial.ci_low, "y1": 100 * trial.ci_high, "line": {"width": 0},
-            "fillcolor": colours.accent_soft,
-        })
+        shapes.append(
+            {
+                "type": "rect",
+                "xref": "paper",
+                "x0": 0,
+                "x1": 1,
+                "yref": "y",
+                "layer": "below",
+                "y0": 100 * trial.ci_low,
+                "y1": 100 * trial.ci_high,
+                "line": {"width": 0},
+                "fillcolor": colours.accent_soft,
+            }
+        )
     if trial.effect is not None:
-        shapes.append({
-            "type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": "y",
-            "y0": 100 * trial.effect, "y1": 100 * trial.effect,
-            "line": {"color": colours.accent, "width": 2},
-        })
+        shapes.append(
+            {
+                "type": "line",
+                "xref": "paper",
+                "x0": 0,
+                "x1": 1,
+                "yref": "y",
+                "y0": 100 * trial.effect,
+                "y1": 100 * trial.effect,
+                "line": {"color": colours.accent, "width": 2},
+            }
+        )
     layout["shapes"] = shapes
     layout["yaxis"] |= {"rangemode": "normal", "ticksuffix": " %"}
-    layout["xaxis"] |= {"title": {**layout["xaxis"]["title"], "text": "block"},
-                        "range": [0.5, max(len(effects), trial.max_blocks) + 0.5],
-                        "tickformat": "d", "nticks": 12}
+    layout["xaxis"] |= {
+        "title": {**layout["xaxis"]["title"], "text": "block"},
+        "range": [0.5, max(len(effects), trial.max_blocks) + 0.5],
+        "tickformat": "d",
+        "nticks": 12,
+    }
     return {
-        "data": [{
-            "type": "scatter", "mode": "markers", "x": numbers, "y": effects,
-            "marker": {"size": 9, "color": colours.amber,
-                       "line": {"width": 1.5, "color": colours.surface}},
-            "customdata": [percent(e / 100, signed=True) for e in effects],
-            "hovertemplate": "block %{x}: %{customdata}<extra></extra>",
-        }],
+        "data": [
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "x": numbers,
+                "y": effects,
+                "marker": {
+                    "size": 9,
+                    "color": colours.amber,
+                    "line": {"width": 1.5, "color": colours.surface},
+                },
+                "customdata": [percent(e / 100, signed=True) for e in effects],
+                "hovertemplate": "block %{x}: %{customdata}<extra></extra>",
+            }
+        ],
         "layout": layout,
     }
 
@@ -71,15 +110,22 @@ def trial_windows_figure(windows: Sequence[WindowRecord], viewer: Viewer) -> Fig
     data = []
     for arm, colour in ((Arm.INCUMBENT, colours.accent), (Arm.CANDIDATE, colours.amber)):
         mine = [(w, v) for w, v in zip(rows, values, strict=True) if w.arm is arm]
-        data.append({
-            "type": "scatter", "mode": "markers", "name": arm.value,
-            "x": [viewer.plot_time(w.ended_at) for w, _ in mine], "y": [v for _, v in mine],
-            "marker": {"size": 9, "color": colour,
-                       "symbol": ["circle" if w.quality >= 0.5 else "circle-open"
-                                  for w, _ in mine]},
-            "customdata": [f"{v:.3g}, quality {w.quality:.2f}" for w, v in mine],
-            "hovertemplate": "%{customdata}<extra></extra>",
-        })
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": arm.value,
+                "x": [viewer.plot_time(w.ended_at) for w, _ in mine],
+                "y": [v for _, v in mine],
+                "marker": {
+                    "size": 9,
+                    "color": colour,
+                    "symbol": ["circle" if w.quality >= 0.5 else "circle-open" for w, _ in mine],
+                },
+                "customdata": [f"{v:.3g}, quality {w.quality:.2f}" for w, v in mine],
+                "hovertemplate": "%{customdata}<extra></extra>",
+            }
+        )
     return {"data": data, "layout": layout}
 
 
@@ -96,7 +142,16 @@ def query_trend_figure(
     data = []
     for key, colour in zip(keys, colours.cycle, strict=False):
         points = [(w.ended_at, q.mean_ms) for w in windows for q in w.queries if q.key == key]
-        data.append(line(viewer, [t for t, _ in points], [v for _, v in points],
-                         names.get(key, key), colour, ms_text, line={"width": 1.6}))
+        data.append(
+            line(
+                viewer,
+                [t for t, _ in points],
+                [v for _, v in points],
+                names.get(key, key),
+                colour,
+                ms_text,
+                line={"width": 1.6},
+            )
+        )
     shade_phases(layout, windows, viewer, labels=False)
     return {"data": data, "layout": layout}

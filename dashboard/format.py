@@ -66,8 +66,11 @@ def duration_text(seconds: float | None) -> str:
     if seconds < 60:
         return f"{number(seconds, 2)}\u00a0s"
     total = round(seconds)
-    for size, unit, part, small in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"),
-                                    (60, "min", 1, "s")):
+    for size, unit, part, small in (
+        (86_400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
         if total >= size:
             rest = total % size // part
             tail = f" {rest:02d}\u00a0{small}" if rest else ""

@@ -34,29 +34,51 @@ def dialogs() -> list[Component]:
         dbc.Modal(
             [
                 dbc.ModalHeader(dbc.ModalTitle(id="knob-title")),
-                dbc.ModalBody([html.Div(id="knob-body"),
-                               html.Div(id="knob-check", className="check",
-                                        **{"aria-live": "polite"})]),
-                dbc.ModalFooter([
-                    dbc.Button("Cancel", id="knob-cancel", color="secondary", outline=True),
-                    dbc.Button("Review the change", id="knob-review", color="primary",
-                               disabled=True),
-                ]),
+                dbc.ModalBody(
+                    [
+                        html.Div(id="knob-body"),
+                        html.Div(id="knob-check", className="check", **{"aria-live": "polite"}),
+                    ]
+                ),
+                dbc.ModalFooter(
+                    [
+                        dbc.Button("Cancel", id="knob-cancel", color="secondary", outline=True),
+                        dbc.Button(
+                            "Review the change", id="knob-review", color="primary", disabled=True
+                        ),
+                    ]
+                ),
             ],
-            id="knob-editor", is_open=False, centered=True, scrollable=True,
+            id="knob-editor",
+            is_open=False,
+            centered=True,
+            scrollable=True,
         ),
         dbc.Modal(
             [
                 dbc.ModalHeader(dbc.ModalTitle("Review before it is applied")),
                 dbc.ModalBody(id="review-body"),
-                dbc.ModalFooter([
-                    dbc.Button("Change another knob too", id="review-more", color="secondary",
-                               outline=True),
-                    dbc.Button([ui.icon("check-lg"), "Apply to the server"], id="review-apply",
-                               color="primary"),
-                ]),
+                dbc.ModalFooter(
+                    [
+                        dbc.Button(
+                            "Change another knob too",
+                            id="review-more",
+                            color="secondary",
+                            outline=True,
+                        ),
+                        dbc.Button(
+                            [ui.icon("check-lg"), "Apply to the server"],
+                            id="review-apply",
+                            color="primary",
+                        ),
+                    ]
+                ),
             ],
-            id="knob-review-dialog", is_open=False, centered=True, scrollable=True, size="lg",
+            id="knob-review-dialog",
+            is_open=False,
+            centered=True,
+            scrollable=True,
+            size="lg",
         ),
     ]
 
@@ -67,40 +89,68 @@ def editor_body(knob: KnobStatusRecord, staged: object) -> Component:
     if knob.kind in ("boolean", "categorical"):
         options = ["on", "off"] if knob.kind == "boolean" else list(knob.choices)
         field: Component = dbc.Select(
-            id="knob-input", options=[{"label": o, "value": o} for o in options],
-            value=fmt.knob_value(present, None), disabled=not knob.writable,  # type: ignore[arg-type]
+            id="knob-input",
+            options=[{"label": o, "value": o} for o in options],
+            value=fmt.knob_value(present, None),
+            disabled=not knob.writable,  # type: ignore[arg-type]
         )
         help_text = ""
     else:
         field = dbc.Input(
-            id="knob-input", type="text", value=fmt.knob_value(present, None),  # type: ignore[arg-type]
-            autofocus=True, disabled=not knob.writable, maxlength=40, autocomplete="off",
+            id="knob-input",
+            type="text",
+            value=fmt.knob_value(present, None),  # type: ignore[arg-type]
+            autofocus=True,
+            disabled=not knob.writable,
+            maxlength=40,
+            autocomplete="off",
         )
         help_text = (
             f"A number in {knob.unit}, or with a unit of its own, such as "
-            f"{fmt.knob_value(knob.default, knob.unit)}." if knob.unit else "A plain number."
+            f"{fmt.knob_value(knob.default, knob.unit)}."
+            if knob.unit
+            else "A plain number."
         )
     needs, tone = NEEDS.get(knob.context, (knob.context, "neutral"))
-    return html.Div([
-        html.P(knob.description, className="lead-text"),
-        html.Div([ui.badge(needs, tone), ui.badge(f"risk: {knob.risk}",
-                                                  RISKS.get(knob.risk, "neutral")),
-                  ui.badge(knob.group, "neutral")], className="tags"),
-        ui.facts([
-            ("Now", fmt.knob_value(knob.value, knob.unit, native=True)),
-            ("Server's default", fmt.knob_value(knob.default, knob.unit, native=True)),
-            ("Bounds", bounds_text(knob)),
-            ("Comes from", knob.source or fmt.NONE),
-            ("Manual", html.A("the server's page on it", href=knob.doc_url, target="_blank",
-                              rel="noreferrer") if knob.doc_url.startswith("https://")
-             else fmt.NONE),
-        ]),
-        html.Div(knob.note, className="banner banner-warn spaced") if knob.note else None,
-        html.Label("New value", htmlFor="knob-input", className="field-label"),
-        html.Div([field, html.Span(knob.unit, className="unit") if knob.unit else None],
-                 className="field"),
-        html.Div(help_text, className="quiet") if help_text else None,
-    ])
+    return html.Div(
+        [
+            html.P(knob.description, className="lead-text"),
+            html.Div(
+                [
+                    ui.badge(needs, tone),
+                    ui.badge(f"risk: {knob.risk}", RISKS.get(knob.risk, "neutral")),
+                    ui.badge(knob.group, "neutral"),
+                ],
+                className="tags",
+            ),
+            ui.facts(
+                [
+                    ("Now", fmt.knob_value(knob.value, knob.unit, native=True)),
+                    ("Server's default", fmt.knob_value(knob.default, knob.unit, native=True)),
+                    ("Bounds", bounds_text(knob)),
+                    ("Comes from", knob.source or fmt.NONE),
+                    (
+                        "Manual",
+                        html.A(
+                            "the server's page on it",
+                            href=knob.doc_url,
+                            target="_blank",
+                            rel="noreferrer",
+                        )
+                        if knob.doc_url.startswith("https://")
+                        else fmt.NONE,
+                    ),
+                ]
+            ),
+            html.Div(knob.note, className="banner banner-warn spaced") if knob.note else None,
+            html.Label("New value", htmlFor="knob-input", className="field-label"),
+            html.Div(
+                [field, html.Span(knob.unit, className="unit") if knob.unit else None],
+                className="field",
+            ),
+            html.Div(help_text, className="quiet") if help_text else None,
+        ]
+    )
 
 
 def bounds_text(knob: KnobStatusRecord) -> str:
@@ -119,9 +169,7 @@ def bounds_text(knob: KnobStatusRecord) -> str:
     return f"{low} to {high}{also}"
 
 
-def check_text(
-    knob: KnobStatusRecord, text: object
-) -> tuple[KnobValue | None, str, bool]:
+def check_text(knob: KnobStatusRecord, text: object) -> tuple[KnobValue | None, str, bool]:
     """Check what was typed: the value (None where refused), what to say, whether it may go on."""
     if text is None or text == "":
         return None, "Type a value.", False
@@ -144,29 +192,53 @@ def review_body(staged: Mapping[str, Any], knobs: Mapping[str, KnobStatusRecord]
         unit, context = (knob.unit, knob.context) if knob else (None, "reload")
         needs, tone = NEEDS.get(context, (context, "neutral"))
         risk = knob.risk if knob else "low"
-        table_rows.append([
-            html.Code(name, className="knob-name"),
-            html.Span([html.Span(fmt.knob_value(knob.value if knob else None, unit),
-                                 className="value-old"), ui.icon("arrow-right", "arrow"),
-                       html.Span(fmt.knob_value(value, unit), className="value-new")],
-                      className="values"),
-            unit or fmt.NONE,
-            ui.badge(needs, tone),
-            ui.badge(risk, RISKS.get(risk, "neutral")),
-            html.Button(ui.icon("x-lg"), id={"type": "unstage", "knob": name},
-                        className="icon-button", type="button",
-                        **{"aria-label": f"Leave {name} as it is"}),
-        ])
+        table_rows.append(
+            [
+                html.Code(name, className="knob-name"),
+                html.Span(
+                    [
+                        html.Span(
+                            fmt.knob_value(knob.value if knob else None, unit),
+                            className="value-old",
+                        ),
+                        ui.icon("arrow-right", "arrow"),
+                        html.Span(fmt.knob_value(value, unit), className="value-new"),
+                    ],
+                    className="values",
+                ),
+                unit or fmt.NONE,
+                ui.badge(needs, tone),
+                ui.badge(risk, RISKS.get(risk, "neutral")),
+                html.Button(
+                    ui.icon("x-lg"),
+                    id={"type": "unstage", "knob": name},
+                    className="icon-button",
+                    type="button",
+                    **{"aria-label": f"Leave {name} as it is"},
+                ),
+            ]
+        )
     restart = any(knobs[n].context == "restart" for n in staged if n in knobs)
-    return html.Div([
-        ui.table(["Knob", "Change", "Unit", "Takes effect", "Risk", ""], table_rows),
-        html.Div([ui.icon("exclamation-triangle"), html.Div(
-            "A restart ends every session of the server for a moment.")],
-            className="banner banner-warn spaced") if restart else None,
-        html.P("The tuner checks the never-list and the joint memory budget, writes the journal, "
-               "applies, and reads every value back. A running trial is ended first. One click "
-               "undoes the change.", className="quiet"),
-    ])
+    return html.Div(
+        [
+            ui.table(["Knob", "Change", "Unit", "Takes effect", "Risk", ""], table_rows),
+            html.Div(
+                [
+                    ui.icon("exclamation-triangle"),
+                    html.Div("A restart ends every session of the server for a moment."),
+                ],
+                className="banner banner-warn spaced",
+            )
+            if restart
+            else None,
+            html.P(
+                "The tuner checks the never-list and the joint memory budget, writes the journal, "
+                "applies, and reads every value back. A running trial is ended first. One click "
+                "undoes the change.",
+                className="quiet",
+            ),
+        ]
+    )
 
 
 def staged_bar(staged: Mapping[str, Any]) -> object:
@@ -175,13 +247,30 @@ def staged_bar(staged: Mapping[str, Any]) -> object:
         return None
     count = len(staged)
     return html.Div(
-        [ui.icon("pencil-square"),
-         html.Div([html.B(f"{count} change{'s' if count > 1 else ''} not applied yet: "),
-                   ", ".join(staged)]),
-         html.Div([dbc.Button("Discard", id={"type": "staged", "do": "discard"}, size="sm",
-                              color="secondary", outline=True),
-                   dbc.Button("Review", id={"type": "staged", "do": "review"}, size="sm",
-                              color="primary")], className="page-actions")],
+        [
+            ui.icon("pencil-square"),
+            html.Div(
+                [
+                    html.B(f"{count} change{'s' if count > 1 else ''} not applied yet: "),
+                    ", ".join(staged),
+                ]
+            ),
+            html.Div(
+                [
+                    dbc.Button(
+                        "Discard",
+                        id={"type": "staged", "do": "discard"},
+                        size="sm",
+                        color="secondary",
+                        outline=True,
+                    ),
+                    dbc.Button(
+                        "Review", id={"type": "staged", "do": "review"}, size="sm", color="primary"
+                    ),
+                ],
+                className="page-actions",
+            ),
+        ],
         className="banner banner-info staged",
     )
 
@@ -196,10 +285,13 @@ def register(app: dash.Dash, services: Services) -> None:
             return {}
 
     @app.callback(
-        Output("knob-editor", "is_open", allow_duplicate=True), Output("knob-title", "children"),
-        Output("knob-body", "children"), Output("knobs-edited", "data"),
+        Output("knob-editor", "is_open", allow_duplicate=True),
+        Output("knob-title", "children"),
+        Output("knob-body", "children"),
+        Output("knobs-edited", "data"),
         Output("knobs-grid", "selectedRows"),
-        Input("knobs-grid", "selectedRows"), State("knobs-staged", "data"),
+        Input("knobs-grid", "selectedRows"),
+        State("knobs-staged", "data"),
         prevent_initial_call=True,
     )
     def choose(selected: Sequence[Mapping[str, Any]] | None, staged: Mapping[str, Any]) -> Any:
@@ -211,9 +303,11 @@ def register(app: dash.Dash, services: Services) -> None:
         return True, knob.name, editor_body(knob, staged.get(knob.name)), knob.name, []
 
     @app.callback(
-        Output("knob-check", "children"), Output("knob-check", "className"),
+        Output("knob-check", "children"),
+        Output("knob-check", "className"),
         Output("knob-review", "disabled"),
-        Input("knob-input", "value"), State("knobs-edited", "data"),
+        Input("knob-input", "value"),
+        State("knobs-edited", "data"),
     )
     def check(text: object, name: str | None) -> Any:
         knob = statuses().get(name or "")
@@ -229,14 +323,20 @@ def register(app: dash.Dash, services: Services) -> None:
         Output("knobs-staged", "data", allow_duplicate=True),
         Output("knob-editor", "is_open", allow_duplicate=True),
         Output("knob-review-dialog", "is_open", allow_duplicate=True),
-        Input("knob-review", "n_clicks"), Input("knob-cancel", "n_clicks"),
+        Input("knob-review", "n_clicks"),
+        Input("knob-cancel", "n_clicks"),
         Input("knob-input", "n_submit"),
-        State("knob-input", "value"), State("knobs-edited", "data"),
+        State("knob-input", "value"),
+        State("knobs-edited", "data"),
         State("knobs-staged", "data"),
         prevent_initial_call=True,
     )
     def stage(
-        _review: int, _cancel: int, _enter: int, text: object, name: str | None,
+        _review: int,
+        _cancel: int,
+        _enter: int,
+        text: object,
+        name: str | None,
         staged: Mapping[str, Any],
     ) -> Any:
         if not any(t["value"] for t in ctx.triggered):
@@ -252,8 +352,10 @@ def register(app: dash.Dash, services: Services) -> None:
         return {**staged, knob.name: value}, False, True
 
     @app.callback(
-        Output("review-body", "children"), Output("knobs-staged-bar", "children"),
-        Output("review-apply", "disabled"), Input("knobs-staged", "data"),
+        Output("review-body", "children"),
+        Output("knobs-staged-bar", "children"),
+        Output("review-apply", "disabled"),
+        Input("knobs-staged", "data"),
     )
     def show_staged(staged: Mapping[str, Any] | None) -> Any:
         staged = staged or {}
@@ -286,14 +388,13 @@ def register(app: dash.Dash, services: Services) -> None:
         Output("knobs-staged", "data", allow_duplicate=True),
         Output("knob-review-dialog", "is_open", allow_duplicate=True),
         Input("review-apply", "n_clicks"),
-        State("knobs-staged", "data"), State("tracked", "data"),
+        State("knobs-staged", "data"),
+        State("tracked", "data"),
         prevent_initial_call=True,
     )
     def apply(clicks: int | None, staged: Mapping[str, Any], tracked: list[Any]) -> Any:
         if not clicks or not staged:
             raise PreventUpdate
-        command_id, reason = services.request(
-            CommandKind.SET_KNOBS.value, {"knobs": staged}
-        )
+        command_id, reason = services.request(CommandKind.SET_KNOBS.value, {"knobs": staged})
         kept = staged if command_id is None else {}
         return track(tracked, command_id, reason), kept, False

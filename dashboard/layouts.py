@@ -15,21 +15,31 @@ from dashboard.pages import PAGES
 from dashboard.services import SILENT_AFTER_S, Services
 
 COMMAND_NAMES: dict[CommandKind, str] = {
-    CommandKind.SET_KNOBS: "Change knobs", CommandKind.ROLL_BACK: "Roll back",
-    CommandKind.PAUSE: "Pause", CommandKind.RESUME: "Resume", CommandKind.FREEZE: "Freeze",
-    CommandKind.UNFREEZE: "Unfreeze", CommandKind.SET_MODE: "Set the mode",
-    CommandKind.APPROVE: "Approve the trial", CommandKind.DECLINE: "Decline the trial",
+    CommandKind.SET_KNOBS: "Change knobs",
+    CommandKind.ROLL_BACK: "Roll back",
+    CommandKind.PAUSE: "Pause",
+    CommandKind.RESUME: "Resume",
+    CommandKind.FREEZE: "Freeze",
+    CommandKind.UNFREEZE: "Unfreeze",
+    CommandKind.SET_MODE: "Set the mode",
+    CommandKind.APPROVE: "Approve the trial",
+    CommandKind.DECLINE: "Decline the trial",
 }
 
 
 def _navigation(class_name: str) -> Component:
     return html.Nav(
         [
-            dbc.NavLink([ui.icon(p.icon), html.Span(p.title)], href=p.path, active="exact",
-                        className="nav-item-link")
+            dbc.NavLink(
+                [ui.icon(p.icon), html.Span(p.title)],
+                href=p.path,
+                active="exact",
+                className="nav-item-link",
+            )
             for p in PAGES
         ],
-        className=class_name, **{"aria-label": "Pages"},
+        className=class_name,
+        **{"aria-label": "Pages"},
     )
 
 
@@ -49,18 +59,33 @@ def shell(services: Services) -> Component:
             html.A("Skip to the content", href="#content", className="skip-link"),
             html.Header(
                 [
-                    dcc.Link([html.Span(className="brand-mark"), html.Span(
-                        "PostgreSQL Autopilot", className="brand-name")], href="/",
-                        className="brand"),
+                    dcc.Link(
+                        [
+                            html.Span(className="brand-mark"),
+                            html.Span("PostgreSQL Autopilot", className="brand-name"),
+                        ],
+                        href="/",
+                        className="brand",
+                    ),
                     html.Div(ui.skeleton(1), id="shell-chips", className="chips"),
                     html.Div(
                         [
-                            html.Button(ui.icon("sliders2"), id="controls-open", type="button",
-                                        className="icon-button", title="Mode, pause, freeze",
-                                        **{"aria-label": "Mode, pause, freeze"}),
-                            html.Button(ui.icon("circle-half"), id="theme-toggle", type="button",
-                                        className="icon-button", title="Light or dark",
-                                        **{"aria-label": "Switch between light and dark"}),
+                            html.Button(
+                                ui.icon("sliders2"),
+                                id="controls-open",
+                                type="button",
+                                className="icon-button",
+                                title="Mode, pause, freeze",
+                                **{"aria-label": "Mode, pause, freeze"},
+                            ),
+                            html.Button(
+                                ui.icon("circle-half"),
+                                id="theme-toggle",
+                                type="button",
+                                className="icon-button",
+                                title="Light or dark",
+                                **{"aria-label": "Switch between light and dark"},
+                            ),
                         ],
                         className="top-actions",
                     ),
@@ -71,9 +96,14 @@ def shell(services: Services) -> Component:
             html.Main(
                 [
                     html.Div(id="shell-banner", **{"aria-live": "polite"}),
-                    html.Div("The dashboard does not answer. Numbers below are old; this page "
-                             "goes on by itself when it is back.", id="offline",
-                             className="banner banner-bad", hidden=True, role="alert"),
+                    html.Div(
+                        "The dashboard does not answer. Numbers below are old; this page "
+                        "goes on by itself when it is back.",
+                        id="offline",
+                        className="banner banner-bad",
+                        hidden=True,
+                        role="alert",
+                    ),
                     html.Div(ui.skeleton(6), id="content"),
                     html.Footer(id="shell-footer", className="page-foot"),
                 ],
@@ -82,20 +112,29 @@ def shell(services: Services) -> Component:
             _navigation("bottomnav"),
             html.Div(id="command-notes", className="notes", **{"aria-live": "polite"}),
             dbc.Modal(
-                [dbc.ModalHeader(dbc.ModalTitle("Mode, pause, freeze")),
-                 dbc.ModalBody(html.Div(ui.skeleton(), id="shell-controls"))],
-                id="controls", is_open=False, centered=True, scrollable=True,
+                [
+                    dbc.ModalHeader(dbc.ModalTitle("Mode, pause, freeze")),
+                    dbc.ModalBody(html.Div(ui.skeleton(), id="shell-controls")),
+                ],
+                id="controls",
+                is_open=False,
+                centered=True,
+                scrollable=True,
             ),
             dbc.Modal(
                 [
                     dbc.ModalHeader(dbc.ModalTitle("Please confirm")),
                     dbc.ModalBody(id="confirm-text"),
-                    dbc.ModalFooter([
-                        dbc.Button("Cancel", id="confirm-no", color="secondary", outline=True),
-                        dbc.Button("Confirm", id="confirm-yes", color="primary"),
-                    ]),
+                    dbc.ModalFooter(
+                        [
+                            dbc.Button("Cancel", id="confirm-no", color="secondary", outline=True),
+                            dbc.Button("Confirm", id="confirm-yes", color="primary"),
+                        ]
+                    ),
                 ],
-                id="confirm", is_open=False, centered=True,
+                id="confirm",
+                is_open=False,
+                centered=True,
             ),
         ],
         className="shell",
@@ -121,8 +160,11 @@ def chips(status: StatusRecord | None, silent: bool) -> list[Component]:
         mode,
         ui.badge(status.phase.value, phase_tone, "flag"),
         ui.badge(word, tone, icon_name, title="; ".join(status.safety_reasons)),
-        html.Span(["index ", html.B(index), f" {change}".rstrip()], className="tag tag-index",
-                  title="Latency index against the start; lower is better"),
+        html.Span(
+            ["index ", html.B(index), f" {change}".rstrip()],
+            className="tag tag-index",
+            title="Latency index against the start; lower is better",
+        ),
     ]
 
 
@@ -130,34 +172,72 @@ def banner(status: StatusRecord | None, silent: bool, viewer: Viewer) -> Compone
     """What is wrong, if anything, in one line with what to do."""
     if status is None:
         return html.Div(
-            [ui.icon("hourglass-split"), html.Div([
-                html.B("The tuner is starting. "),
-                "Until it has written its first status, pages stay empty and commands wait.",
-            ])], className="banner banner-info", role="status")
+            [
+                ui.icon("hourglass-split"),
+                html.Div(
+                    [
+                        html.B("The tuner is starting. "),
+                        "Until it has written its first status, pages stay empty and commands wait.",
+                    ]
+                ),
+            ],
+            className="banner banner-info",
+            role="status",
+        )
     if silent and status.phase is not Phase.FINISHED:
         return html.Div(
-            [ui.icon("exclamation-triangle"), html.Div([
-                html.B(f"The tuner does not answer since {viewer.time(status.at)}. "),
-                f"Its heartbeat is older than {SILENT_AFTER_S:.0f} s. The watchdog undoes an "
-                "unproven change by itself; commands wait until the tuner is back.",
-            ])], className="banner banner-bad", role="alert")
+            [
+                ui.icon("exclamation-triangle"),
+                html.Div(
+                    [
+                        html.B(f"The tuner does not answer since {viewer.time(status.at)}. "),
+                        f"Its heartbeat is older than {SILENT_AFTER_S:.0f} s. The watchdog undoes an "
+                        "unproven change by itself; commands wait until the tuner is back.",
+                    ]
+                ),
+            ],
+            className="banner banner-bad",
+            role="alert",
+        )
     if status.fault:
-        return html.Div([ui.icon("exclamation-octagon"), html.Div([
-            html.B("Fault: "), status.fault])], className="banner banner-bad", role="alert")
+        return html.Div(
+            [ui.icon("exclamation-octagon"), html.Div([html.B("Fault: "), status.fault])],
+            className="banner banner-bad",
+            role="alert",
+        )
     if status.frozen:
-        return html.Div([ui.icon("snow"), html.Div([
-            html.B("Frozen. "), "Nothing is changed except by a rollback, until you unfreeze."])],
-            className="banner banner-warn", role="status")
+        return html.Div(
+            [
+                ui.icon("snow"),
+                html.Div(
+                    [
+                        html.B("Frozen. "),
+                        "Nothing is changed except by a rollback, until you unfreeze.",
+                    ]
+                ),
+            ],
+            className="banner banner-warn",
+            role="status",
+        )
     return None
 
 
 def store_banner(reason: str) -> Component:
     """The store cannot be read."""
     return html.Div(
-        [ui.icon("database-exclamation"), html.Div([
-            html.B("The store cannot be read. "), reason,
-            " What you see may be old; the page tries again by itself."])],
-        className="banner banner-bad", role="alert")
+        [
+            ui.icon("database-exclamation"),
+            html.Div(
+                [
+                    html.B("The store cannot be read. "),
+                    reason,
+                    " What you see may be old; the page tries again by itself.",
+                ]
+            ),
+        ],
+        className="banner banner-bad",
+        role="alert",
+    )
 
 
 def footer(status: StatusRecord | None, viewer: Viewer) -> list[object]:
@@ -173,20 +253,29 @@ def _note(key: object, tone: str, icon_name: str, title: str, text: str) -> Comp
         [
             ui.icon(icon_name),
             html.Div([html.B(title), html.Div(text, className="note-text")]),
-            html.Button(ui.icon("x-lg"), id={"type": "dismiss", "command": key},
-                        className="icon-button", type="button",
-                        **{"aria-label": "Dismiss this note"}),
+            html.Button(
+                ui.icon("x-lg"),
+                id={"type": "dismiss", "command": key},
+                className="icon-button",
+                type="button",
+                **{"aria-label": "Dismiss this note"},
+            ),
         ],
-        className=f"note note-{tone}", role="status",
+        className=f"note note-{tone}",
+        role="status",
     )
 
 
 def command_note(command: CommandRecord) -> Component:
     """What became of a command, while it runs and after."""
     tone, icon_name = ui.COMMAND_TONES[command.state]
-    return _note(command.id, tone, icon_name,
-                 f"{COMMAND_NAMES[command.kind]}: {command.state.value}",
-                 command.result or "waiting for the tuner")
+    return _note(
+        command.id,
+        tone,
+        icon_name,
+        f"{COMMAND_NAMES[command.kind]}: {command.state.value}",
+        command.result or "waiting for the tuner",
+    )
 
 
 def refusal_note(key: object, reason: str) -> Component:

@@ -18,6 +18,7 @@ MODES: Mapping[Mode, str] = {
     Mode.AUTO: "Tries, proves and keeps changes by itself; undoes what does not help.",
 }
 
+
 def controls(status: StatusRecord | None, place: str) -> Component:
     """Buttons for mode, pause and freeze; ``place`` keeps the ids of two copies apart."""
     if status is None:
@@ -26,9 +27,13 @@ def controls(status: StatusRecord | None, place: str) -> Component:
         html.Div(
             [
                 html.Div([html.B(mode.value), html.Div(meaning, className="quiet")]),
-                ui.badge("now", "accent", "check-lg") if mode is status.mode else
-                ui.command_button(
-                    CommandKind.SET_MODE, {"mode": mode.value}, "Switch", place=place,
+                ui.badge("now", "accent", "check-lg")
+                if mode is status.mode
+                else ui.command_button(
+                    CommandKind.SET_MODE,
+                    {"mode": mode.value},
+                    "Switch",
+                    place=place,
                     confirm=f"Switch the tuner from {status.mode.value} to {mode.value}? {meaning}",
                 ),
             ],
@@ -37,26 +42,47 @@ def controls(status: StatusRecord | None, place: str) -> Component:
         for mode, meaning in MODES.items()
     ]
     pause = (
-        ui.command_button(CommandKind.RESUME, {}, "Resume", place=place, look="primary",
-                          icon_name="play-fill") if status.paused else
-        ui.command_button(CommandKind.PAUSE, {}, "Pause", place=place,
-                          icon_name="pause-fill")
+        ui.command_button(
+            CommandKind.RESUME, {}, "Resume", place=place, look="primary", icon_name="play-fill"
+        )
+        if status.paused
+        else ui.command_button(CommandKind.PAUSE, {}, "Pause", place=place, icon_name="pause-fill")
     )
     freeze = (
-        ui.command_button(CommandKind.UNFREEZE, {}, "Unfreeze", place=place,
-                          look="primary", icon_name="sun",
-                          confirm="Let the tuner change the server again?") if status.frozen else
-        ui.command_button(CommandKind.FREEZE, {}, "Freeze", place=place,
-                          look="outline-danger", icon_name="snow",
-                          confirm="Freeze the server's configuration? A running trial is rolled "
-                          "back, and nothing is changed until you unfreeze.")
+        ui.command_button(
+            CommandKind.UNFREEZE,
+            {},
+            "Unfreeze",
+            place=place,
+            look="primary",
+            icon_name="sun",
+            confirm="Let the tuner change the server again?",
+        )
+        if status.frozen
+        else ui.command_button(
+            CommandKind.FREEZE,
+            {},
+            "Freeze",
+            place=place,
+            look="outline-danger",
+            icon_name="snow",
+            confirm="Freeze the server's configuration? A running trial is rolled "
+            "back, and nothing is changed until you unfreeze.",
+        )
     )
-    return html.Div([
-        html.H3("Mode"), *modes,
-        html.H3("Pause"),
-        html.Div([html.Div("Starts no new trial; measuring goes on.", className="quiet"), pause],
-                 className="choice"),
-        html.H3("Freeze"),
-        html.Div([html.Div("Stops every change except rollback.", className="quiet"), freeze],
-                 className="choice"),
-    ])
+    return html.Div(
+        [
+            html.H3("Mode"),
+            *modes,
+            html.H3("Pause"),
+            html.Div(
+                [html.Div("Starts no new trial; measuring goes on.", className="quiet"), pause],
+                className="choice",
+            ),
+            html.H3("Freeze"),
+            html.Div(
+                [html.Div("Stops every change except rollback.", className="quiet"), freeze],
+                className="choice",
+            ),
+        ]
+    )

@@ -122,7 +122,8 @@ def live_frame(page: Page, services: Services) -> Component:
             dcc.Interval(id=f"{page.slug}-tick", interval=services.tick_ms),
             dcc.Store(id=f"{page.slug}-held", data={}),
         ],
-        className=f"page page-{page.slug}", id=f"page-{page.slug}",
+        className=f"page page-{page.slug}",
+        id=f"page-{page.slug}",
     )
 
 
@@ -144,7 +145,9 @@ def register_page(app: dash.Dash, page: Page, services: Services) -> None:
     def refresh(_tick: int, viewer: object, *rest: Any) -> list[Any]:
         *choices, held = rest
         view = View(
-            services.reader, Viewer.from_browser(viewer), datetime.now(timezone.utc),
+            services.reader,
+            Viewer.from_browser(viewer),
+            datetime.now(timezone.utc),
             dict(zip(ids, choices, strict=False)),
         )
         values, digests = changed(page.parts, view, held or {})

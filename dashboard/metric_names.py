@@ -40,30 +40,55 @@ class Shown:
 
 
 CPU = Shown(
-    "cpu", "CPU", "%", _gauge("host_cpu_percent"),
+    "cpu",
+    "CPU",
+    "%",
+    _gauge("host_cpu_percent"),
     "Use of all processors of the server's machine, by everything that runs there.",
 )
 MEMORY = Shown(
-    "memory", "Memory", "%", _gauge("host_memory_percent"),
+    "memory",
+    "Memory",
+    "%",
+    _gauge("host_memory_percent"),
     "Share of the machine's memory in use, without caches that can be given back.",
 )
 DISK_READ = Shown(
-    "read", "Disk reads", "B/s", _rate("host_read_bytes"),
-    "Bytes that the machine read from its disks each second.", True,
+    "read",
+    "Disk reads",
+    "B/s",
+    _rate("host_read_bytes"),
+    "Bytes that the machine read from its disks each second.",
+    True,
 )
 DISK_WRITE = Shown(
-    "write", "Disk writes", "B/s", _rate("host_write_bytes"),
-    "Bytes that the machine wrote to its disks each second.", True,
+    "write",
+    "Disk writes",
+    "B/s",
+    _rate("host_write_bytes"),
+    "Bytes that the machine wrote to its disks each second.",
+    True,
 )
 CACHE_HITS = Shown(
-    "hits", "Cache hits", "%", _gauge("cache_hit_ratio", 100.0),
-    "Share of pages that the server found in its own shared buffers.", False,
+    "hits",
+    "Cache hits",
+    "%",
+    _gauge("cache_hit_ratio", 100.0),
+    "Share of pages that the server found in its own shared buffers.",
+    False,
 )
 TEMP = Shown(
-    "temp", "Spilled to disk", "B/s", _rate("temp_bytes"),
-    "Temporary files that sorts and hashes wrote because work_mem was too small.", True,
+    "temp",
+    "Spilled to disk",
+    "B/s",
+    _rate("temp_bytes"),
+    "Temporary files that sorts and hashes wrote because work_mem was too small.",
+    True,
 )
 WAL = Shown(
-    "wal", "WAL", "B/s", _rate("wal_bytes"),
+    "wal",
+    "WAL",
+    "B/s",
+    _rate("wal_bytes"),
     "Write-ahead log that the server wrote each second.",
 )

@@ -153,6 +153,7 @@ def track(
     """Add a command, or the reason why it was not queued, to those that notes are shown for."""
     item: dict[str, Any] = (
         {"id": f"refused-{datetime.now(timezone.utc).timestamp()}", "error": reason}
-        if command_id is None else {"id": command_id}
+        if command_id is None
+        else {"id": command_id}
     )
     return [*(tracked or []), item][-MOST_TRACKED:]

@@ -58,17 +58,19 @@ def summarise(
         ) -> float | None:
             return _median([read(i) for i in mine])
 
-        summaries.append(PhaseSummary(
-            phase=phase,
-            duration_s=(high - low).total_seconds(),
-            windows=len(rows),
-            index=1.0 if index is None and phase is Phase.BASELINE else index,
-            mean_ms=_median([w.mean_ms for w in rows]),
-            p50_ms=client(lambda i: i.p50_ms),
-            p95_ms=client(lambda i: i.p95_ms),
-            p99_ms=client(lambda i: i.p99_ms),
-            calls_per_s=_median([w.calls_per_s for w in rows]),
-            cpu=_median([names.CPU.read(w) for w in rows]),
-            hits=_median([names.CACHE_HITS.read(w) for w in rows]),
-        ))
+        summaries.append(
+            PhaseSummary(
+                phase=phase,
+                duration_s=(high - low).total_seconds(),
+                windows=len(rows),
+                index=1.0 if index is None and phase is Phase.BASELINE else index,
+                mean_ms=_median([w.mean_ms for w in rows]),
+                p50_ms=client(lambda i: i.p50_ms),
+                p95_ms=client(lambda i: i.p95_ms),
+                p99_ms=client(lambda i: i.p99_ms),
+                calls_per_s=_median([w.calls_per_s for w in rows]),
+                cpu=_median([names.CPU.read(w) for w in rows]),
+                hits=_median([names.CACHE_HITS.read(w) for w in rows]),
+            )
+        )
     return summaries

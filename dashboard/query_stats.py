@@ -64,16 +64,18 @@ def query_stats(windows: Sequence[WindowRecord]) -> list[QueryStats]:
         history = series.get(key, [])
         first = _mean_ms(history[:RECENT_WINDOWS])
         long_enough = len(history) > RECENT_WINDOWS
-        result.append(QueryStats(
-            key=key,
-            total_ms=calls * mean,
-            share=calls * mean / everything if everything else 0.0,
-            calls_per_s=calls / seconds,
-            mean_ms=mean,
-            change=mean / first - 1 if first and long_enough else None,
-            rows_per_call=sum(r.rows for r in rows) / calls,
-            hits=hit / touched if touched else None,
-            temp_blocks_per_call=sum(r.temp_blocks_written for r in rows) / calls,
-            trend=tuple(r.mean_ms for r in history[-120:]),
-        ))
+        result.append(
+            QueryStats(
+                key=key,
+                total_ms=calls * mean,
+                share=calls * mean / everything if everything else 0.0,
+                calls_per_s=calls / seconds,
+                mean_ms=mean,
+                change=mean / first - 1 if first and long_enough else None,
+                rows_per_call=sum(r.rows for r in rows) / calls,
+                hits=hit / touched if touched else None,
+                temp_blocks_per_call=sum(r.temp_blocks_written for r in rows) / calls,
+                trend=tuple(r.mean_ms for r in history[-120:]),
+            )
+        )
     return sorted(result, key=lambda s: -s.total_ms)

@@ -106,9 +106,7 @@ class RequestGuard:
         return None
 
     def _token_refusal(self, req: Request) -> str | None:
-        if hmac.compare_digest(
-            req.headers.get(TOKEN_HEADER, "").encode(), self.token.encode()
-        ):
+        if hmac.compare_digest(req.headers.get(TOKEN_HEADER, "").encode(), self.token.encode()):
             return None
         return (
             f"the header {TOKEN_HEADER} does not hold this dashboard's token (the cookie "

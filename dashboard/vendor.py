@@ -56,9 +56,7 @@ def blueprint() -> Blueprint:
 
     @routes.get("/bootstrap.min.css")
     def style_sheet() -> Response:
-        return send_from_directory(
-            bootstrap_folder() / "css", "bootstrap.min.css", max_age=YEAR_S
-        )
+        return send_from_directory(bootstrap_folder() / "css", "bootstrap.min.css", max_age=YEAR_S)
 
     @routes.get("/icons/<name>.svg")
     def icon(name: str) -> Response:

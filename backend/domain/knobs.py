@@ -200,9 +200,7 @@ class Knob:
             number = low if coordinate < 0 else high
         else:
             share = (coordinate + 1.0) / 2.0
-            number = self._unwarp(
-                self._warp(low) + share * (self._warp(high) - self._warp(low))
-            )
+            number = self._unwarp(self._warp(low) + share * (self._warp(high) - self._warp(low)))
         if self.kind == "integer":
             return int(min(max(round(number), math.ceil(low)), math.floor(high)))
         return min(max(float(f"{number:.6g}"), low), high)
@@ -360,9 +358,7 @@ class KnobSpace:
     def encode(self, config: Mapping[str, object]) -> FloatArray:
         """Encode a configuration, shape ``(width,)``; absent knobs count as default."""
         defaults = self.default_config()
-        return np.concatenate(
-            [k.encode(config.get(k.name, defaults[k.name])) for k in self.knobs]
-        )
+        return np.concatenate([k.encode(config.get(k.name, defaults[k.name])) for k in self.knobs])
 
     def decode(self, vector: FloatArray) -> KnobConfig:
         """Decode a vector of shape ``(width,)``; coordinates are clipped to [-1, 1].

@@ -44,11 +44,11 @@ def rows(view: View) -> list[dict[str, Any]]:
     only_changed = bool(view.choices.get("knobs-changed"))
     built = [grid_row(k) for k in view.reader.knob_statuses()]
     return [
-        row for row in built
+        row
+        for row in built
         if (row["changed"] or not only_changed)
         and all(
-            word in f"{row['name']} {row['group']} {row['description']}".lower()
-            for word in search
+            word in f"{row['name']} {row['group']} {row['description']}".lower() for word in search
         )
     ]
 
@@ -65,11 +65,20 @@ def columns(view: View) -> list[dict[str, Any]]:
         {"field": "default", "headerName": "Default", "width": 92},
         {"field": "unit", "headerName": "Unit", "width": 62},
         {"field": "bounds", "headerName": "Bounds", "width": 158, "tooltipField": "bounds"},
-        {"field": "context", "headerName": "Takes", "width": 82,
-         "headerTooltip": "session and reload: at once; restart: after a restart of the server"},
+        {
+            "field": "context",
+            "headerName": "Takes",
+            "width": 82,
+            "headerTooltip": "session and reload: at once; restart: after a restart of the server",
+        },
         {"field": "risk", "headerName": "Risk", "width": 80},
-        {"field": "description", "headerName": "Meaning", "flex": 1, "minWidth": 210,
-         "tooltipField": "description"},
+        {
+            "field": "description",
+            "headerName": "Meaning",
+            "flex": 1,
+            "minWidth": 210,
+            "tooltipField": "description",
+        },
     ]
 
 
@@ -112,21 +121,39 @@ def history(view: View) -> object:
         first = batch[0]
         undo = any(c.state in UNDOABLE for c in batch)
         details = "; ".join(dict.fromkeys(c.detail for c in batch if c.detail))
-        body.append([
-            html.Span(view.viewer.time(first.created_at, now=view.now),
-                      title=first.created_at.isoformat()),
-            html.Div([html.Div(first.actor, className="strong"),
-                      html.Div(f"trial {first.trial_id}" if first.trial_id else "",
-                               className="small")]),
-            ui.knob_diff({c.knob: c.before_value for c in batch},
-                         {c.knob: c.after_value for c in batch}, statuses, most=4),
-            html.Div([_states(batch), html.Div(details, className="small")]),
-            ui.command_button(
-                CommandKind.ROLL_BACK, {"batch_id": first.batch_id}, "Undo", place="history",
-                icon_name="arrow-counterclockwise",
-                title="Put back what stood before this change",
-            ) if undo else "",
-        ])
+        body.append(
+            [
+                html.Span(
+                    view.viewer.time(first.created_at, now=view.now),
+                    title=first.created_at.isoformat(),
+                ),
+                html.Div(
+                    [
+                        html.Div(first.actor, className="strong"),
+                        html.Div(
+                            f"trial {first.trial_id}" if first.trial_id else "", className="small"
+                        ),
+                    ]
+                ),
+                ui.knob_diff(
+                    {c.knob: c.before_value for c in batch},
+                    {c.knob: c.after_value for c in batch},
+                    statuses,
+                    most=4,
+                ),
+                html.Div([_states(batch), html.Div(details, className="small")]),
+                ui.command_button(
+                    CommandKind.ROLL_BACK,
+                    {"batch_id": first.batch_id},
+                    "Undo",
+                    place="history",
+                    icon_name="arrow-counterclockwise",
+                    title="Put back what stood before this change",
+                )
+                if undo
+                else "",
+            ]
+        )
     return ui.table(["When", "Who", "Change", "State", ""], body, "history")
 
 
@@ -148,10 +175,15 @@ def _effect_rows(
             mark = ui.badge("waits for a restart", "warn", "hourglass-split")
         else:
             mark = ui.badge(f"now {now}", "info", "arrow-repeat")
-        lines.append(html.Div([
-            html.Code(name, className="knob-name"),
-            html.Span([html.B(fmt.knob_value(wanted, unit)), mark], className="values"),
-        ], className="diff-row"))
+        lines.append(
+            html.Div(
+                [
+                    html.Code(name, className="knob-name"),
+                    html.Span([html.B(fmt.knob_value(wanted, unit)), mark], className="values"),
+                ],
+                className="diff-row",
+            )
+        )
     return lines
 
 
@@ -159,8 +191,14 @@ def batch_of(command: CommandRecord, changes: Sequence[ChangeRecord]) -> list[Ch
     """The journalled changes that a command to set knobs made (an undo is a batch of its own)."""
     wanted = command.payload["knobs"]
     first = next(
-        (c for c in changes if c.created_at >= command.created_at and c.actor == command.actor
-         and c.knob in wanted and c.after_value == wanted[c.knob]),
+        (
+            c
+            for c in changes
+            if c.created_at >= command.created_at
+            and c.actor == command.actor
+            and c.knob in wanted
+            and c.after_value == wanted[c.knob]
+        ),
         None,
     )
     return [c for c in changes if first is not None and c.batch_id == first.batch_id]
@@ -178,76 +216,125 @@ def last_change(view: View) -> object:
     undone = any(c.state is ChangeState.ROLLED_BACK for c in batch)
     tone, icon_name = ui.COMMAND_TONES[command.state]
     undo = (
-        ui.command_button(CommandKind.ROLL_BACK, {"batch_id": batch[0].batch_id}, "Undo",
-                          place="last",
-                          icon_name="arrow-counterclockwise")
-        if any(c.state in UNDOABLE for c in batch) and not undone else None
+        ui.command_button(
+            CommandKind.ROLL_BACK,
+            {"batch_id": batch[0].batch_id},
+            "Undo",
+            place="last",
+            icon_name="arrow-counterclockwise",
+        )
+        if any(c.state in UNDOABLE for c in batch) and not undone
+        else None
     )
     return ui.card(
         "Last change by hand",
-        [html.Div(_effect_rows(command, knobs, undone), className="diff"),
-         html.P(command.result, className="quiet") if command.result else None],
-        subtitle=html.Span([ui.badge(command.state.value, tone, icon_name), " ",
-                            view.viewer.time(command.created_at, now=view.now), " by ",
-                            command.actor]),
-        actions=undo, class_name="last-change",
+        [
+            html.Div(_effect_rows(command, knobs, undone), className="diff"),
+            html.P(command.result, className="quiet") if command.result else None,
+        ],
+        subtitle=html.Span(
+            [
+                ui.badge(command.state.value, tone, icon_name),
+                " ",
+                view.viewer.time(command.created_at, now=view.now),
+                " by ",
+                command.actor,
+            ]
+        ),
+        actions=undo,
+        class_name="last-change",
     )
 
 
 def frame() -> Component:
     """The page without its numbers."""
-    return html.Div([
-        ui.page_head(
-            "Knobs", "Every setting that may be written, as it stands on the server now.",
-            ui.command_button(
-                CommandKind.ROLL_BACK, {}, "Roll back to the last good version", place="knobs",
-                icon_name="arrow-counterclockwise", confirm="Put the server's configuration back "
-                "to the last good version before the present one? This works in every mode.",
+    return html.Div(
+        [
+            ui.page_head(
+                "Knobs",
+                "Every setting that may be written, as it stands on the server now.",
+                ui.command_button(
+                    CommandKind.ROLL_BACK,
+                    {},
+                    "Roll back to the last good version",
+                    place="knobs",
+                    icon_name="arrow-counterclockwise",
+                    confirm="Put the server's configuration back "
+                    "to the last good version before the present one? This works in every mode.",
+                ),
             ),
-        ),
-        html.Div(id="knobs-staged-bar"),
-        html.Div(id="knobs-last"),
-        ui.card(
-            "Settings",
-            [
-                html.Div(
-                    [
-                        html.Label("Search knobs", htmlFor="knobs-search",
-                                   className="visually-hidden"),
-                        dbc.Input(id="knobs-search", type="search", debounce=False,
-                                  placeholder="Search by name, group or meaning", maxlength=60),
-                        dbc.Switch(id="knobs-changed", label="Only changed", value=False),
-                    ],
-                    className="filters",
-                ),
-                dag.AgGrid(
-                    id="knobs-grid", rowData=[], columnDefs=[], getRowId="params.data.name",
-                    defaultColDef={"sortable": True, "resizable": True, "filter": False,
-                                   "suppressMovable": True},
-                    dashGridOptions={
-                        "rowSelection": {"mode": "singleRow", "checkboxes": False,
-                                         "enableClickSelection": True},
-                        "rowHeight": 38, "headerHeight": 36, "tooltipShowDelay": 300,
-                        "suppressCellFocus": False, "animateRows": False,
-                        "rowClassRules": {"row-changed": "params.data.changed",
-                                          "row-locked": "!params.data.writable"},
-                    },
-                    style={"height": "min(64vh, 700px)", "width": "100%"}, className="knob-grid",
-                ),
-            ],
-            hint_id="hint-grid", hint_text="Values are shown in the unit that reads best; the "
-            "server's own unit is in the column Unit. Bold: not at the server's default. Only "
-            "catalogued knobs can be written; durability, authentication and time-outs never.",
-            subtitle=html.Span(id="knobs-summary"),
-        ),
-        ui.card("History", html.Div(ui.skeleton(), id="knobs-history"), class_name="spaced",
-                hint_id="hint-history", hint_text="The journal: every change is written here "
+            html.Div(id="knobs-staged-bar"),
+            html.Div(id="knobs-last"),
+            ui.card(
+                "Settings",
+                [
+                    html.Div(
+                        [
+                            html.Label(
+                                "Search knobs", htmlFor="knobs-search", className="visually-hidden"
+                            ),
+                            dbc.Input(
+                                id="knobs-search",
+                                type="search",
+                                debounce=False,
+                                placeholder="Search by name, group or meaning",
+                                maxlength=60,
+                            ),
+                            dbc.Switch(id="knobs-changed", label="Only changed", value=False),
+                        ],
+                        className="filters",
+                    ),
+                    dag.AgGrid(
+                        id="knobs-grid",
+                        rowData=[],
+                        columnDefs=[],
+                        getRowId="params.data.name",
+                        defaultColDef={
+                            "sortable": True,
+                            "resizable": True,
+                            "filter": False,
+                            "suppressMovable": True,
+                        },
+                        dashGridOptions={
+                            "rowSelection": {
+                                "mode": "singleRow",
+                                "checkboxes": False,
+                                "enableClickSelection": True,
+                            },
+                            "rowHeight": 38,
+                            "headerHeight": 36,
+                            "tooltipShowDelay": 300,
+                            "suppressCellFocus": False,
+                            "animateRows": False,
+                            "rowClassRules": {
+                                "row-changed": "params.data.changed",
+                                "row-locked": "!params.data.writable",
+                            },
+                        },
+                        style={"height": "min(64vh, 700px)", "width": "100%"},
+                        className="knob-grid",
+                    ),
+                ],
+                hint_id="hint-grid",
+                hint_text="Values are shown in the unit that reads best; the "
+                "server's own unit is in the column Unit. Bold: not at the server's default. Only "
+                "catalogued knobs can be written; durability, authentication and time-outs never.",
+                subtitle=html.Span(id="knobs-summary"),
+            ),
+            ui.card(
+                "History",
+                html.Div(ui.skeleton(), id="knobs-history"),
+                class_name="spaced",
+                hint_id="hint-history",
+                hint_text="The journal: every change is written here "
                 "before it is made. Undo puts back what stood before, the absence of an entry "
-                "included."),
-        *knob_editing.dialogs(),
-        dcc.Store(id="knobs-staged", data={}),
-        dcc.Store(id="knobs-edited"),
-    ])
+                "included.",
+            ),
+            *knob_editing.dialogs(),
+            dcc.Store(id="knobs-staged", data={}),
+            dcc.Store(id="knobs-edited"),
+        ]
+    )
 
 
 PAGE = Page(

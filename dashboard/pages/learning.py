@@ -37,24 +37,35 @@ def tiles(view: View) -> object:
     reward = figs.rolling_mean([r.reward for r in records if r.reward is not None][-10:])
 
     def newest(name: str) -> float | None:
-        return next((getattr(r, name) for r in reversed(records)
-                     if getattr(r, name) is not None), None)
+        return next(
+            (getattr(r, name) for r in reversed(records) if getattr(r, name) is not None), None
+        )
 
     def tile(label: str, value: str, note: str) -> Component:
-        return html.Div([html.Div(label, className="tile-label"),
-                         html.Div(value, className="tile-value"),
-                         html.Div(note, className="tile-note")], className="tile plain-tile")
+        return html.Div(
+            [
+                html.Div(label, className="tile-label"),
+                html.Div(value, className="tile-value"),
+                html.Div(note, className="tile-note"),
+            ],
+            className="tile plain-tile",
+        )
 
     return [
         tile("Learning steps", str(last.step) if last else "0", "measurements told to it"),
         tile("Reward", fmt.quantity(reward[-1] if reward else None, ""), "mean of the newest 10"),
-        tile("Replay", fmt.quantity(last.replay_size if last else None, ""),
-             "transitions it can learn from"),
-        tile("Exploration noise", fmt.quantity(newest("noise"), ""),
-             "of a range of \u22121 to 1"),
+        tile(
+            "Replay",
+            fmt.quantity(last.replay_size if last else None, ""),
+            "transitions it can learn from",
+        ),
+        tile("Exploration noise", fmt.quantity(newest("noise"), ""), "of a range of \u22121 to 1"),
         tile("Critic loss", fmt.quantity(newest("critic_loss"), ""), "how wrong its forecasts are"),
-        tile("Low quality", fmt.percent(low / len(windows)) if windows else fmt.NONE,
-             f"{low} of {len(windows)} windows"),
+        tile(
+            "Low quality",
+            fmt.percent(low / len(windows)) if windows else fmt.NONE,
+            f"{low} of {len(windows)} windows",
+        ),
     ]
 
 
@@ -63,59 +74,101 @@ def reasons(view: View) -> object:
     windows = _windows(view)
     counts = Counter(reason for w in windows for reason in w.quality_reasons)
     if not counts:
-        return ui.empty("Nothing was held against a window", "Reasons for low quality are counted "
-                        "here: swinging load, low coverage, outside events.", "check2-circle")
+        return ui.empty(
+            "Nothing was held against a window",
+            "Reasons for low quality are counted "
+            "here: swinging load, low coverage, outside events.",
+            "check2-circle",
+        )
     total = len(windows)
     return ui.table(
         ["Reason", "Windows", "Share"],
-        [[reason, str(count), fmt.percent(count / total)]
-         for reason, count in counts.most_common(12)],
+        [
+            [reason, str(count), fmt.percent(count / total)]
+            for reason, count in counts.most_common(12)
+        ],
     )
 
 
 def frame() -> Component:
     """The page without its numbers."""
-    return html.Div([
-        ui.page_head("Learning", "What the knob agent makes of the measurements."),
-        html.Div(ui.skeleton(3), id="learning-tiles", className="tiles tiles-6"),
-        html.Div(
-            [
-                ui.card("Reward", ui.graph("learning-reward", 240, "reward"),
-                        hint_id="hint-reward", hint_text="Higher is better: how much lower the "
+    return html.Div(
+        [
+            ui.page_head("Learning", "What the knob agent makes of the measurements."),
+            html.Div(ui.skeleton(3), id="learning-tiles", className="tiles tiles-6"),
+            html.Div(
+                [
+                    ui.card(
+                        "Reward",
+                        ui.graph("learning-reward", 240, "reward"),
+                        hint_id="hint-reward",
+                        hint_text="Higher is better: how much lower the "
                         "latency index was than the incumbent's, less what it cost in resources "
-                        "and errors. Rewards of exploring trials are often negative."),
-                ui.card("What the reward is made of", ui.graph(
-                    "learning-terms", 240, "terms of the reward"), subtitle="rolling means"),
-                ui.card("Critic loss", ui.graph("learning-critic", 200, "critic loss"),
-                        hint_id="hint-critic", hint_text="How far the critics' forecasts of the "
+                        "and errors. Rewards of exploring trials are often negative.",
+                    ),
+                    ui.card(
+                        "What the reward is made of",
+                        ui.graph("learning-terms", 240, "terms of the reward"),
+                        subtitle="rolling means",
+                    ),
+                    ui.card(
+                        "Critic loss",
+                        ui.graph("learning-critic", 200, "critic loss"),
+                        hint_id="hint-critic",
+                        hint_text="How far the critics' forecasts of the "
                         "reward are from what was measured; it should fall, and then stay level.",
-                        subtitle="logarithmic"),
-                ui.card("Actor loss", ui.graph("learning-actor", 200, "actor loss"),
-                        hint_id="hint-actor", hint_text="Minus the reward that the critics expect "
-                        "of the actor's proposals: lower means that it expects more."),
-                ui.card("Exploration noise", ui.graph("learning-noise", 200, "exploration noise"),
-                        hint_id="hint-noise", hint_text="How far proposals are moved at random, "
-                        "in the knobs' common range of −1 to 1."),
-                ui.card("Replay", ui.graph("learning-replay", 200, "replay size"),
-                        hint_id="hint-replay", hint_text="How many measurements it can learn "
-                        "from again."),
-                ui.card("Sample quality", ui.graph("learning-quality", 240, "sample quality"),
-                        hint_id="hint-quality", hint_text="How far each window can be trusted: "
+                        subtitle="logarithmic",
+                    ),
+                    ui.card(
+                        "Actor loss",
+                        ui.graph("learning-actor", 200, "actor loss"),
+                        hint_id="hint-actor",
+                        hint_text="Minus the reward that the critics expect "
+                        "of the actor's proposals: lower means that it expects more.",
+                    ),
+                    ui.card(
+                        "Exploration noise",
+                        ui.graph("learning-noise", 200, "exploration noise"),
+                        hint_id="hint-noise",
+                        hint_text="How far proposals are moved at random, "
+                        "in the knobs' common range of −1 to 1.",
+                    ),
+                    ui.card(
+                        "Replay",
+                        ui.graph("learning-replay", 200, "replay size"),
+                        hint_id="hint-replay",
+                        hint_text="How many measurements it can learn from again.",
+                    ),
+                    ui.card(
+                        "Sample quality",
+                        ui.graph("learning-quality", 240, "sample quality"),
+                        hint_id="hint-quality",
+                        hint_text="How far each window can be trusted: "
                         "windows spoilt by swings of the clients' load weigh little in the "
                         "critics' loss, and below the floor they train nothing.",
-                        subtitle="by window"),
-                ui.card("Why quality was lost", html.Div(ui.skeleton(), id="learning-reasons")),
-            ],
-            className="grid-2",
-        ),
-    ])
+                        subtitle="by window",
+                    ),
+                    ui.card("Why quality was lost", html.Div(ui.skeleton(), id="learning-reasons")),
+                ],
+                className="grid-2",
+            ),
+        ]
+    )
 
 
-def _steps(name: str, title: str, *, smooth: bool = False, log: bool = False,
-           colour: str = "accent") -> object:
+def _steps(
+    name: str, title: str, *, smooth: bool = False, log: bool = False, colour: str = "accent"
+) -> object:
     return lambda v: figs.step_figure(
-        _records(v), lambda r: getattr(r, name), v.viewer, name=title, y_title=title,
-        revision=name, waiting=WAITING, smooth=smooth, log=log,
+        _records(v),
+        lambda r: getattr(r, name),
+        v.viewer,
+        name=title,
+        y_title=title,
+        revision=name,
+        waiting=WAITING,
+        smooth=smooth,
+        log=log,
         colour=getattr(palette(v.viewer.dark), colour),
     )
 
@@ -134,7 +187,8 @@ PAGE = Page(
         "learning-noise.figure": _steps("noise", "noise", colour="blue"),
         "learning-replay.figure": _steps("replay_size", "transitions", colour="grey"),
         "learning-quality.figure": lambda v: figs.quality_figure(
-            _windows(v), QUALITY_FLOOR, v.viewer),
+            _windows(v), QUALITY_FLOOR, v.viewer
+        ),
         "learning-reasons.children": reasons,
     },
 )

@@ -31,8 +31,15 @@ def _intervals(view: View) -> Sequence[ClientIntervalRecord]:
 
 
 def _tile(
-    label: str, value: str, note: object, values: Sequence[float | None], view: View,
-    *, lead: bool = False, tone: str = "", title: str = "",
+    label: str,
+    value: str,
+    note: object,
+    values: Sequence[float | None],
+    view: View,
+    *,
+    lead: bool = False,
+    tone: str = "",
+    title: str = "",
 ) -> Component:
     colours = palette(view.viewer.dark)
     picture = figures.sparkline(values[-80:], colours.accent, colours.accent_soft)
@@ -43,7 +50,8 @@ def _tile(
             html.Div(note, className=f"tile-note {tone}".strip()),
             html.Img(src=picture, alt="", className="tile-spark") if picture else None,
         ],
-        className="tile tile-lead" if lead else "tile", title=title,
+        className="tile tile-lead" if lead else "tile",
+        title=title,
     )
 
 
@@ -78,33 +86,80 @@ def tiles(view: View) -> object:
     server_ms = _recent([w.mean_ms for w in lived])
     mean_note, mean_tone = against(server_ms, start.mean_ms if start else None)
     index_note = (
-        "measuring the reference" if index is None
+        "measuring the reference"
+        if index is None
         else f"{fmt.percent(index - 1, signed=True)} against the start"
     )
     verdicts = status.trials_by_verdict if status else {}
     hits = [names.CACHE_HITS.read(w) for w in lived]
     cpu = [names.CPU.read(w) for w in windows]
     return [
-        _tile("Latency index", fmt.NONE if index is None else f"{index:.3f}", index_note,
-              [w.index for w in lived], view, lead=True,
-              tone="" if index is None else "good" if index < 0.995 else
-              "bad" if index > 1.005 else "",
-              title="Load-normalised mean latency of the same statements; 1 is the start, "
-                    "lower is better"),
-        _tile("p95 latency", fmt.ms_text(p95), p95_note, [i.p95_ms for i in intervals[-160::2]],
-              view, tone=p95_tone, title="19 of 20 statements are faster; timed by the client"),
-        _tile("Server mean", fmt.ms_text(server_ms), mean_note,
-              [w.mean_ms for w in lived], view, tone=mean_tone,
-              title="Mean execution time by pg_stat_statements, which gives no percentiles"),
-        _tile("Throughput", fmt.quantity(_recent([w.calls_per_s for w in windows]), "/ s"),
-              "statements", [w.calls_per_s for w in windows], view),
-        _tile("CPU", fmt.quantity(_recent(cpu), "%"), "of all processors", cpu, view,
-              title=names.CPU.meaning),
-        _tile("Cache hits", fmt.quantity(_recent(hits), "%", 4), "in shared buffers", hits, view,
-              title=names.CACHE_HITS.meaning),
-        _tile("Trials", str(status.trials if status else 0),
-              f"{verdicts.get(Verdict.ACCEPT.value, 0)} accepted, "
-              f"{verdicts.get(Verdict.REJECT.value, 0)} rejected", [], view),
+        _tile(
+            "Latency index",
+            fmt.NONE if index is None else f"{index:.3f}",
+            index_note,
+            [w.index for w in lived],
+            view,
+            lead=True,
+            tone=""
+            if index is None
+            else "good"
+            if index < 0.995
+            else "bad"
+            if index > 1.005
+            else "",
+            title="Load-normalised mean latency of the same statements; 1 is the start, "
+            "lower is better",
+        ),
+        _tile(
+            "p95 latency",
+            fmt.ms_text(p95),
+            p95_note,
+            [i.p95_ms for i in intervals[-160::2]],
+            view,
+            tone=p95_tone,
+            title="19 of 20 statements are faster; timed by the client",
+        ),
+        _tile(
+            "Server mean",
+            fmt.ms_text(server_ms),
+            mean_note,
+            [w.mean_ms for w in lived],
+            view,
+            tone=mean_tone,
+            title="Mean execution time by pg_stat_statements, which gives no percentiles",
+        ),
+        _tile(
+            "Throughput",
+            fmt.quantity(_recent([w.calls_per_s for w in windows]), "/ s"),
+            "statements",
+            [w.calls_per_s for w in windows],
+            view,
+        ),
+        _tile(
+            "CPU",
+            fmt.quantity(_recent(cpu), "%"),
+            "of all processors",
+            cpu,
+            view,
+            title=names.CPU.meaning,
+        ),
+        _tile(
+            "Cache hits",
+            fmt.quantity(_recent(hits), "%", 4),
+            "in shared buffers",
+            hits,
+            view,
+            title=names.CACHE_HITS.meaning,
+        ),
+        _tile(
+            "Trials",
+            str(status.trials if status else 0),
+            f"{verdicts.get(Verdict.ACCEPT.value, 0)} accepted, "
+            f"{verdicts.get(Verdict.REJECT.value, 0)} rejected",
+            [],
+            view,
+        ),
     ]
 
 
@@ -114,24 +169,38 @@ def activity(view: View) -> object:
     if status is None:
         return ui.empty("Nothing yet", "The tuner's present step appears here once it runs.")
     share = status.progress
-    bar = None if share is None else html.Div(
-        html.Div(className="bar-fill", style={"width": f"{100 * min(max(share, 0), 1):.0f}%"}),
-        className="bar", role="progressbar",
-        **{"aria-valuenow": f"{100 * share:.0f}", "aria-valuemin": "0", "aria-valuemax": "100"},
+    bar = (
+        None
+        if share is None
+        else html.Div(
+            html.Div(className="bar-fill", style={"width": f"{100 * min(max(share, 0), 1):.0f}%"}),
+            className="bar",
+            role="progressbar",
+            **{"aria-valuenow": f"{100 * share:.0f}", "aria-valuemin": "0", "aria-valuemax": "100"},
+        )
     )
     return [
         html.Div(status.activity or "waiting for the next step", className="activity-text"),
         bar,
-        ui.facts([
-            ("Server", f"{status.server_version} at {status.server}"
-             if status.server else fmt.NONE),
-            ("Workload", (status.workload or "the server's own clients")
-             + (" (accelerated clock)" if status.fast_mode else "")),
-            ("Running since", view.viewer.time(status.started_at)),
-            ("Ends at", view.viewer.time(status.ends_at) if status.ends_at else "runs on"),
-            ("Deployed version", fmt.NONE if status.policy_version is None
-             else str(status.policy_version)),
-        ]),
+        ui.facts(
+            [
+                (
+                    "Server",
+                    f"{status.server_version} at {status.server}" if status.server else fmt.NONE,
+                ),
+                (
+                    "Workload",
+                    (status.workload or "the server's own clients")
+                    + (" (accelerated clock)" if status.fast_mode else ""),
+                ),
+                ("Running since", view.viewer.time(status.started_at)),
+                ("Ends at", view.viewer.time(status.ends_at) if status.ends_at else "runs on"),
+                (
+                    "Deployed version",
+                    fmt.NONE if status.policy_version is None else str(status.policy_version),
+                ),
+            ]
+        ),
     ]
 
 
@@ -146,8 +215,14 @@ def deployed_knobs(view: View) -> object:
     before = {n: statuses[n].default if n in statuses else None for n in active.config}
     return [
         ui.knob_diff(before, active.config, statuses),
-        html.P(["from the server's defaults; the evidence is under ",
-                dcc.Link("Decisions", href="/decisions"), "."], className="quiet"),
+        html.P(
+            [
+                "from the server's defaults; the evidence is under ",
+                dcc.Link("Decisions", href="/decisions"),
+                ".",
+            ],
+            className="quiet",
+        ),
     ]
 
 
@@ -156,13 +231,15 @@ def phase_table(view: View) -> object:
     rows = summarise(_windows(view), _intervals(view))
     if not rows:
         return ui.empty(
-            "No phase is measured yet", "The baseline comes first; its numbers appear here.",
+            "No phase is measured yet",
+            "The baseline comes first; its numbers appear here.",
             "bar-chart-steps",
         )
     top = max((r.index for r in rows if r.index is not None), default=1.0)
 
-    def cell(value: str, now: float | None, before: float | None,
-             lower_is_better: bool | None) -> object:
+    def cell(
+        value: str, now: float | None, before: float | None, lower_is_better: bool | None
+    ) -> object:
         if now is None or not before or before == now:
             return value
         change = now / before - 1
@@ -172,69 +249,131 @@ def phase_table(view: View) -> object:
         return html.Span([value, html.Span(delta, className=f"delta{tone}")])
 
     first = rows[0]
-    timed = [(label, name) for label, name in CLIENT_TIMES
-             if any(getattr(r, name) is not None for r in rows)]
+    timed = [
+        (label, name)
+        for label, name in CLIENT_TIMES
+        if any(getattr(r, name) is not None for r in rows)
+    ]
     body = []
     for r in rows:
-        bar = html.Div(html.Div(className="bar-fill",
-                                style={"width": f"{100 * (r.index or 0) / top:.0f}%"}),
-                       className="bar slim")
-        body.append([
-            html.Div([html.Div(r.phase.value, className="phase-name"),
-                      html.Div(fmt.duration_text(r.duration_s), className="small")]),
-            html.Div([cell(fmt.NONE if r.index is None else f"{r.index:.3f}", r.index,
-                           first.index, True), bar]),
-            cell(fmt.ms_text(r.mean_ms), r.mean_ms, first.mean_ms, True),
-            *(cell(fmt.ms_text(getattr(r, name)), getattr(r, name), getattr(first, name), True)
-              for _label, name in timed),
-            cell(fmt.quantity(r.calls_per_s, "/ s"), r.calls_per_s, first.calls_per_s, None),
-            cell(fmt.quantity(r.cpu, "%"), r.cpu, first.cpu, None),
-            fmt.quantity(r.hits, "%", 4),
-        ])
+        bar = html.Div(
+            html.Div(className="bar-fill", style={"width": f"{100 * (r.index or 0) / top:.0f}%"}),
+            className="bar slim",
+        )
+        body.append(
+            [
+                html.Div(
+                    [
+                        html.Div(r.phase.value, className="phase-name"),
+                        html.Div(fmt.duration_text(r.duration_s), className="small"),
+                    ]
+                ),
+                html.Div(
+                    [
+                        cell(
+                            fmt.NONE if r.index is None else f"{r.index:.3f}",
+                            r.index,
+                            first.index,
+                            True,
+                        ),
+                        bar,
+                    ]
+                ),
+                cell(fmt.ms_text(r.mean_ms), r.mean_ms, first.mean_ms, True),
+                *(
+                    cell(
+                        fmt.ms_text(getattr(r, name)), getattr(r, name), getattr(first, name), True
+                    )
+                    for _label, name in timed
+                ),
+                cell(fmt.quantity(r.calls_per_s, "/ s"), r.calls_per_s, first.calls_per_s, None),
+                cell(fmt.quantity(r.cpu, "%"), r.cpu, first.cpu, None),
+                fmt.quantity(r.hits, "%", 4),
+            ]
+        )
     return ui.table(
-        ["Phase", "Latency index", "Mean (server)", *(label for label, _name in timed),
-         "Throughput", "CPU", "Cache hits"],
-        body, "numbers",
+        [
+            "Phase",
+            "Latency index",
+            "Mean (server)",
+            *(label for label, _name in timed),
+            "Throughput",
+            "CPU",
+            "Cache hits",
+        ],
+        body,
+        "numbers",
     )
 
 
 def frame() -> Component:
     """The page without its numbers."""
-    return html.Div([
-        ui.page_head("Overview", "Is the server faster than at the start, and what happens now?"),
-        html.Div(ui.skeleton(4), id="overview-tiles", className="tiles"),
-        html.Div(
-            [
-                ui.card("Latency index over time", ui.graph(
-                    "overview-index", 300, "latency index over time"), hint_id="hint-index",
-                    hint_text="The mean time of the same statements in the same mix, divided by "
-                    "that at the start: 1 is the start, lower is better. A busier hour alone "
-                    "cannot move it. Triangles: a proven change was deployed. Dots: a candidate "
-                    "was being tried.", class_name="span-2"),
-                ui.card("Right now", html.Div(ui.skeleton(), id="overview-activity")),
-                ui.card("Latency", ui.graph("overview-latency", 250, "latency percentiles"),
-                        hint_id="hint-latency", hint_text="Percentiles are timed by the clients "
+    return html.Div(
+        [
+            ui.page_head(
+                "Overview", "Is the server faster than at the start, and what happens now?"
+            ),
+            html.Div(ui.skeleton(4), id="overview-tiles", className="tiles"),
+            html.Div(
+                [
+                    ui.card(
+                        "Latency index over time",
+                        ui.graph("overview-index", 300, "latency index over time"),
+                        hint_id="hint-index",
+                        hint_text="The mean time of the same statements in the same mix, divided by "
+                        "that at the start: 1 is the start, lower is better. A busier hour alone "
+                        "cannot move it. Triangles: a proven change was deployed. Dots: a candidate "
+                        "was being tried.",
+                        class_name="span-2",
+                    ),
+                    ui.card("Right now", html.Div(ui.skeleton(), id="overview-activity")),
+                    ui.card(
+                        "Latency",
+                        ui.graph("overview-latency", 250, "latency percentiles"),
+                        hint_id="hint-latency",
+                        hint_text="Percentiles are timed by the clients "
                         "from the scheduled start of each statement. pg_stat_statements gives "
-                        "only means.", class_name="span-2", subtitle="logarithmic"),
-                ui.card("Changed so far", html.Div(ui.skeleton(), id="overview-knobs")),
-                ui.card("Phase by phase", html.Div(ui.skeleton(), id="overview-phases"),
-                        hint_id="hint-phases", hint_text="Medians over the windows of each phase "
+                        "only means.",
+                        class_name="span-2",
+                        subtitle="logarithmic",
+                    ),
+                    ui.card("Changed so far", html.Div(ui.skeleton(), id="overview-knobs")),
+                    ui.card(
+                        "Phase by phase",
+                        html.Div(ui.skeleton(), id="overview-phases"),
+                        hint_id="hint-phases",
+                        hint_text="Medians over the windows of each phase "
                         "in which no candidate was tried, and the change against the first phase. "
                         "The load may differ between phases: the index allows for that, the other "
-                        "columns do not.", class_name="span-3"),
-                ui.card("Throughput", ui.graph("overview-throughput", 200, "throughput")),
-                ui.card("CPU and memory", ui.graph("overview-cpu", 200, "CPU and memory")),
-                ui.card("Cache hits", ui.graph("overview-hits", 200, "cache hits"),
-                        hint_id="hint-hits", hint_text=names.CACHE_HITS.meaning),
-                ui.card("Disk", ui.graph("overview-disk", 200, "disk reads and writes")),
-                ui.card("Spilled to disk", ui.graph("overview-temp", 200, "temporary files"),
-                        hint_id="hint-temp", hint_text=names.TEMP.meaning),
-                ui.card("WAL", ui.graph("overview-wal", 200, "write-ahead log"),
-                        hint_id="hint-wal", hint_text=names.WAL.meaning),
-            ],
-            className="grid-3",
-        ),
-    ])
+                        "columns do not.",
+                        class_name="span-3",
+                    ),
+                    ui.card("Throughput", ui.graph("overview-throughput", 200, "throughput")),
+                    ui.card("CPU and memory", ui.graph("overview-cpu", 200, "CPU and memory")),
+                    ui.card(
+                        "Cache hits",
+                        ui.graph("overview-hits", 200, "cache hits"),
+                        hint_id="hint-hits",
+                        hint_text=names.CACHE_HITS.meaning,
+                    ),
+                    ui.card("Disk", ui.graph("overview-disk", 200, "disk reads and writes")),
+                    ui.card(
+                        "Spilled to disk",
+                        ui.graph("overview-temp", 200, "temporary files"),
+                        hint_id="hint-temp",
+                        hint_text=names.TEMP.meaning,
+                    ),
+                    ui.card(
+                        "WAL",
+                        ui.graph("overview-wal", 200, "write-ahead log"),
+                        hint_id="hint-wal",
+                        hint_text=names.WAL.meaning,
+                    ),
+                ],
+                className="grid-3",
+            ),
+        ]
+    )
 
 
 def _resource(*shown: names.Shown) -> object:
@@ -250,14 +389,17 @@ PAGE = Page(
     parts={
         "overview-tiles.children": tiles,
         "overview-index.figure": lambda v: figures.index_figure(
-            _windows(v), v.reader.policy_versions(), v.viewer),
+            _windows(v), v.reader.policy_versions(), v.viewer
+        ),
         "overview-activity.children": activity,
         "overview-latency.figure": lambda v: figures.latency_figure(
-            _intervals(v), _windows(v), v.viewer),
+            _intervals(v), _windows(v), v.viewer
+        ),
         "overview-knobs.children": deployed_knobs,
         "overview-phases.children": phase_table,
         "overview-throughput.figure": lambda v: figures.throughput_figure(
-            _intervals(v), _windows(v), v.viewer),
+            _intervals(v), _windows(v), v.viewer
+        ),
         "overview-cpu.figure": _resource(names.CPU, names.MEMORY),
         "overview-hits.figure": _resource(names.CACHE_HITS),
         "overview-disk.figure": _resource(names.DISK_READ, names.DISK_WRITE),

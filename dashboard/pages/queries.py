@@ -63,28 +63,47 @@ def class_table(view: View) -> object:
     for s in stats[:MOST_SHOWN]:
         text = texts[s.key].text if s.key in texts else f"(text not known) {s.key}"
         picture = figures.sparkline(s.trend, colours.accent, colours.accent_soft)
-        rows.append([
-            html.Div([
-                html.Div(text, className="query-text", title=text, tabIndex="0"),
-                html.Div([
-                    f"{fmt.number(s.rows_per_call)} rows a call",
-                    f", {fmt.percent(s.hits)} of blocks cached" if s.hits is not None else "",
-                    f", spills {fmt.bytes_text(s.temp_blocks_per_call * BLOCK_BYTES)} a call"
-                    if s.temp_blocks_per_call >= 0.5 else "",
-                ], className="small"),
-            ]),
-            html.Div([html.Span(fmt.percent(s.share), className="strong"),
-                      html.Div(html.Div(className="bar-fill",
-                                        style={"width": f"{100 * s.share:.0f}%"}),
-                               className="bar slim")]),
-            fmt.quantity(s.calls_per_s, "/ s"),
-            fmt.ms_text(s.mean_ms),
-            _change(s.change),
-            html.Img(src=picture, alt="trend of the mean time", className="row-spark")
-            if picture else "",
-        ])
+        rows.append(
+            [
+                html.Div(
+                    [
+                        html.Div(text, className="query-text", title=text, tabIndex="0"),
+                        html.Div(
+                            [
+                                f"{fmt.number(s.rows_per_call)} rows a call",
+                                f", {fmt.percent(s.hits)} of blocks cached"
+                                if s.hits is not None
+                                else "",
+                                f", spills {fmt.bytes_text(s.temp_blocks_per_call * BLOCK_BYTES)} a call"
+                                if s.temp_blocks_per_call >= 0.5
+                                else "",
+                            ],
+                            className="small",
+                        ),
+                    ]
+                ),
+                html.Div(
+                    [
+                        html.Span(fmt.percent(s.share), className="strong"),
+                        html.Div(
+                            html.Div(
+                                className="bar-fill", style={"width": f"{100 * s.share:.0f}%"}
+                            ),
+                            className="bar slim",
+                        ),
+                    ]
+                ),
+                fmt.quantity(s.calls_per_s, "/ s"),
+                fmt.ms_text(s.mean_ms),
+                _change(s.change),
+                html.Img(src=picture, alt="trend of the mean time", className="row-spark")
+                if picture
+                else "",
+            ]
+        )
     return ui.table(
-        ["Statement", "Share of time", "Calls", "Mean", "Change", "Trend"], rows, "queries")
+        ["Statement", "Share of time", "Calls", "Mean", "Change", "Trend"], rows, "queries"
+    )
 
 
 def _figure(view: View) -> object:
@@ -98,21 +117,31 @@ def _figure(view: View) -> object:
 def frame() -> Component:
     """The page without its numbers."""
     options = [{"label": label, "value": key} for key, (label, _key) in ORDERS.items()]
-    return html.Div([
-        ui.page_head("Queries", "Classes of statements, without their literals."),
-        ui.card("Mean time of the costliest classes",
+    return html.Div(
+        [
+            ui.page_head("Queries", "Classes of statements, without their literals."),
+            ui.card(
+                "Mean time of the costliest classes",
                 ui.graph("queries-trend", 300, "mean time of query classes"),
-                hint_id="hint-trend", hint_text="Under the deployed configuration, one point a "
+                hint_id="hint-trend",
+                hint_text="Under the deployed configuration, one point a "
                 "window, on a logarithmic axis. pg_stat_statements gives means, not percentiles.",
-                subtitle="logarithmic"),
-        ui.card("Classes", html.Div(ui.skeleton(8), id="queries-classes"),
-                class_name="spaced", hint_id="hint-classes",
+                subtitle="logarithmic",
+            ),
+            ui.card(
+                "Classes",
+                html.Div(ui.skeleton(8), id="queries-classes"),
+                class_name="spaced",
+                hint_id="hint-classes",
                 hint_text=f"Over the newest {RECENT_WINDOWS} windows. Change compares the mean "
                 f"with the oldest of the {WINDOWS} windows shown. The tuner's own statements are "
                 "left out.",
-                actions=html.Div(dbc.Select(id="queries-order", options=options, value="total",
-                                            size="sm"))),
-    ])
+                actions=html.Div(
+                    dbc.Select(id="queries-order", options=options, value="total", size="sm")
+                ),
+            ),
+        ]
+    )
 
 
 PAGE = Page(

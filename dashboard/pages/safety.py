@@ -20,8 +20,11 @@ from dashboard.live import Page, View
 
 EVENTS = 200
 MOST_SHOWN = 80
-LEVEL_TONES = {"info": ("info", "info-circle"), "warning": ("warn", "exclamation-triangle"),
-               "error": ("bad", "exclamation-octagon")}
+LEVEL_TONES = {
+    "info": ("info", "info-circle"),
+    "warning": ("warn", "exclamation-triangle"),
+    "error": ("bad", "exclamation-octagon"),
+}
 
 
 @dataclass(frozen=True)
@@ -46,27 +49,44 @@ def _percent_value(value: Any) -> str:
 
 
 LIMITS: Mapping[str, Limit] = {
-    "cpu_limit_percent": Limit("CPU", _percent_value, "Above it nothing is tried.",
-                               names.CPU.read),
-    "memory_limit_percent": Limit("Memory of the host", _percent_value,
-                                  "Above it nothing is tried.", names.MEMORY.read),
+    "cpu_limit_percent": Limit("CPU", _percent_value, "Above it nothing is tried.", names.CPU.read),
+    "memory_limit_percent": Limit(
+        "Memory of the host", _percent_value, "Above it nothing is tried.", names.MEMORY.read
+    ),
     "connections_limit_percent": Limit(
-        "Connections", _percent_value, "Share of max_connections above which nothing is tried.",
-        lambda w: 100 * w.gauges["connections_used_ratio"]
-        if "connections_used_ratio" in w.gauges else None),
+        "Connections",
+        _percent_value,
+        "Share of max_connections above which nothing is tried.",
+        lambda w: (
+            100 * w.gauges["connections_used_ratio"]
+            if "connections_used_ratio" in w.gauges
+            else None
+        ),
+    ),
     "max_error_rate": Limit(
-        "Errors", lambda v: fmt.percent(float(v)),
+        "Errors",
+        lambda v: fmt.percent(float(v)),
         "Failed or rolled back statements beyond the baseline's share undo a candidate.",
-        lambda w: w.gauges.get("rollback_ratio")),
+        lambda w: w.gauges.get("rollback_ratio"),
+    ),
     "rollback_threshold": Limit(
-        "Regression", lambda v: fmt.percent(float(v), signed=True),
-        "A candidate that is worse than the incumbent by more is undone at once."),
-    "query_timeout": Limit("Longest statement", lambda v: fmt.duration_text(float(v)),
-                           "A statement that runs longer under a candidate undoes it."),
-    "memory_limit_gb": Limit("Memory budget", lambda v: fmt.quantity(float(v), "GB"),
-                             "What the memory knobs together may add up to."),
-    "max_consecutive_failures": Limit("Failures in a row", str,
-                                      "After so many failed trials or collections tuning rests."),
+        "Regression",
+        lambda v: fmt.percent(float(v), signed=True),
+        "A candidate that is worse than the incumbent by more is undone at once.",
+    ),
+    "query_timeout": Limit(
+        "Longest statement",
+        lambda v: fmt.duration_text(float(v)),
+        "A statement that runs longer under a candidate undoes it.",
+    ),
+    "memory_limit_gb": Limit(
+        "Memory budget",
+        lambda v: fmt.quantity(float(v), "GB"),
+        "What the memory knobs together may add up to.",
+    ),
+    "max_consecutive_failures": Limit(
+        "Failures in a row", str, "After so many failed trials or collections tuning rests."
+    ),
     "max_changes_per_day": Limit("Promotions a day", str, "The autopilot promotes no more."),
 }
 HIDDEN = frozenset({"enabled", "sandbox_enabled"})
@@ -76,42 +96,63 @@ def state(view: View) -> object:
     """The safety monitor's present verdict."""
     status = view.reader.status()
     if status is None:
-        return ui.empty("Not yet watched", "The safety monitor begins with the first window.",
-                        "shield")
+        return ui.empty(
+            "Not yet watched", "The safety monitor begins with the first window.", "shield"
+        )
     tone, icon_name, word = ui.SAFETY_TONES[status.safety]
     texts = {
         "safe": "Nothing stands against trying and changing.",
         "blocked": "Nothing new is tried until this is over.",
         "rolling back": "A candidate is being undone.",
     }
-    return html.Div([
-        html.Div([ui.icon(icon_name), html.Div([html.Div(word, className="state-word"),
-                                                html.Div(texts[word], className="small")])],
-                 className=f"state state-{tone}"),
-        html.Ul([html.Li(reason) for reason in status.safety_reasons], className="reasons")
-        if status.safety_reasons else None,
-        ui.facts([
-            ("Mode", status.mode.value),
-            ("Paused", "yes" if status.paused else "no"),
-            ("Frozen", "yes" if status.frozen else "no"),
-            ("Trials undone or aborted",
-             str(status.trials_by_verdict.get(Verdict.ABORTED.value, 0))),
-            ("Heartbeat", view.viewer.time(status.at, now=view.now)),
-            ("Epoch of the lease", str(status.epoch)),
-            ("Fault", status.fault or "none"),
-        ]),
-    ])
+    return html.Div(
+        [
+            html.Div(
+                [
+                    ui.icon(icon_name),
+                    html.Div(
+                        [
+                            html.Div(word, className="state-word"),
+                            html.Div(texts[word], className="small"),
+                        ]
+                    ),
+                ],
+                className=f"state state-{tone}",
+            ),
+            html.Ul([html.Li(reason) for reason in status.safety_reasons], className="reasons")
+            if status.safety_reasons
+            else None,
+            ui.facts(
+                [
+                    ("Mode", status.mode.value),
+                    ("Paused", "yes" if status.paused else "no"),
+                    ("Frozen", "yes" if status.frozen else "no"),
+                    (
+                        "Trials undone or aborted",
+                        str(status.trials_by_verdict.get(Verdict.ABORTED.value, 0)),
+                    ),
+                    ("Heartbeat", view.viewer.time(status.at, now=view.now)),
+                    ("Epoch of the lease", str(status.epoch)),
+                    ("Fault", status.fault or "none"),
+                ]
+            ),
+        ]
+    )
 
 
 def limit_table(view: View) -> object:
     """Each limit with the newest reading."""
     status = view.reader.status()
     if status is None or not status.limits:
-        return ui.empty("No limits yet", "The limits in force appear when the tuner runs.",
-                        "speedometer")
+        return ui.empty(
+            "No limits yet", "The limits in force appear when the tuner runs.", "speedometer"
+        )
     windows = view.reader.windows(limit=1)
-    rows = [row for name, value in status.limits.items()
-            if (row := _limit_row(name, value, windows[-1] if windows else None)) is not None]
+    rows = [
+        row
+        for name, value in status.limits.items()
+        if (row := _limit_row(name, value, windows[-1] if windows else None)) is not None
+    ]
     return ui.table(["Limit", "Value", "Now", "What it does"], rows, "limits")
 
 
@@ -125,14 +166,26 @@ def _limit_row(name: str, value: Any, window: WindowRecord | None) -> list[Any] 
     cell: object = fmt.NONE
     if now is not None:
         passed = now > float(value)
-        cell = html.Div([
-            html.Span(limit.write(now), className="strong bad" if passed else "strong"),
-            html.Div(html.Div(className="bar-fill bar-bad" if passed else "bar-fill", style={
-                "width": f"{100 * min(1.0, now / float(value) if float(value) else 1.0):.0f}%"}),
-                className="bar slim"),
-        ])
-    return [html.Span(limit.label, className="strong"), limit.write(value), cell,
-            html.Span(limit.meaning, className="small")]
+        cell = html.Div(
+            [
+                html.Span(limit.write(now), className="strong bad" if passed else "strong"),
+                html.Div(
+                    html.Div(
+                        className="bar-fill bar-bad" if passed else "bar-fill",
+                        style={
+                            "width": f"{100 * min(1.0, now / float(value) if float(value) else 1.0):.0f}%"
+                        },
+                    ),
+                    className="bar slim",
+                ),
+            ]
+        )
+    return [
+        html.Span(limit.label, className="strong"),
+        limit.write(value),
+        cell,
+        html.Span(limit.meaning, className="small"),
+    ]
 
 
 def events(view: View) -> object:
@@ -141,20 +194,34 @@ def events(view: View) -> object:
     level = str(wanted) if wanted in LEVEL_TONES else None
     rows = list(reversed(view.reader.events(level=level, limit=EVENTS)))
     if not rows:
-        return ui.empty("No events", "Starts, promotions, limits that were passed and failed jobs "
-                        "are told here.", "journal-text")
-    return html.Ol([_event(view, e.at, e.level, e.kind, e.message) for e in rows[:MOST_SHOWN]],
-                   className="events")
+        return ui.empty(
+            "No events",
+            "Starts, promotions, limits that were passed and failed jobs are told here.",
+            "journal-text",
+        )
+    return html.Ol(
+        [_event(view, e.at, e.level, e.kind, e.message) for e in rows[:MOST_SHOWN]],
+        className="events",
+    )
 
 
 def _event(view: View, at: Any, level: str, kind: str, message: str) -> Component:
     tone, icon_name = LEVEL_TONES.get(level, LEVEL_TONES["info"])
-    return html.Li([
-        ui.icon(icon_name, f"tone-{tone}"),
-        html.Div([html.Div(message, className="event-text"),
-                  html.Div(f"{view.viewer.time(at, now=view.now)}, {kind}", className="small",
-                           title=at.isoformat())]),
-    ])
+    return html.Li(
+        [
+            ui.icon(icon_name, f"tone-{tone}"),
+            html.Div(
+                [
+                    html.Div(message, className="event-text"),
+                    html.Div(
+                        f"{view.viewer.time(at, now=view.now)}, {kind}",
+                        className="small",
+                        title=at.isoformat(),
+                    ),
+                ]
+            ),
+        ]
+    )
 
 
 def _controls(view: View) -> object:
@@ -164,25 +231,38 @@ def _controls(view: View) -> object:
 
 def frame() -> Component:
     """The page without its numbers."""
-    levels = [{"label": "All levels", "value": "all"},
-              *({"label": level, "value": level} for level in LEVEL_TONES)]
-    return html.Div([
-        ui.page_head("Safety", "What is watched, with which limits, and what happened."),
-        html.Div(
-            [
-                ui.card("State", html.Div(ui.skeleton(), id="safety-state")),
-                ui.card("Limits", html.Div(ui.skeleton(), id="safety-limits"),
-                        class_name="span-2", hint_id="hint-limits", hint_text="From the section "
-                        "safety of config.yaml. Now: the newest window's reading."),
-                ui.card("Controls", html.Div(ui.skeleton(), id="safety-controls")),
-                ui.card("Events", html.Div(ui.skeleton(6), id="safety-events"),
+    levels = [
+        {"label": "All levels", "value": "all"},
+        *({"label": level, "value": level} for level in LEVEL_TONES),
+    ]
+    return html.Div(
+        [
+            ui.page_head("Safety", "What is watched, with which limits, and what happened."),
+            html.Div(
+                [
+                    ui.card("State", html.Div(ui.skeleton(), id="safety-state")),
+                    ui.card(
+                        "Limits",
+                        html.Div(ui.skeleton(), id="safety-limits"),
                         class_name="span-2",
-                        actions=html.Div(dbc.Select(id="safety-level", options=levels,
-                                                    value="all", size="sm"))),
-            ],
-            className="grid-3",
-        ),
-    ])
+                        hint_id="hint-limits",
+                        hint_text="From the section "
+                        "safety of config.yaml. Now: the newest window's reading.",
+                    ),
+                    ui.card("Controls", html.Div(ui.skeleton(), id="safety-controls")),
+                    ui.card(
+                        "Events",
+                        html.Div(ui.skeleton(6), id="safety-events"),
+                        class_name="span-2",
+                        actions=html.Div(
+                            dbc.Select(id="safety-level", options=levels, value="all", size="sm")
+                        ),
+                    ),
+                ],
+                className="grid-3",
+            ),
+        ]
+    )
 
 
 PAGE = Page(

@@ -23,7 +23,10 @@ HOST = f"127.0.0.1:{PORT}"
 def settings(**changes: Any) -> Any:
     """Settings as backend.config makes them, without reading files."""
     values: dict[str, Any] = {
-        "host": "127.0.0.1", "port": PORT, "refresh_interval_s": 1.0, "allowed_hosts": (),
+        "host": "127.0.0.1",
+        "port": PORT,
+        "refresh_interval_s": 1.0,
+        "allowed_hosts": (),
     }
     return SimpleNamespace(**{**values, **changes})
 
@@ -46,8 +49,12 @@ class Client:
 
     def post(self, path: str, body: Any, drop: tuple[str, ...] = (), **headers: str) -> Any:
         """POST JSON as a page of ours would; ``headers`` replace, ``drop`` leaves out."""
-        sent = {"Host": HOST, "Origin": f"http://{HOST}", "Sec-Fetch-Site": "same-origin",
-                TOKEN_HEADER: self.token}
+        sent = {
+            "Host": HOST,
+            "Origin": f"http://{HOST}",
+            "Sec-Fetch-Site": "same-origin",
+            TOKEN_HEADER: self.token,
+        }
         sent.update({name.replace("_", "-"): value for name, value in headers.items()})
         for name in drop:
             sent.pop(name, None)

@@ -29,8 +29,12 @@ IDS = [part for _page, part in PARTS]
 
 
 def view(store: FakeStore, viewer: Viewer | None = None, **choices: object) -> View:
-    return View(store, viewer or Viewer(), datetime.now(timezone.utc),
-                {k.replace("_", "-"): v for k, v in choices.items()})
+    return View(
+        store,
+        viewer or Viewer(),
+        datetime.now(timezone.utc),
+        {k.replace("_", "-"): v for k, v in choices.items()},
+    )
 
 
 def text_of(value: object) -> str:
@@ -44,16 +48,26 @@ def test_healthz_tells_the_state_of_the_run(store, client):
     store.beat()
     answer = client.get("/healthz")
     assert answer.status_code == 200
-    assert answer.json == {"status": "ok", "mode": "auto", "phase": "optimised",
-                           "trials": store.status().trials, "index": store.status().index}
+    assert answer.json == {
+        "status": "ok",
+        "mode": "auto",
+        "phase": "optimised",
+        "trials": store.status().trials,
+        "index": store.status().index,
+    }
 
 
 def test_healthz_before_the_tuner_wrote_anything():
     store = FakeStore(empty=True)
     answer = Client(dashboard.create_app(store, store, settings())).get("/healthz")
     assert answer.status_code == 200
-    assert answer.json == {"status": "starting", "mode": None, "phase": None, "trials": 0,
-                           "index": None}
+    assert answer.json == {
+        "status": "starting",
+        "mode": None,
+        "phase": None,
+        "trials": 0,
+        "index": None,
+    }
 
 
 def test_healthz_says_when_the_tuner_is_silent(store, client):
@@ -91,8 +105,9 @@ def test_status_is_json(store, client):
 
 
 def test_a_command_is_queued_and_can_be_followed(store, client):
-    answer = client.post("/api/commands",
-                         {"kind": "set_knobs", "payload": {"knobs": {"work_mem": 8192}}})
+    answer = client.post(
+        "/api/commands", {"kind": "set_knobs", "payload": {"knobs": {"work_mem": 8192}}}
+    )
     assert answer.status_code == 202
     number = answer.json["id"]
     assert client.get(f"/api/commands/{number}").json["state"] == "queued"
@@ -139,8 +154,9 @@ def test_a_refusal_by_the_tuner_keeps_its_reason(store, client):
 
 @pytest.mark.parametrize(("page", "part"), PARTS, ids=IDS)
 @pytest.mark.parametrize("empty", [False, True], ids=["full", "empty"])
-@pytest.mark.parametrize("viewer", [Viewer(), Viewer(dark=True, narrow=True)],
-                         ids=["wide", "narrow"])
+@pytest.mark.parametrize(
+    "viewer", [Viewer(), Viewer(dark=True, narrow=True)], ids=["wide", "narrow"]
+)
 def test_every_part_is_built(page, part, empty, viewer):
     value = page.parts[part](view(FakeStore(empty=empty), viewer))
     assert digest(value)
@@ -159,8 +175,9 @@ def test_an_unreadable_store_shows_the_reason_in_place(page):
     store = FakeStore()
     store.failure = "disk I/O error"
     values, _digests = changed(page.parts, view(store), {})
-    texts = [text_of(v) for part, v in zip(page.parts, values, strict=True)
-             if part.endswith(".children")]
+    texts = [
+        text_of(v) for part, v in zip(page.parts, values, strict=True) if part.endswith(".children")
+    ]
     assert any("disk I/O error" in text for text in texts)
 
 
@@ -173,8 +190,9 @@ def test_only_what_changed_is_sent(store):
     assert all(v is dashboard.app.dash.no_update for v in again)
     store.beat(activity="something new")
     third, _ = changed(page.parts, View(store, Viewer(), now), held)
-    sent = [p for p, v in zip(page.parts, third, strict=True)
-            if v is not dashboard.app.dash.no_update]
+    sent = [
+        p for p, v in zip(page.parts, third, strict=True) if v is not dashboard.app.dash.no_update
+    ]
     assert sent == ["overview-activity.children"]
 
 
@@ -185,8 +203,9 @@ def test_hostile_text_stays_text(store):
             for name in ("dangerously_allow_html", "dangerouslySetInnerHTML", '"Markdown"'):
                 assert name not in value, part
     queries = next(p for p in PAGES if p.slug == "queries")
-    assert json.dumps(HOSTILE)[1:-1] in text_of(queries.parts["queries-classes.children"](
-        view(store)))
+    assert json.dumps(HOSTILE)[1:-1] in text_of(
+        queries.parts["queries-classes.children"](view(store))
+    )
 
 
 def test_the_plain_page_escapes_and_tells_the_essentials(store, client):
@@ -226,8 +245,7 @@ def test_banners(store):
     finished = replace(status, phase=Phase.FINISHED)
     assert layouts.banner(finished, True, Viewer()) is None
     assert "Frozen" in text_of(layouts.banner(replace(status, frozen=True), False, Viewer()))
-    assert "no space" in text_of(layouts.banner(replace(status, fault="no space"), False,
-                                                Viewer()))
+    assert "no space" in text_of(layouts.banner(replace(status, fault="no space"), False, Viewer()))
 
 
 def test_batches_are_newest_first_and_kept_together(store):
@@ -237,8 +255,9 @@ def test_batches_are_newest_first_and_kept_together(store):
 
 
 def test_the_changes_of_a_command_are_found_and_an_undo_is_not_taken_for_them(store):
-    number = store.submit(make_command("set_knobs", {"knobs": {"work_mem": 8192}},
-                                       store.knob_statuses()))
+    number = store.submit(
+        make_command("set_knobs", {"knobs": {"work_mem": 8192}}, store.knob_statuses())
+    )
     command = store.command(number)
     assert batch_of(command, store.changes()) == []
     store.work()

@@ -20,8 +20,14 @@ from tests.dashboard.fake_store import FakeStore
 
 pytestmark = pytest.mark.browser
 
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-             "--disable-component-update", "--disable-sync"]
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 SIZES = {"wide": (1280, 800), "phone": (390, 844)}
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 LOADED = (
@@ -53,10 +59,17 @@ class Watched:
         host = urlsplit(base).netloc
         page.on("console", lambda m: self._add("console", m.text) if m.type == "error" else None)
         page.on("pageerror", lambda e: self._add("script", str(e)))
-        page.on("request", lambda r: self._add("foreign request", r.url)
-                if urlsplit(r.url).netloc not in (host, "") else None)
-        page.on("response", lambda r: self._add(f"HTTP {r.status}", r.url)
-                if r.status >= 400 else None)
+        page.on(
+            "request",
+            lambda r: (
+                self._add("foreign request", r.url)
+                if urlsplit(r.url).netloc not in (host, "")
+                else None
+            ),
+        )
+        page.on(
+            "response", lambda r: self._add(f"HTTP {r.status}", r.url) if r.status >= 400 else None
+        )
 
     def _add(self, kind: str, text: str) -> None:
         self.problems.append(f"{kind}: {text[:300]}")
@@ -67,13 +80,21 @@ def open_page(browser: Browser, served: Callable[[FakeStore], str]) -> Iterator[
     contexts = []
 
     @contextmanager
-    def visit(store: FakeStore, path: str = "/", size: str = "wide", scheme: str = "light",
-              quiet: bool = True) -> Iterator[Page]:
+    def visit(
+        store: FakeStore,
+        path: str = "/",
+        size: str = "wide",
+        scheme: str = "light",
+        quiet: bool = True,
+    ) -> Iterator[Page]:
         base = served(store)
         width, height = SIZES[size]
         context = browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme,
-            timezone_id="Europe/Berlin", base_url=base, has_touch=size == "phone",
+            viewport={"width": width, "height": height},
+            color_scheme=scheme,
+            timezone_id="Europe/Berlin",
+            base_url=base,
+            has_touch=size == "phone",
         )
         contexts.append(context)
         page = context.new_page()
@@ -112,7 +133,8 @@ def test_every_page_loads_in_every_size_and_theme(open_page, store, size, scheme
             if graphs and entry.slug not in ("decisions",):
                 page.wait_for_function(
                     "n => document.querySelectorAll('.js-plotly-plot .main-svg').length >= n",
-                    arg=len(graphs))
+                    arg=len(graphs),
+                )
             assert page.evaluate(OVERFLOW) <= 0, entry.title
             assert page.title().startswith(entry.title)
         assert page.evaluate("window.neverReloaded") is True
@@ -123,8 +145,9 @@ def test_an_empty_store_says_what_will_appear(open_page, entry):
     with open_page(FakeStore(empty=True), entry.path, size="phone", scheme="dark") as page:
         expect(page.locator("h1")).to_have_text(entry.title)
         expect(page.locator("#shell-banner")).to_contain_text("The tuner is starting")
-        expect(page.locator("#content .empty, #content .annotation-text, "
-                            "#knobs-summary").first).to_be_visible()
+        expect(
+            page.locator("#content .empty, #content .annotation-text, #knobs-summary").first
+        ).to_be_visible()
         assert page.evaluate(OVERFLOW) <= 0
 
 
@@ -255,7 +278,8 @@ def test_mode_is_changed_after_confirmation_and_freeze_is_shown(open_page, store
     with open_page(beating(store)) as page:
         page.locator("#controls-open").click()
         page.locator("#shell-controls .choice", has_text="observe").get_by_role(
-            "button", name="Switch").click()
+            "button", name="Switch"
+        ).click()
         expect(page.locator("#confirm-text")).to_contain_text("from auto to observe")
         page.locator("#confirm-no").click()
         expect(page.locator("#confirm-text")).to_be_hidden()
@@ -299,7 +323,8 @@ def test_the_theme_is_switched_and_remembered(open_page, store):
         expect(page.locator("html")).to_have_attribute("data-bs-theme", "dark")
         page.wait_for_function(
             "() => document.querySelector('#overview-index .js-plotly-plot')"
-            ".layout.font.color === '#e3eaee'")
+            ".layout.font.color === '#e3eaee'"
+        )
         page.reload()
         page.wait_for_function(LOADED)
         expect(page.locator("html")).to_have_attribute("data-bs-theme", "dark")
@@ -307,8 +332,9 @@ def test_the_theme_is_switched_and_remembered(open_page, store):
 
 def test_a_silent_tuner_and_an_unreadable_store_are_told_and_recover(open_page, store):
     with open_page(beating(store)) as page:
-        store._status = replace(store.status(),
-                                at=datetime.now(timezone.utc) - timedelta(minutes=2))
+        store._status = replace(
+            store.status(), at=datetime.now(timezone.utc) - timedelta(minutes=2)
+        )
         banner = page.locator("#shell-banner")
         expect(banner).to_contain_text("The tuner does not answer since")
         store.failure = "disk I/O error"

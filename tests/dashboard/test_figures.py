@@ -36,13 +36,20 @@ def every_figure(run: FakeStore, viewer: Viewer) -> dict[str, figures.Figure]:
         "cpu": figures.resource_figure(windows, (names.CPU, names.MEMORY), viewer, "cpu"),
         "disk": figures.resource_figure(windows, (names.DISK_READ,), viewer, "disk"),
         "blocks": figures_trials.blocks_figure(trial, viewer),
-        "arms": figures_trials.trial_windows_figure(
-            run.windows(trial_id=4, limit=100), viewer),
+        "arms": figures_trials.trial_windows_figure(run.windows(trial_id=4, limit=100), viewer),
         "queries": figures_trials.query_trend_figure(
-            queries, [s.key for s in query_stats(queries)], {}, viewer),
+            queries, [s.key for s in query_stats(queries)], {}, viewer
+        ),
         "reward": figures_learning.step_figure(
-            learning, lambda r: r.reward, viewer, name="r", y_title="r", revision="r",
-            waiting="w", smooth=True),
+            learning,
+            lambda r: r.reward,
+            viewer,
+            name="r",
+            y_title="r",
+            revision="r",
+            waiting="w",
+            smooth=True,
+        ),
         "terms": figures_learning.reward_terms_figure(learning, viewer),
         "quality": figures_learning.quality_figure(windows, 0.5, viewer),
     }
@@ -73,8 +80,9 @@ def test_the_index_figure_shades_phases_and_marks_promotions(run):
     assert len(promotions["x"]) == len(run.policy_versions()) - 1
     deployed = next(t for t in figure["data"] if t["name"] == "deployed")
     tried = next(t for t in figure["data"] if t["name"] == "candidate in a trial")
-    candidates = sum(w.arm is Arm.CANDIDATE and w.index is not None
-                     for w in run.windows(limit=1000))
+    candidates = sum(
+        w.arm is Arm.CANDIDATE and w.index is not None for w in run.windows(limit=1000)
+    )
     assert len(tried["x"]) == candidates > 0
     known = sum(w.index is not None for w in run.windows(limit=1000))
     assert len(deployed["x"]) == known - candidates
@@ -82,10 +90,15 @@ def test_the_index_figure_shades_phases_and_marks_promotions(run):
 
 def test_an_interrupted_phase_is_two_bands(run):
     window = run.windows(limit=1)[0]
-    rows = [replace(window, phase=p) for p in (Phase.BASELINE, Phase.LEARNING, Phase.LEARNING,
-                                               Phase.BASELINE)]
+    rows = [
+        replace(window, phase=p)
+        for p in (Phase.BASELINE, Phase.LEARNING, Phase.LEARNING, Phase.BASELINE)
+    ]
     assert [s[0] for s in figures.phase_spans(rows)] == [
-        Phase.BASELINE, Phase.LEARNING, Phase.BASELINE]
+        Phase.BASELINE,
+        Phase.LEARNING,
+        Phase.BASELINE,
+    ]
 
 
 def test_percentiles_come_from_the_client_and_means_are_labelled(run):
@@ -109,14 +122,16 @@ def test_phases_are_summarised_without_candidates(run):
     assert rows[0].index == pytest.approx(1.0, abs=0.02)
     assert rows[-1].index is not None
     assert rows[-1].index < 0.8
-    spoilt = [replace(w, index=9.0) if w.arm is Arm.CANDIDATE else w
-              for w in run.windows(limit=1000)]
-    assert summarise(spoilt, []) [1].index == rows[1].index
+    spoilt = [
+        replace(w, index=9.0) if w.arm is Arm.CANDIDATE else w for w in run.windows(limit=1000)
+    ]
+    assert summarise(spoilt, [])[1].index == rows[1].index
 
 
 def test_a_baseline_without_an_index_is_the_reference(run):
-    rows = [replace(w, index=None) if w.phase is Phase.BASELINE else w
-            for w in run.windows(limit=1000)]
+    rows = [
+        replace(w, index=None) if w.phase is Phase.BASELINE else w for w in run.windows(limit=1000)
+    ]
     assert summarise(rows, [])[0].index == 1.0
 
 

@@ -71,8 +71,13 @@ def test_percentages(share, signed, text):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(4.25, f"4.2{NBSP}s"), (300, f"5{NBSP}min"), (3725, f"1{NBSP}h 02{NBSP}min"),
-     (90_000, f"1{NBSP}d 01{NBSP}h"), (None, fmt.NONE)],
+    [
+        (4.25, f"4.2{NBSP}s"),
+        (300, f"5{NBSP}min"),
+        (3725, f"1{NBSP}h 02{NBSP}min"),
+        (90_000, f"1{NBSP}d 01{NBSP}h"),
+        (None, fmt.NONE),
+    ],
 )
 def test_durations(seconds, text):
     assert fmt.duration_text(seconds) == text
@@ -87,8 +92,14 @@ def test_milliseconds(value, text):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0"), (12345.6, "12\u202f346"), (0.0123, "0.0123"), (6e-6, "6.00e-06"),
-     (float("inf"), fmt.NONE), (-2.5, "-2.5")],
+    [
+        (0, "0"),
+        (12345.6, "12\u202f346"),
+        (0.0123, "0.0123"),
+        (6e-6, "6.00e-06"),
+        (float("inf"), fmt.NONE),
+        (-2.5, "-2.5"),
+    ],
 )
 def test_numbers(value, text):
     assert fmt.number(value) == text
@@ -107,8 +118,16 @@ def test_times_are_in_the_viewers_zone():
 
 @pytest.mark.parametrize(
     "data",
-    [None, [], "x", {"zone": "../../etc/passwd"}, {"zone": 7}, {"zone": "No/Where"},
-     {"zone": "No/Where", "offset_min": "soon"}, {"zone": "No/Where", "offset_min": 1e9}],
+    [
+        None,
+        [],
+        "x",
+        {"zone": "../../etc/passwd"},
+        {"zone": 7},
+        {"zone": "No/Where"},
+        {"zone": "No/Where", "offset_min": "soon"},
+        {"zone": "No/Where", "offset_min": 1e9},
+    ],
 )
 def test_an_odd_browser_falls_back_to_utc(data):
     viewer = Viewer.from_browser(data)

@@ -71,9 +71,15 @@ def test_malformed_commands_are_refused(kind, payload):
 
 @pytest.mark.parametrize(
     ("kind", "payload"),
-    [("pause", {}), ("freeze", {}), ("set_mode", {"mode": "approve"}), ("roll_back", {}),
-     ("roll_back", {"batch_id": "trial-4"}), ("roll_back", {"version_id": 2}),
-     ("approve", {"trial_id": 18})],
+    [
+        ("pause", {}),
+        ("freeze", {}),
+        ("set_mode", {"mode": "approve"}),
+        ("roll_back", {}),
+        ("roll_back", {"batch_id": "trial-4"}),
+        ("roll_back", {"version_id": 2}),
+        ("approve", {"trial_id": 18}),
+    ],
 )
 def test_good_commands_pass_unchanged(kind, payload):
     assert make_command(kind, payload, STATUSES).payload == payload
@@ -81,15 +87,21 @@ def test_good_commands_pass_unchanged(kind, payload):
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=12), inner,
-                                                                max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=12), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
 
-@given(kind=st.sampled_from([k.value for k in CommandKind]) | JSON,
-       payload=JSON | st.builds(lambda knobs: {"knobs": knobs}, st.dictionaries(
-           st.sampled_from([s.name for s in STATUSES]), JSON, max_size=3)))
+@given(
+    kind=st.sampled_from([k.value for k in CommandKind]) | JSON,
+    payload=JSON
+    | st.builds(
+        lambda knobs: {"knobs": knobs},
+        st.dictionaries(st.sampled_from([s.name for s in STATUSES]), JSON, max_size=3),
+    ),
+)
 def test_any_json_is_either_accepted_or_refused_with_a_reason(kind, payload):
     reason = ""
     try:

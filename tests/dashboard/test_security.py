@@ -15,16 +15,37 @@ from tests.dashboard.fake_store import FakeStore
 COMMAND = {"kind": "pause", "payload": {}}
 
 
-@pytest.mark.parametrize("host", ["localhost:8050", "127.0.0.1", "[::1]:8050", "LOCALHOST",
-                                  "tuner.example:80", "localhost.:8050"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost:8050",
+        "127.0.0.1",
+        "[::1]:8050",
+        "LOCALHOST",
+        "tuner.example:80",
+        "localhost.:8050",
+    ],
+)
 def test_own_names_pass(host):
     guard = security.RequestGuard("127.0.0.1", ["tuner.example"], 8050)
     assert guard.host_allowed(host)
 
 
-@pytest.mark.parametrize("host", ["", "evil.example", "localhost.evil.example", "evil@localhost",
-                                  "localhost/evil", "localhost:80:80", "10.0.0.9", "[::1",
-                                  "127.0.0.1 evil", "0.0.0.0"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "evil.example",
+        "localhost.evil.example",
+        "evil@localhost",
+        "localhost/evil",
+        "localhost:80:80",
+        "10.0.0.9",
+        "[::1",
+        "127.0.0.1 evil",
+        "0.0.0.0",
+    ],
+)
 def test_foreign_and_malformed_names_are_refused(host):
     guard = security.RequestGuard("127.0.0.1", [], 8050)
     assert not guard.host_allowed(host)
@@ -36,8 +57,18 @@ def test_bound_to_every_address_bare_addresses_pass_and_names_do_not():
     assert not guard.host_allowed("rebound.example:8050")
 
 
-@pytest.mark.parametrize("path", ["/", "/healthz", "/metrics", "/_dash-layout", "/api/status",
-                                  "/_dash-dependencies", "/vendor/bootstrap.min.css"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/healthz",
+        "/metrics",
+        "/_dash-layout",
+        "/api/status",
+        "/_dash-dependencies",
+        "/vendor/bootstrap.min.css",
+    ],
+)
 def test_a_foreign_host_reads_nothing(client, path):
     answer = client.flask.get(path, headers={"Host": "evil.example"})
     assert answer.status_code == 403
@@ -75,8 +106,9 @@ def test_forged_requests_are_refused_and_nothing_is_queued(
 
 @pytest.mark.parametrize("method", ["put", "patch", "delete"])
 def test_other_writing_methods_are_checked_too(client, method):
-    answer = getattr(client.flask, method)("/api/commands", base_url=f"http://{HOST}",
-                                           headers={"Host": HOST})
+    answer = getattr(client.flask, method)(
+        "/api/commands", base_url=f"http://{HOST}", headers={"Host": HOST}
+    )
     assert answer.status_code == 403
 
 
@@ -99,8 +131,18 @@ def test_a_page_learns_the_new_token_after_a_restart(client):
     assert "SameSite=Strict" in answer.headers["Set-Cookie"]
 
 
-@pytest.mark.parametrize("path", ["/", "/knobs", "/healthz", "/plain", "/assets/js/theme.js",
-                                  "/vendor/icons/sliders.svg", "/api/commands/99"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/knobs",
+        "/healthz",
+        "/plain",
+        "/assets/js/theme.js",
+        "/vendor/icons/sliders.svg",
+        "/api/commands/99",
+    ],
+)
 def test_headers_are_on_every_answer(client, path):
     headers = client.get(path).headers
     policy = headers["Content-Security-Policy"]
@@ -132,12 +174,17 @@ def test_bootstrap_comes_from_the_installed_package(client):
 
 
 def test_every_icon_that_the_pages_use_exists():
-    source = "".join(p.read_text("utf-8") for p in
-                     dashboard.app.paths._PACKAGE.rglob("*.py"))
-    for name in ("sliders2", "circle-half", "broadcast", "hourglass-split", "question-circle",
-                 *re.findall(r'icon_name="([a-z0-9-]+)"', source),
-                 *re.findall(r'ui\.icon\("([a-z0-9-]+)"', source),
-                 *re.findall(r' icon="([a-z0-9-]+)"', source)):
+    source = "".join(p.read_text("utf-8") for p in dashboard.app.paths._PACKAGE.rglob("*.py"))
+    for name in (
+        "sliders2",
+        "circle-half",
+        "broadcast",
+        "hourglass-split",
+        "question-circle",
+        *re.findall(r'icon_name="([a-z0-9-]+)"', source),
+        *re.findall(r'ui\.icon\("([a-z0-9-]+)"', source),
+        *re.findall(r' icon="([a-z0-9-]+)"', source),
+    ):
         assert vendor.icon_svg(name) is not None, name
 
 
@@ -146,8 +193,10 @@ def test_unknown_icons_are_not_found(client, name):
     assert client.get(f"/vendor/icons/{name}.svg").status_code == 404
 
 
-@pytest.mark.parametrize("path", ["/vendor/icons/..%2f..%2fbase.html", "/assets/../base.html",
-                                  "/assets/..%2f..%2fsetup.py"])
+@pytest.mark.parametrize(
+    "path",
+    ["/vendor/icons/..%2f..%2fbase.html", "/assets/../base.html", "/assets/..%2f..%2fsetup.py"],
+)
 def test_nothing_outside_the_served_folders_is_read(client, path):
     answer = client.get(path)
     assert "{%app_entry%}" not in answer.text

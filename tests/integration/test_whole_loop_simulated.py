@@ -238,7 +238,6 @@ class TestOperator:
         run.go(120)
         assert run.store.changes()
 
-
     def test_a_waiting_trial_does_not_outlive_a_switch_to_observe(self, tmp_path: Path) -> None:
         target = make_target()
         run = Run(tmp_path, target)

@@ -183,10 +183,10 @@ CONSTANTS = {
     "backend.policy_learner:GateSettings.guarded_time_share": "at least {:.0%} of the reference",
     "backend.safety_monitor:SafetyLimits.min_calls": "{:g} statements needed",
     "backend.trials:TrialPlan.restart_settle_s": "at least {:g} s after a restart",
-    "backend.agent.settings:KnobAgentSettings.updates_per_tell": "`updates_per_tell` ({:g}) updates on batches",
-    "backend.agent.settings:KnobAgentSettings.ensemble_size": "an ensemble of {} with bootstrap",
+    "backend.agent.settings:KnobAgentSettings.updates_per_tell": "`updates_per_tell` ({:g}) updates",
+    "backend.agent.settings:KnobAgentSettings.ensemble_size": "an ensemble of {:g} with bootstrap",
 }
-WORDS = {6: "Six"}
+WORDS = {6: "Six", 8: "eight"}
 
 
 @pytest.mark.parametrize("where", sorted(CONSTANTS))
