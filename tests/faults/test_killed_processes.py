@@ -15,7 +15,7 @@ import pytest
 
 from backend.components import LEASE_TTL_S
 from backend.errors import EmbeddedServerError
-from tests.running_product import RunningProduct, eventually, lives, send
+from tests.running_product import Candidate, RunningProduct, eventually, lives, send
 
 pytestmark = [pytest.mark.faults, pytest.mark.integration, pytest.mark.slow]
 
@@ -53,13 +53,7 @@ def test_killing_the_tuner_during_a_trial_brings_the_last_good_configuration_bac
     tuner, before = product.wait_for_child("tuner"), newest_event(product)
 
     tuner.kill()
-    killed_s = time.monotonic()
-    eventually(
-        lambda: product.stands_again(candidate.last_good),
-        f"the last good configuration after {candidate.changes}",
-        ROLLBACK_PROMISE_S,
-    )
-    print(f"restored {time.monotonic() - killed_s:.1f} s after kill -9 of the tuner")
+    wait_for_rollback(product, candidate)
 
     product.wait_for_child("tuner", other_than=tuner.pid)
     eventually(lambda: newest_epoch(product) > candidate.epoch, "a new tuner's epoch", 60)
@@ -67,6 +61,58 @@ def test_killing_the_tuner_during_a_trial_brings_the_last_good_configuration_bac
     assert again.epoch > candidate.epoch
     assert "process_died" in event_kinds(product, before)
     product.wait_for_child("tuner").resume()
+
+
+def test_killing_tuner_and_watchdog_together_is_undone_by_those_started_next(product):
+    candidate = product.wait_for_candidate()
+    killed = [product.wait_for_child(name) for name in ("watchdog", "tuner")]
+
+    for process in killed:
+        process.kill()
+    wait_for_rollback(product, candidate)
+    assert newest_epoch(product) > candidate.epoch
+
+
+def wait_for_rollback(product: RunningProduct, candidate: Candidate) -> None:
+    """Wait until the last good configuration stands again, no longer than promised."""
+    killed_s = time.monotonic()
+    eventually(
+        lambda: product.stands_again(candidate.last_good),
+        f"the last good configuration after {candidate.changes}",
+        ROLLBACK_PROMISE_S,
+    )
+    print(f"restored {time.monotonic() - killed_s:.1f} s after kill -9")
+
+
+def test_a_killed_server_comes_back_with_the_last_good_configuration(product):
+    candidate = product.wait_for_candidate()
+    postmaster, before = product.server_processes()[0], newest_event(product)
+    clients = product.store.client_intervals(limit=1)[-1].ended_at
+
+    postmaster.kill()
+    product.wait_for_child("tuner").resume()
+    trial_id = candidate.changes[0].trial_id
+    assert trial_id is not None
+    eventually(
+        lambda: (t := product.store.trial(trial_id)) is not None and t.verdict is not None,
+        "the trial is given up", 60,
+    )  # fmt: skip
+    undone = {row.id for row in candidate.changes}
+    eventually(
+        lambda: not undone & {row.id for row in product.store.open_changes()},
+        "the candidate is off", 60,
+    )  # fmt: skip
+    states = {row.state.value for row in product.store.changes(limit=500) if row.id in undone}
+    assert states == {"rolled back"}
+    assert {"server_lost", "server_back"} <= set(event_kinds(product, before))
+    eventually(
+        lambda: any(
+            interval.completed and interval.started_at > clients
+            for interval in product.store.client_intervals(limit=5)
+        ),
+        "the clients are served again", 60,
+    )  # fmt: skip
+    assert product.child("tuner") is not None
 
 
 def test_a_hung_tuner_loses_its_right_to_act(product):
