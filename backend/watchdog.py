@@ -36,6 +36,9 @@ _FIRST_BACKOFF_S = 0.5
 _LONGEST_BACKOFF_S = 5.0
 _END_SESSIONS_S = 3.0
 _START_TIME_TOLERANCE_S = 2.0
+_LAST_LOOK_S = 12.0
+"""Longer than the tuner's lease lasts: a tuner that hung while all was ended is noticed too."""
+_LAST_LOOK_POLL_S = 0.2
 
 
 class WatchedStore(Journal, Protocol):
@@ -242,6 +245,9 @@ def run_watchdog(
 ) -> None:
     """Watch until ``stop_event`` is set. Survives a lost server and a locked store.
 
+    With changes still open then, it stays for up to twelve seconds until they are undone: the
+    tuner, which ends at the same time, may not manage to.
+
     Args:
         store: the store that the tuner uses.
         make_target: connects to the server the tuner acts on; called again after it was lost.
@@ -249,16 +255,29 @@ def run_watchdog(
         poll_interval_s: seconds between two looks at the store.
         clock: time; the system's by default.
     """
-    watchdog = Watchdog(store, make_target, clock or SystemClock())
+    clock = clock or SystemClock()
+    watchdog = Watchdog(store, make_target, clock)
     try:
         while not stop_event.is_set():
             watchdog.tick()
             stop_event.wait(poll_interval_s)
+        deadline_s = clock.monotonic_s() + _LAST_LOOK_S
+        while _something_is_open(store) and clock.monotonic_s() < deadline_s:
+            watchdog.tick()
+            clock.sleep(_LAST_LOOK_POLL_S)
     finally:
         try:
             watchdog.close()
         except AutopilotError as error:
             log.warning("ending: %s", error.message)
+
+
+def _something_is_open(store: WatchedStore) -> bool:
+    try:
+        return bool(store.open_changes())
+    except AutopilotError as error:
+        log.warning("ending: %s", error.message)
+        return False
 
 
 def why_ownerless(lease: LeaseRecord, now: datetime) -> str | None:

@@ -308,6 +308,43 @@ def test_run_watchdog_ends_when_told_and_releases_what_it_holds(scene: Scene) ->
     assert lease.released
 
 
+def test_a_tuner_that_dies_while_all_is_ended_is_still_undone(
+    scene: Scene, other_process: subprocess.Popen[bytes]
+) -> None:
+    scene.open_change(scene.begin(holder_name(other_process.pid)))
+    stop = threading.Event()
+    stop.set()
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        """The tuner lives on for a moment, and then ends without having undone its change."""
+        slept.append(seconds)
+        scene.pass_time(seconds)
+        if len(slept) == 3:
+            other_process.kill()
+            other_process.wait()
+
+    scene.clock.sleep = sleep  # type: ignore[method-assign]
+    run_watchdog(scene.journal, scene.connect, stop_event=stop, clock=scene.clock)
+    assert scene.server.entries == {}
+    assert scene.journal.open_changes() == []
+
+
+def test_it_ends_although_a_living_tuner_keeps_its_change(scene: Scene) -> None:
+    scene.open_change(scene.begin(holder_name()))
+    stop = threading.Event()
+    stop.set()
+    renew = scene.clock.sleep
+
+    def sleep(seconds: float) -> None:
+        renew(seconds)
+        assert scene.journal.renew_lease(1, TTL_S)
+
+    scene.clock.sleep = sleep  # type: ignore[method-assign]
+    run_watchdog(scene.journal, scene.connect, stop_event=stop, clock=scene.clock)
+    assert scene.server.entries != {}
+
+
 def test_it_stays_small() -> None:
     """No TensorFlow, no dashboard: it must start fast and cost next to nothing."""
     code = (
