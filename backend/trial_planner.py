@@ -17,8 +17,12 @@ from backend.trials import TrialPlan
 
 @dataclass(frozen=True)
 class RunSchedule:
-    """Moments of a bounded run, in seconds of the monotonic clock; None: never."""
+    """Moments of a bounded run, in seconds of the monotonic clock; None: never.
 
+    ``promote_until_s``: later a promotion would hardly end before the comparison begins.
+    """
+
+    promote_until_s: float | None = None
     learn_until_s: float | None = None
     compare_at_s: float | None = None
     compare_blocks: int = 6
@@ -33,10 +37,19 @@ class RunSchedule:
         blocks = int(min(max(0.3 * total_s // block_s, 4), 10))
         compare_at_s = start_s + max(total_s - blocks * block_s, 0.3 * total_s)
         return cls(
+            promote_until_s=compare_at_s - (level1.min_blocks + 1) * block_s,
             learn_until_s=compare_at_s - 0.1 * total_s,
             compare_at_s=compare_at_s,
             compare_blocks=blocks,
         )
+
+    def may_promote(self, now_s: float) -> bool:
+        """Whether a promotion may still begin."""
+        return self.promote_until_s is None or now_s < self.promote_until_s
+
+    def may_learn(self, now_s: float) -> bool:
+        """Whether a probe may still begin."""
+        return self.learn_until_s is None or now_s < self.learn_until_s
 
 
 class TrialPlanner:

@@ -9,11 +9,11 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from statistics import stdev
 
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.baseline import ASSUMED_NOISE, Baseline
 from backend.config import Settings
 from backend.deployment import AUTOPILOT, Deployment
 from backend.domain.knobs import KnobConfig, KnobSpace, KnobValue
@@ -23,7 +23,7 @@ from backend.domain.records import EventRecord, PolicyVersionRecord
 from backend.errors import AdjustmentError, MemoryBudgetError
 from backend.learning import Learner
 from backend.protocols import Clock, Store
-from backend.sample_filter import IndexChain, Reference, latency_index, load_profile
+from backend.sample_filter import IndexChain, load_profile
 from backend.state_features import state_vector
 from backend.trial_history import verdicts_so_far
 from backend.trial_planner import RunSchedule, TrialPlanner
@@ -34,7 +34,8 @@ log = logging.getLogger(__name__)
 WAITING = "waiting for approval"
 FRUITLESS_PROBES = 8
 """After so many probes without a promising one the loop rests between probes."""
-MIN_BASELINE_CALLS = 200
+GRACE_S = 60.0
+"""So long a trial may run on when the final comparison is due; then it is aborted."""
 
 
 @dataclass
@@ -91,10 +92,9 @@ class TuningLoop:
         self.chain: IndexChain | None = None
         self.final_trial: Trial | None = None
         self.blocked: tuple[str, ...] = ()
-        self._waiting: TrialPlan | None = None
-        self._waiting_id: int | None = None
-        self._baseline: list[MetricsWindow] = []
-        self._noise = 0.05
+        self._waiting: Trial | None = None
+        self._baseline = Baseline(settings.level1.baseline_s, settings.level1.window_s)
+        self._noise = ASSUMED_NOISE
         self._state: NDArray[np.float64] | None = None
         self._promising: tuple[Mapping[str, KnobValue], str] | None = None
         self._probation: _Probation | None = None
@@ -114,18 +114,23 @@ class TuningLoop:
         if self.phase in (Phase.STARTING, Phase.BASELINE) and window.calls > 0:
             self.phase = Phase.BASELINE
             if quality >= self._level1.min_quality:
-                self._baseline.append(window)
-                self._close_baseline_when_full()
+                self._baseline.add(window)
+            if self._baseline.complete:
+                self._close_baseline()
 
     def tick(self) -> None:
         """Do what is due now."""
+        now_s = self._clock.monotonic_s()
+        compare_at_s = self._schedule.compare_at_s
         if self.trial is not None:
-            self._tick_trial(self.trial)
+            late = compare_at_s is not None and now_s > compare_at_s + GRACE_S
+            if late and self.trial.plan.kind is not TrialKind.FINAL:
+                self.interrupt("the final comparison is due")
+            else:
+                self._tick_trial(self.trial)
             return
         if self.phase is Phase.FINISHED:
             return
-        now_s = self._clock.monotonic_s()
-        compare_at_s = self._schedule.compare_at_s
         if compare_at_s is not None and now_s >= compare_at_s:
             self._compare(now_s - compare_at_s)
         elif self.chain is not None and self._may_try(now_s):
@@ -140,8 +145,7 @@ class TuningLoop:
     def stand_down(self, reason: str) -> None:
         """Abort the running trial and drop the one that waits for approval."""
         self.interrupt(reason)
-        if self._waiting is not None and self._waiting_id is not None:
-            self._drop_waiting(self._waiting_id, reason)
+        self._drop_waiting(reason)
 
     def resume(self) -> None:
         """Go on after a pause, with a clean count of failures."""
@@ -173,26 +177,26 @@ class TuningLoop:
 
     def approve(self, trial_id: int) -> bool:
         """Start the trial that waits for approval; False when it is not that one."""
-        if self._waiting is None or trial_id != self._waiting_id:
+        waiting = self._waiting
+        if waiting is None or trial_id != waiting.record_id:
             return False
-        plan, self._waiting = self._waiting, None
-        self._start(plan, self._waiting_id)
+        self._waiting = None
+        self._start(waiting.plan, trial_id)
         return True
 
     def decline(self, trial_id: int) -> bool:
         """Drop the trial that waits for approval; False when it is not that one."""
-        if self._waiting is None or trial_id != self._waiting_id:
+        if self._waiting is None or trial_id != self._waiting.record_id:
             return False
-        self._drop_waiting(trial_id, "declined by the operator")
+        self._drop_waiting("declined by the operator")
         return True
 
-    def _drop_waiting(self, trial_id: int, reason: str) -> None:
-        assert self._waiting is not None  # the callers checked
-        trial = self._make_trial(self._waiting, trial_id)
-        self._waiting = None
-        trial.abort(reason)
-        self._store.save_trial(trial.record())
-        self.verdicts[Verdict.ABORTED.value] += 1
+    def _drop_waiting(self, reason: str) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.abort(reason)
+            self._store.save_trial(waiting.record())
+            self.verdicts[Verdict.ABORTED.value] += 1
 
     def relink(self) -> None:
         """A human changed the configuration: the index goes on against the old reference."""
@@ -205,7 +209,7 @@ class TuningLoop:
         if self.trial is not None:
             return f"{self.trial.plan.kind.value} trial {self.trial.record_id}"
         if self._waiting is not None:
-            return f"trial {self._waiting_id} is {WAITING}"
+            return f"trial {self._waiting.record_id} is {WAITING}"
         if self.phase is Phase.BASELINE:
             return "measuring the baseline"
         return "observing"
@@ -216,32 +220,21 @@ class TuningLoop:
         if self.trial is not None:
             return self.trial.progress
         if self.phase is Phase.BASELINE:
-            seconds = sum(window.duration_s for window in self._baseline)
-            return min(seconds / self._level1.baseline_s, 1.0)
+            return self._baseline.progress
         return None
 
     # -- baseline ---------------------------------------------------------------------------
 
-    def _close_baseline_when_full(self) -> None:
-        seconds = sum(window.duration_s for window in self._baseline)
-        calls = sum(window.calls for window in self._baseline)
-        if seconds < self._level1.baseline_s or calls < MIN_BASELINE_CALLS:
-            return
-        reference = Reference.from_windows(self._baseline)
-        version = self._deployment.version
-        self.chain = IndexChain(reference, version.index if version else 1.0)
-        indexes = [i.value for w in self._baseline if (i := latency_index([w], reference))]
-        if len(indexes) > 2:
-            spread = stdev([math.log(i) for i in indexes if i > 0])
-            # A probe's windows are longer than these: the noise falls with the root of it.
-            mean_s = seconds / len(self._baseline)
-            self._noise = max(spread * math.sqrt(mean_s / self._level1.window_s), 0.01)
-        self._event("info", "baseline", f"baseline of {calls} statements in {seconds:.0f} s taken")
+    def _close_baseline(self) -> None:
+        baseline, version = self._baseline, self._deployment.version
+        self.chain = IndexChain(baseline.reference(), version.index if version else 1.0)
+        self._noise = baseline.noise()
         self.phase = Phase.LEARNING
-        self._learner.tell(
-            self._space_config(), self.chain.factor, self._state, 1.0, self._baseline[-1]
-        )
-        if self._settings.level1.enabled and self._deployment.mode is Mode.ADVISE:
+        told = f"baseline of {baseline.calls} statements in {baseline.seconds:.0f} s taken"
+        self._event("info", "baseline", told)
+        config, factor = self._space_config(), self.chain.factor
+        self._learner.tell(config, factor, self._state, 1.0, baseline.newest)
+        if self._level1.enabled and self._deployment.mode is Mode.ADVISE:
             self._advise()
 
     def _advise(self) -> None:
@@ -265,8 +258,9 @@ class TuningLoop:
         )
 
     def _begin_next(self, now_s: float) -> None:
-        learning = self._schedule.learn_until_s is None or now_s < self._schedule.learn_until_s
-        if self._promising is not None and learning and self._planner.may_promote_today():
+        schedule = self._schedule
+        promote = schedule.may_promote(now_s) and self._planner.may_promote_today()
+        if self._promising is not None and promote:
             (values, proposer), self._promising = self._promising, None
             self._propose(self._plan(TrialKind.PROMOTION, values, proposer))
         elif self._probation is not None:
@@ -276,7 +270,7 @@ class TuningLoop:
                 self._level1.probation_blocks,
             )
             self._propose(replace(plan, earlier_log_ratios=self._probation.log_ratios))
-        elif not learning:
+        elif not schedule.may_learn(now_s):
             self.phase = Phase.OPTIMISED
         elif now_s >= self._next_probe_s:
             self._probe(now_s)
@@ -335,8 +329,9 @@ class TuningLoop:
     def _propose(self, plan: TrialPlan) -> None:
         if self._deployment.mode is Mode.APPROVE and plan.kind is not TrialKind.PROBATION:
             waiting = self._make_trial(plan, None)
-            self._waiting_id = self._store.save_trial(replace(waiting.record(), reasons=(WAITING,)))
-            self._waiting = plan
+            record = replace(waiting.record(), reasons=(WAITING,))
+            waiting.record_id = self._store.save_trial(record)
+            self._waiting = waiting
         else:
             self._start(plan, None)
 

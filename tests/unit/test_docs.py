@@ -176,7 +176,7 @@ CONSTANTS = {
     "backend.sample_filter:LOAD_SHARPNESS": "exp(-{:g} * distance)",
     "backend.data_collector:MAX_EVICTED_TIME_SHARE": "hold more than {:.0%} of the execution",
     "backend.policy_learner:PRIOR_DEGREES": "degrees of freedom: {:g}",
-    "backend.tuning_loop:MIN_BASELINE_CALLS": "hold {:g} statements",
+    "backend.baseline:MIN_BASELINE_CALLS": "hold {:g} statements",
     "backend.tuning_loop:FRUITLESS_PROBES": "After {} probes without one",
     "backend.trials:MAX_VOID_WINDOWS": "{} void windows in a row",
     "backend.trials:MAX_STRADDLE_S": "at most {:g} s",
