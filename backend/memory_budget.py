@@ -108,7 +108,9 @@ class MemoryBudget:
             )
 
     def clamp(self, config: Mapping[str, KnobValue]) -> KnobConfig:
-        """Shrink a proposal until it passes, maintenance first, then work_mem; only named knobs are touched.
+        """Shrink a proposal until it passes, maintenance first, then work_mem.
+
+        Only named knobs are touched.
 
         A proposal whose other parts take too much already comes back as small as it gets, and
         ``check`` still refuses it.

@@ -177,7 +177,8 @@ def banner(status: StatusRecord | None, silent: bool, viewer: Viewer) -> Compone
                 html.Div(
                     [
                         html.B("The tuner is starting. "),
-                        "Until it has written its first status, pages stay empty and commands wait.",
+                        "Until it has written its first status, pages stay empty "
+                        "and commands wait.",
                     ]
                 ),
             ],
@@ -191,8 +192,8 @@ def banner(status: StatusRecord | None, silent: bool, viewer: Viewer) -> Compone
                 html.Div(
                     [
                         html.B(f"The tuner does not answer since {viewer.time(status.at)}. "),
-                        f"Its heartbeat is older than {SILENT_AFTER_S:.0f} s. The watchdog undoes an "
-                        "unproven change by itself; commands wait until the tuner is back.",
+                        f"Its heartbeat is older than {SILENT_AFTER_S:.0f} s. The watchdog undoes "
+                        "an unproven change by itself; commands wait until the tuner is back.",
                     ]
                 ),
             ],

@@ -238,7 +238,8 @@ def versions(view: View) -> object:
                     "Return to it",
                     place="versions",
                     icon_name="arrow-counterclockwise",
-                    confirm=f"Put the server back to version {version.id}? This works in every mode.",
+                    confirm=f"Put the server back to version {version.id}? "
+                    "This works in every mode.",
                 ),
             ]
         )

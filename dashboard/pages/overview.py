@@ -320,9 +320,9 @@ def frame() -> Component:
                         "Latency index over time",
                         ui.graph("overview-index", 300, "latency index over time"),
                         hint_id="hint-index",
-                        hint_text="The mean time of the same statements in the same mix, divided by "
-                        "that at the start: 1 is the start, lower is better. A busier hour alone "
-                        "cannot move it. Triangles: a proven change was deployed. Dots: a candidate "
+                        hint_text="The mean time of the same statements in the same mix, "
+                        "divided by that at the start: 1 is the start, lower is better. "
+                        "A busier hour alone cannot move it. Triangles: a proven change was deployed. Dots: a candidate "
                         "was being tried.",
                         class_name="span-2",
                     ),

@@ -74,7 +74,8 @@ def class_table(view: View) -> object:
                                 f", {fmt.percent(s.hits)} of blocks cached"
                                 if s.hits is not None
                                 else "",
-                                f", spills {fmt.bytes_text(s.temp_blocks_per_call * BLOCK_BYTES)} a call"
+                                ", spills "
+                                f"{fmt.bytes_text(s.temp_blocks_per_call * BLOCK_BYTES)} a call"
                                 if s.temp_blocks_per_call >= 0.5
                                 else "",
                             ],

@@ -173,7 +173,7 @@ def _limit_row(name: str, value: Any, window: WindowRecord | None) -> list[Any] 
                     html.Div(
                         className="bar-fill bar-bad" if passed else "bar-fill",
                         style={
-                            "width": f"{100 * min(1.0, now / float(value) if float(value) else 1.0):.0f}%"
+                            "width": f"{100 * min(1.0, now / (float(value) or now or 1.0)):.0f}%"
                         },
                     ),
                     className="bar slim",

@@ -15,7 +15,7 @@ import pytest
 
 from backend.components import LEASE_TTL_S
 from backend.errors import EmbeddedServerError
-from tests.running_product import Candidate, RunningProduct, eventually, lives, send
+from tests.running_product import Candidate, RunningProduct, eventually, lives, open_folder, send
 
 pytestmark = [pytest.mark.faults, pytest.mark.integration, pytest.mark.slow]
 
@@ -210,6 +210,40 @@ def test_ending_the_supervisor_ends_everything_in_good_order(product, number: si
     product.server.start()
     assert product.server_state().differences(candidate.last_good) == {}
     assert product.query("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(0,)]
+
+
+def test_a_hung_tuner_does_not_keep_the_end_away(product):
+    candidate = product.wait_for_candidate()
+    everything = [*product.processes(), *product.server_processes()]
+
+    send(product.supervisor, signal.SIGTERM)
+    assert product.wait_for_exit(END_PROMISE_S) == 0
+    assert [process for process in everything if lives(process)] == []
+    product.server.start()
+    assert product.stands_again(candidate.last_good)
+
+
+@pytest.mark.parametrize("awaited", ["starting PostgreSQL", "loading"])
+def test_it_can_be_ended_while_it_starts_and_goes_on_later(awaited: str):
+    with open_folder() as folder:
+        product = RunningProduct(folder, mode="observe").start()
+        try:
+            eventually(
+                lambda: (s := product.store.status()) is not None and awaited in s.activity,
+                f"it is {awaited}", 60, poll_s=0.02,
+            )  # fmt: skip
+            send(product.supervisor, signal.SIGTERM)
+            assert product.wait_for_exit(END_PROMISE_S) == 0
+            assert product.processes() == []
+            assert product.server_processes() == []
+            product.start()
+            eventually(
+                lambda: product.store.client_intervals(limit=1), "the demo is loaded and runs", 60
+            )
+        finally:
+            print(product.story())
+            product.end()
+            product.server.destroy()
 
 
 def test_without_the_supervisor_the_others_end_by_themselves(product):

@@ -183,7 +183,7 @@ CONSTANTS = {
     "backend.policy_learner:GateSettings.guarded_time_share": "at least {:.0%} of the reference",
     "backend.safety_monitor:SafetyLimits.min_calls": "{:g} statements needed",
     "backend.trials:TrialPlan.restart_settle_s": "at least {:g} s after a restart",
-    "backend.agent.settings:KnobAgentSettings.updates_per_tell": "`updates_per_tell` ({:g}) updates",
+    "backend.agent.settings:KnobAgentSettings.updates_per_tell": "_per_tell` ({:g}) updates",
     "backend.agent.settings:KnobAgentSettings.ensemble_size": "an ensemble of {:g} with bootstrap",
 }
 WORDS = {6: "Six", 8: "eight"}
