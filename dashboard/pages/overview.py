@@ -322,7 +322,8 @@ def frame() -> Component:
                         hint_id="hint-index",
                         hint_text="The mean time of the same statements in the same mix, "
                         "divided by that at the start: 1 is the start, lower is better. "
-                        "A busier hour alone cannot move it. Triangles: a proven change was deployed. Dots: a candidate "
+                        "A busier hour alone cannot move it. Triangles: a proven change was "
+                        "deployed. Dots: a candidate "
                         "was being tried.",
                         class_name="span-2",
                     ),
