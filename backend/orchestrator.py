@@ -283,7 +283,9 @@ class SystemOrchestrator:
         if window is None:
             log.info("no window: %s", why_no_window(last, snapshot))
             return
-        self._safety = parts.monitor.judge(window, consecutive_failures=loop.failures)
+        self._safety = parts.monitor.judge(
+            window, baseline=loop.usual, consecutive_failures=loop.failures
+        )
         index = latency_index([window], loop.chain.reference) if loop.chain else None
         quality = sample_quality(window, coverage=index.coverage if index else 1.0)
         loop.observe(window, quality.value)

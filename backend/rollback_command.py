@@ -65,7 +65,7 @@ def _ask_tuner(store: SqlStore, to: int | None) -> str:
         store.finish(command_id, CommandState.REFUSED, "withdrawn: no tuner took it in time")
     raise AdjustmentError(
         f"the tuner did not answer within {ANSWER_TIMEOUT_S:.0f} s",
-        remedy="see data/logs/errors.log; stop it and call this again",
+        remedy="see errors.log in the logs folder; stop the tuner and call this again",
     )
 
 

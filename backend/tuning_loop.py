@@ -204,6 +204,11 @@ class TuningLoop:
         self._probation = None
 
     @property
+    def usual(self) -> MetricsWindow | None:
+        """A window of the baseline, None before there is one."""
+        return self._baseline.newest if self.chain is not None else None
+
+    @property
     def activity(self) -> str:
         """What is going on, for people."""
         if self.trial is not None:
