@@ -20,7 +20,7 @@ from backend.domain.metrics import MetricsWindow
 from backend.domain.records import EventRecord, LearningRecord
 from backend.domain.server import HostFacts
 from backend.errors import CheckpointError
-from backend.expert_rules import Proposal, expert_proposals
+from backend.expert_rules import expert_proposals
 from backend.memory_budget import MemoryBudget
 from backend.protocols import Clock, Store
 from backend.state_features import STATE_WIDTH
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from backend.rl_agent import KnobAgent
 
 log = logging.getLogger(__name__)
+
+AGENT = "knob agent (DDPG)"
+LIVE_TRUST = 0.4
+"""Half-width of the first trust region on a live server, in encoded units: proposals stay near
+what is known to be good (the agent's own default is for offline problems)."""
 
 
 class Learner:
@@ -58,8 +63,8 @@ class Learner:
         self._store, self._clock = store, clock
         self._seed = settings.workload.seed
         self._agent: KnobAgent | None = None
-        self._proposals: tuple[Proposal, ...] = ()
-        self.proposer = "ddpg"
+        self._rules: dict[KnobConfig, tuple[str, Mapping[str, KnobValue]]] = {}
+        self.proposer = AGENT
 
     def load(self, present: KnobConfig) -> None:
         """Restore the checkpoint, or begin with the expert rules for ``present``."""
@@ -77,8 +82,9 @@ class Learner:
             noise_end=section.exploration_end,
             noise_samples=section.exploration_samples,
             quality_floor=section.quality_floor,
+            trust_start=LIVE_TRUST,
         )
-        self._proposals = expert_proposals(self._space, self._host, present)
+        self._read_rules(present)
         if self._folder.exists():
             try:
                 self._agent = KnobAgent.load(self._folder, self._space)
@@ -90,27 +96,32 @@ class Learner:
             self._space,
             seed=self._seed,
             settings=settings,
-            priors=[self.clamp(proposal.config) for proposal in self._proposals],
+            priors=list(self._rules),
             state_width=STATE_WIDTH,
         )
 
-    def ask(self, state: NDArray[np.float64] | None) -> KnobConfig:
-        """The configuration to try next; ``proposer`` then names where it came from."""
-        config = self._loaded().ask(state)
-        self.proposer = next(
-            (
-                f"expert rule: {proposal.name}"
-                for proposal in self._proposals
-                if self._completed(proposal.config) == config
-            ),
-            "knob agent (DDPG)",
-        )
-        return config
+    def _read_rules(self, present: KnobConfig) -> None:
+        """Each rule's configuration, with its name and what it changes in ``present``."""
+        base = self._completed(present)
+        for proposal in expert_proposals(self._space, self._host, present):
+            config = self._completed(self.clamp(proposal.config))
+            changes = {name: value for name, value in config.items() if value != base[name]}
+            self._rules[config] = (f"expert rule: {proposal.name}", changes)
 
     def _completed(self, config: Mapping[str, KnobValue]) -> KnobConfig:
         return self._space.default_config().replace(
-            {n: v for n, v in self.clamp(config).items() if n in self._space}
+            {name: value for name, value in config.items() if name in self._space}
         )
+
+    def ask(self, state: NDArray[np.float64] | None, present: KnobConfig) -> KnobConfig:
+        """The configuration to try next; ``proposer`` then names where it came from.
+
+        A rule changes its own knobs in what is deployed now (``present``), whatever has been
+        promoted since it was made: it never takes back what was proven.
+        """
+        config = self._loaded().ask(state)
+        self.proposer, changes = self._rules.get(config, (AGENT, config))
+        return present.replace(changes)
 
     def clamp(self, config: Mapping[str, KnobValue]) -> KnobConfig:
         """Shrink memory knobs until they pass the joint budget."""

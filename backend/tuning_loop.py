@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 WAITING = "waiting for approval"
 FRUITLESS_PROBES = 8
 """After so many probes without a promising one the loop rests between probes."""
+MAX_ASKS = 12
+"""Proposals asked for in a row; those that change nothing or take too much memory are dropped."""
 GRACE_S = 60.0
 """So long a trial may run on when the final comparison is due; then it is aborted."""
 
@@ -243,7 +245,7 @@ class TuningLoop:
             self._advise()
 
     def _advise(self) -> None:
-        values = self._difference(self._learner.ask(self._state))
+        values = self._difference(self._learner.ask(self._state, self._deployment.present))
         text = ", ".join(f"{name} = {value}" for name, value in values.items())
         self._event("info", "advice", f"worth a try: {text}" if text else "nothing to advise")
 
@@ -282,8 +284,8 @@ class TuningLoop:
 
     def _probe(self, now_s: float) -> None:
         self.phase = Phase.LEARNING
-        for _ in range(5):
-            config = self._learner.ask(self._state)
+        for _ in range(MAX_ASKS):
+            config = self._learner.ask(self._state, self._deployment.present)
             try:
                 values = self._difference(config)
             except MemoryBudgetError as error:
