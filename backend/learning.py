@@ -104,9 +104,9 @@ class Learner:
         """Each rule's configuration, with its name and what it changes in ``present``."""
         base = self._completed(present)
         for proposal in expert_proposals(self._space, self._host, present):
-            config = self._completed(self.clamp(proposal.config))
-            changes = {name: value for name, value in config.items() if value != base[name]}
-            self._rules[config] = (f"expert rule: {proposal.name}", changes)
+            wanted = self._completed(proposal.config)
+            changes = {name: value for name, value in wanted.items() if value != base[name]}
+            self._rules[self._completed(self.clamp(wanted))] = (f"expert rule: {proposal.name}", changes)
 
     def _completed(self, config: Mapping[str, KnobValue]) -> KnobConfig:
         return self._space.default_config().replace(
@@ -114,7 +114,7 @@ class Learner:
         )
 
     def ask(self, state: NDArray[np.float64] | None, present: KnobConfig) -> KnobConfig:
-        """The configuration to try next; ``proposer`` then names where it came from.
+        """The configuration to try next, not yet clamped; ``proposer`` names where it came from.
 
         A rule changes its own knobs in what is deployed now (``present``), whatever has been
         promoted since it was made: it never takes back what was proven.
