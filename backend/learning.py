@@ -106,7 +106,8 @@ class Learner:
         for proposal in expert_proposals(self._space, self._host, present):
             wanted = self._completed(proposal.config)
             changes = {name: value for name, value in wanted.items() if value != base[name]}
-            self._rules[self._completed(self.clamp(wanted))] = (f"expert rule: {proposal.name}", changes)
+            tried = self._completed(self.clamp(wanted))
+            self._rules[tried] = (f"expert rule: {proposal.name}", changes)
 
     def _completed(self, config: Mapping[str, KnobValue]) -> KnobConfig:
         return self._space.default_config().replace(
