@@ -21,7 +21,6 @@ class Mix:
         default_rate_per_s: mean statements per real second over a day, unless told otherwise.
         swing: relative amplitude of the day/night swing of volume; at 1/3 the night has half the
             volume of the day.
-        max_concurrency: how many connections the mix needs at most.
     """
 
     name: str
@@ -30,7 +29,6 @@ class Mix:
     default_rate_per_s: float
     night_factor: Mapping[str, float]
     swing: float = 1 / 3
-    max_concurrency: int = 8
 
     def __post_init__(self) -> None:
         """Check the names and the weights."""
