@@ -128,6 +128,16 @@ class Learner:
         """Shrink memory knobs until they pass the joint budget."""
         return self._budget.clamp(config)
 
+    def fit(self, config: Mapping[str, KnobValue]) -> KnobConfig:
+        """The configuration as it may be tried.
+
+        Raises:
+            MemoryBudgetError: it cannot be shrunk far enough.
+        """
+        clamped = self.clamp(config)
+        self._budget.check(clamped)
+        return clamped
+
     def tell(
         self,
         config: KnobConfig,

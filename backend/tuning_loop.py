@@ -297,9 +297,9 @@ class TuningLoop:
         self._next_probe_s = now_s + self._level1.rest_s
 
     def _difference(self, config: Mapping[str, KnobValue]) -> dict[str, KnobValue]:
-        """What the proposal, clamped to the memory budget, changes."""
-        clamped = self._learner.clamp(self._deployment.present.replace(config))
+        """What the proposal, shrunk to fit the memory budget, changes."""
         present = self._deployment.present
+        clamped = self._learner.fit(present.replace(config))
         return {
             name: clamped[name] for name in self._space.names if clamped[name] != present.get(name)
         }
