@@ -245,7 +245,11 @@ class TuningLoop:
             self._advise()
 
     def _advise(self) -> None:
-        values = self._difference(self._learner.ask(self._state, self._deployment.present))
+        try:
+            values = self._difference(self._learner.ask(self._state, self._deployment.present))
+        except MemoryBudgetError as error:
+            self._event("info", "advice", error.message)
+            return
         text = ", ".join(f"{name} = {value}" for name, value in values.items())
         self._event("info", "advice", f"worth a try: {text}" if text else "nothing to advise")
 
