@@ -201,6 +201,7 @@ class Deployment:
             batch = self._adjuster.apply(
                 entries, actor=author, epoch=self._epoch(), allow_restart=True
             )
+            self.version = None  # a new lineage: comparisons go back to here, not further
             self._keep(batch, author, 1.0, "all entries removed", None)
 
     def _keep(

@@ -15,7 +15,7 @@ from typing import Protocol
 from backend.data_collector import why_no_window, window_between
 from backend.domain.knobs import KnobValue
 from backend.domain.metrics import MetricsSnapshot, MetricsWindow
-from backend.domain.modes import Arm, SafetyAction, TrialState, Verdict
+from backend.domain.modes import Arm, SafetyAction, TrialKind, TrialState, Verdict
 from backend.domain.records import TrialRecord
 from backend.domain.safety import SafetyVerdict
 from backend.policy_learner import Judgement
@@ -208,7 +208,9 @@ class Trial:
         )
         measured = MeasuredWindow(self._arm, window, quality)
         self._on_window(measured)
-        if self._arm is Arm.CANDIDATE and self._endangers(measured):
+        # A final comparison measures what stands anyway: stopping it would take nothing off.
+        watched = self._arm is Arm.CANDIDATE and self.plan.kind is not TrialKind.FINAL
+        if watched and self._endangers(measured):
             return
         if quality.value < self.plan.min_quality:
             self._void_block("; ".join(quality.reasons) or "low sample quality")

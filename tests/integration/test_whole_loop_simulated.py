@@ -25,6 +25,7 @@ from backend.domain.modes import (
 from backend.domain.records import CommandRecord
 from backend.errors import LockNotAvailableError, ServerConnectionError
 from backend.orchestrator import SystemOrchestrator
+from backend.run_options import RunOptions
 from backend.targets.simulated import Noise, ResponseModel, SimulatedDatabase
 from backend.telemetry import open_store
 
@@ -58,6 +59,17 @@ class Run:
         self.orchestrator.begin()
         self.loop = self.orchestrator.loop
         self.store = open_store(self.settings.store_url)
+
+    @classmethod
+    def of(
+        cls, orchestrator: SystemOrchestrator, target: SimulatedDatabase, settings: Settings
+    ) -> Run:
+        """A run that was begun elsewhere."""
+        run = cls.__new__(cls)
+        run.settings, run.target, run.clock = settings, target, target.clock
+        run.orchestrator, run.loop = orchestrator, orchestrator.loop
+        run.store = open_store(settings.store_url)
+        return run
 
     def go(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
         observed_s = 0.0
@@ -271,6 +283,30 @@ class TestOperator:
         assert run.command(CommandKind.ROLL_BACK, version_id=first).state is CommandState.DONE
         assert target.effective_config == target.space.default_config()
         assert target.read_knobs(["work_mem"])["work_mem"].entry is None
+
+
+def test_a_run_from_the_defaults_compares_with_the_defaults(tmp_path: Path) -> None:
+    target = make_target()
+    target.foreign_change("random_page_cost", 1.2)  # an earlier run's
+    settings = settings_in(tmp_path)
+    orchestrator = SystemOrchestrator(
+        settings,
+        options=RunOptions(from_defaults=True),
+        target_factory=lambda _: target,
+        clock=target.clock,
+    )
+    orchestrator.begin(duration_days=0.005)
+    assert target.effective_config == target.space.default_config()
+    run = Run.of(orchestrator, target, settings)
+    best = {"random_page_cost": 1.2, "jit": False}
+    assert run.command(CommandKind.SET_KNOBS, knobs=best).state is CommandState.DONE
+    run.command(CommandKind.SET_MODE, mode=Mode.OBSERVE.value)
+    run.go(2000, until=lambda: run.loop.phase is Phase.FINISHED)
+    final = run.store.trials()[-1]
+    assert final.kind is TrialKind.FINAL
+    assert final.blocks == final.max_blocks
+    assert dict(final.after) == best
+    assert final.before["random_page_cost"] == 4.0
 
 
 def test_an_aborted_comparison_is_begun_anew(tmp_path: Path) -> None:
