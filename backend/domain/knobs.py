@@ -334,6 +334,16 @@ class KnobSpace:
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
+    @property
+    def shape_fingerprint(self) -> str:
+        """Digest of names, kinds, scales and choices, whatever the bounds.
+
+        Bounds follow the machine's memory and cores, so two servers with the same knobs differ
+        in :attr:`fingerprint` and agree in this: knowledge relative to the bounds carries over.
+        """
+        parts = [[k.name, k.kind, k.scale, k.unit, list(k.choices)] for k in self.knobs]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
     def default_config(self) -> KnobConfig:
         """Every knob at its default; the middle of the range where it has none."""
         return KnobConfig(
