@@ -12,12 +12,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from backend.errors import AutopilotError, WorkloadError
+from backend.run_options import FAST_MODE_FACTOR
 from backend.workload.generator import ALL_CLASSES, ClientInterval
 from backend.workload.mixes import MIXES
 from backend.workload.runner import WorkloadSettings, run_workload
 from backend.workload.shape import DEMO_SCALE
-
-FAST_TIME_SCALE = 100.0
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -28,7 +27,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--queries", type=float, help="statements per simulated hour")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scale", type=float, default=DEMO_SCALE, help="scale of the demo store")
-    parser.add_argument("--fast-mode", action="store_true", help="100 simulated seconds a second")
+    parser.add_argument(
+        "--fast-mode", action="store_true", help=f"{FAST_MODE_FACTOR:g} simulated seconds a second"
+    )
     parser.add_argument("--max-concurrency", type=int, default=8)
     parser.add_argument("--duration", type=float, metavar="S", help="stop after S real seconds")
     return parser.parse_args(argv)
@@ -55,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         mix=arguments.mix,
         queries_per_hour=arguments.queries,
         seed=arguments.seed,
-        time_scale=FAST_TIME_SCALE if arguments.fast_mode else 1.0,
+        time_scale=FAST_MODE_FACTOR if arguments.fast_mode else 1.0,
         scale=arguments.scale,
         max_concurrency=arguments.max_concurrency,
     )
