@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from enum import Enum
 from typing import Any
 
+from backend.domain.deployed import deployed_windows
 from backend.domain.modes import Arm, Phase
 from backend.domain.records import (
     ClientIntervalRecord,
@@ -71,7 +72,9 @@ class FinalReport:
     ``ci_high``] at ``confidence``, from the interleaved final comparison; None without one.
     ``compared`` says what ``baseline`` and ``final`` are: the arms of the ``final comparison``,
     else the ``phases`` baseline and optimised, which the load's swings tell apart as well.
-    ``index_trend`` holds (seconds, latency index); ``units`` the native unit of each knob.
+    ``phases`` and ``index_trend`` (seconds, latency index) tell of the deployed configuration
+    alone: windows in which another was tried are left out. ``units`` holds the native unit of
+    each knob.
     """
 
     generated_at: datetime
@@ -123,7 +126,8 @@ def build_report(
     """
     status = reader.status()
     started_at = status.started_at if status else None
-    windows = reader.windows(since=started_at, limit=_ALL)
+    trials = [t for t in reader.trials(limit=_ALL) if _since(t.created_at, started_at)]
+    windows = deployed_windows(reader.windows(since=started_at, limit=_ALL), trials)
     clients = _ClientTimes(reader.client_intervals(since=started_at, limit=_ALL))
     phases = {
         phase.value: _measure([w for w in windows if w.phase is phase], clients)
@@ -150,7 +154,7 @@ def build_report(
         confidence=final_comparison.confidence if final_comparison else None,
         comparison=_trial(final_comparison) if final_comparison else None,
         configuration=_configuration(reader, final_comparison, versions),
-        trials=_trials([t for t in reader.trials(limit=_ALL) if _since(t.created_at, started_at)]),
+        trials=_trials(trials),
         phases=phases,
         query_classes=_query_classes(reader, final_comparison),
         policy_versions=[
@@ -322,17 +326,8 @@ def _events(events: Sequence[EventRecord]) -> dict[str, dict[str, object]]:
 
 
 def _trend(windows: Sequence[WindowRecord]) -> list[tuple[float, float]]:
-    """Return (seconds since the first window, index) of the deployed configuration.
-
-    Candidates on trial are left out, and in the final comparison, where the candidate is what is
-    deployed, the initial configuration.
-    """
-    shown = [
-        w
-        for w in windows
-        if w.index is not None
-        and w.arm is not (Arm.INCUMBENT if w.phase is Phase.FINAL_COMPARISON else Arm.CANDIDATE)
-    ]
+    """Return (seconds since the first window, index), thinned by averaging."""
+    shown = [w for w in windows if w.index is not None]
     step = max(1, math.ceil(len(shown) / _TREND_POINTS))
     points = []
     for start in range(0, len(shown), step):

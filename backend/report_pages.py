@@ -59,13 +59,17 @@ def _measure_text(value: float | None, kind: str) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """A heading, column titles and rows of text; ``empty`` is said where there are no rows."""
+    """A heading, column titles and rows of text; ``empty`` is said where there are no rows.
+
+    ``wide`` takes a page's whole width; ``upright`` has a column for each row in plain text.
+    """
 
     heading: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     empty: str
     wide: bool = False
+    upright: bool = False
 
 
 def tables(report: FinalReport) -> list[Table]:
@@ -126,7 +130,8 @@ def _phases(report: FinalReport) -> Table:
 
     rows = [row(phase, measured) for phase, measured in report.phases.items() if measured.windows]
     columns = ["phase", "windows", *(title for _, title, _ in _MEASURES)]
-    return Table("By phase", columns, rows, "No window was measured.", wide=True)
+    heading = "By phase, under the deployed configuration"
+    return Table(heading, columns, rows, "No window was measured.", wide=True, upright=True)
 
 
 def _query_classes(report: FinalReport) -> Table:
@@ -274,7 +279,7 @@ def _lines(report: FinalReport) -> Iterator[str]:
         yield "-" * len(table.heading)
         if not table.rows:
             yield table.empty
-        elif table.heading == "By phase":
+        elif table.upright:
             yield from _aligned([list(r) for r in zip(table.columns, *table.rows, strict=True)])
         else:
             yield from _aligned([list(table.columns), *map(list, table.rows)])

@@ -40,6 +40,15 @@ class TrialKind(str, Enum):
     PROBATION = "probation"
     FINAL = "final"
 
+    @property
+    def deployed_arm(self) -> Arm:
+        """The arm that is deployed meanwhile.
+
+        A probation and the final comparison test what stands against what stood before.
+        """
+        turned = self in (TrialKind.PROBATION, TrialKind.FINAL)
+        return Arm.CANDIDATE if turned else Arm.INCUMBENT
+
 
 class TrialState(str, Enum):
     """The states of the trial machine, in order."""

@@ -157,11 +157,12 @@ class TestContent:
 
     def test_phases_of_this_run_alone(self, report: FinalReport) -> None:
         assert {name: phase.windows for name, phase in report.phases.items()} == {
-            "baseline": 3, "learning": 2, "optimised": 1, "final comparison": 3,
+            "baseline": 3, "learning": 1, "optimised": 1, "final comparison": 2,
         }  # fmt: skip
         assert report.phases["baseline"].latency_index == 1.0
         assert report.phases["baseline"].client_p50_ms is None
-        assert report.phases["learning"].latency_index_p50 == pytest.approx(2.95)
+        assert report.phases["learning"].latency_index_p50 == pytest.approx(0.9)
+        assert report.phases["final comparison"].latency_index_p50 == pytest.approx(0.71)
 
     def test_trials_are_counted_and_listed(self, report: FinalReport) -> None:
         assert report.trials["total"] == 2
@@ -191,6 +192,17 @@ class TestContent:
         values = [value for _, value in report.index_trend]
         assert values == pytest.approx([1.0, 1.0, 1.0, 0.9, 0.7, 0.71, 0.71])
         assert report.index_trend[0][0] == 0.0
+
+    def test_in_a_probation_the_candidate_is_what_is_deployed(
+        self, store: SqlStore, final: TrialRecord
+    ) -> None:
+        number = store.save_trial(replace(full.TRIAL, kind=TrialKind.PROBATION))
+        for second, arm, index in ((52, Arm.CANDIDATE, 0.72), (54, Arm.INCUMBENT, 1.1)):
+            store.add_window(window(second, Phase.LEARNING, index, arm=arm, trial_id=number))
+        report = build_report(store, final_comparison=final, workload={})
+        values = [value for _, value in report.index_trend]
+        assert values == pytest.approx([1.0, 1.0, 1.0, 0.9, 0.7, 0.72, 0.71, 0.71])
+        assert report.phases["learning"].windows == 2
 
     def test_a_long_trend_is_thinned(self, store: SqlStore) -> None:
         with store.transaction():
