@@ -1,0 +1,1 @@
+"""Tuning against random forests of recorded measurements: the parts of the benchmarks."""

@@ -1,0 +1,194 @@
+"""Runs of tuners on surrogates: one cell a run, kept in a file of JSON lines, never run twice."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backend.protocols import AskTellAgent
+from backend.rl_agent import KnobAgent, KnobAgentSettings
+from benchmarks.surrogates.forest import TREES, Surrogate, fit_surrogate
+from benchmarks.surrogates.problem import Goal, Problem, Score
+from benchmarks.surrogates.recording import Recording, read_recording
+from benchmarks.tuners import make_tuner
+
+ONE_THREAD = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+)
+CELLS_A_PROCESS = 12
+"""Processes are replaced now and then: TensorFlow keeps every graph it has compiled."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: what makes it up, and nothing that does not change its outcome.
+
+    Args:
+        data, digest: the recording's name and the digest of its file.
+        goal: ``min`` or ``max``.
+        method: a name of ``benchmarks.tuners.TUNERS``, or an ablation's label.
+        seed: of the tuner, and of the mask.
+        evaluations: asks and tells.
+        mask: whether names are hidden and columns shuffled.
+        fix: values held, by knob.
+        settings: changes to our agent's settings, by name.
+        trees: of the surrogate.
+    """
+
+    data: str
+    digest: str
+    goal: Goal
+    method: str
+    seed: int
+    evaluations: int
+    mask: bool = False
+    fix: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    trees: int = TREES
+
+    @property
+    def key(self) -> str:
+        """The same for the same run."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished cell: objectives in order (lower is better) and CPU seconds of each ask + tell."""
+
+    cell: Cell
+    default: float
+    best: float
+    objectives: Sequence[float]
+    ask_tell_cpu_s: Sequence[float]
+
+    @property
+    def score(self) -> Score:
+        """What it is worth."""
+        return Score(np.array(self.objectives), self.default, self.best)
+
+    def line(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def of_line(cls, line: str) -> Run:
+        """The run behind a line.
+
+        Raises:
+            ValueError, TypeError, KeyError: it is none.
+        """
+        fields = json.loads(line)
+        return cls(**{**fields, "cell": Cell(**fields["cell"])})
+
+
+class Results:
+    """Finished runs in a file of JSON lines; of the same cell the last one counts.
+
+    Several processes may append at once, and a line that a killed process left unfinished is
+    ignored.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> dict[str, Run]:
+        """All runs by the key of their cell."""
+        runs: dict[str, Run] = {}
+        if self.path.exists():
+            for line in self.path.read_text(encoding="utf-8").splitlines():
+                with contextlib.suppress(ValueError, TypeError, KeyError):
+                    run = Run.of_line(line)
+                    runs[run.cell.key] = run
+        return runs
+
+    def append(self, run: Run) -> None:
+        """Keep a run. The line break in front ends what may have been left unfinished."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab", buffering=0) as file:
+            file.write(f"\n{run.line()}\n".encode())
+
+
+@functools.lru_cache(maxsize=8)
+def load(path: Path, cache: Path | None, trees: int, jobs: int = 1) -> tuple[Recording, Surrogate]:
+    """A recording and its surrogate, once for each process."""
+    recording = read_recording(path)
+    return recording, fit_surrogate(recording, cache, trees=trees, jobs=jobs)
+
+
+def make_problem(cell: Cell, path: Path, cache: Path | None) -> Problem:
+    """What the cell's tuner plays against."""
+    recording, surrogate = load(path, cache, cell.trees)
+    mask_seed = cell.seed if cell.mask else None
+    return Problem(recording, surrogate, cell.goal, fix=cell.fix, mask_seed=mask_seed)
+
+
+def run_cell(
+    cell: Cell, path: Path, cache: Path | None = None, checkpoint: Path | None = None
+) -> Run:
+    """Ask, evaluate and tell as often as the cell says."""
+    problem = make_problem(cell, path, cache)
+    tuner = _tuner(cell, problem, checkpoint)
+    objectives, spent_s = [], []
+    for _ in range(cell.evaluations):
+        start = time.process_time()
+        config = tuner.ask()
+        asked = time.process_time()
+        objective = problem(config)
+        evaluated = time.process_time()
+        tuner.tell(config, objective)
+        objectives.append(objective)
+        spent_s.append(round(time.process_time() - evaluated + asked - start, 5))
+    return Run(cell, problem.default_objective, problem.best_objective, objectives, spent_s)
+
+
+def _tuner(cell: Cell, problem: Problem, checkpoint: Path | None) -> AskTellAgent:
+    if cell.settings:
+        changed = KnobAgentSettings(**cell.settings)
+        return KnobAgent(problem.space, seed=cell.seed, settings=changed)
+    return make_tuner(
+        cell.method, problem.space, cell.seed, budget=cell.evaluations, checkpoint=checkpoint
+    )
+
+
+def run_all(
+    cells: Sequence[tuple[Cell, Path]],
+    results: Results,
+    *,
+    cache: Path,
+    checkpoint: Path | None = None,
+    jobs: int = 1,
+) -> Iterator[Run]:
+    """Run the cells in processes of one thread each; every run is kept before it is yielded."""
+    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))  # inherited; ours has long been started
+    context = multiprocessing.get_context("spawn")
+    batch = jobs * CELLS_A_PROCESS
+    for at in range(0, len(cells), batch):
+        with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+            futures = [
+                pool.submit(run_cell, cell, path, cache, checkpoint)
+                for cell, path in cells[at : at + batch]
+            ]
+            try:
+                for future in as_completed(futures):
+                    run = future.result()
+                    results.append(run)
+                    yield run
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise

@@ -1,0 +1,96 @@
+"""The tables of the surrogate benchmarks: one for each data set, and one of the means over them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.surrogates.runs import Run
+
+
+@dataclass(frozen=True)
+class Row:
+    """The numbers of one run, or of the mean of several."""
+
+    shares: tuple[float, ...]
+    worse: float
+    regret: float
+    cpu_ms: float
+
+    @classmethod
+    def of(cls, run: Run, at: Sequence[int]) -> Row:
+        """Shares reached after each number of evaluations, and what it cost."""
+        score = run.score
+        return cls(
+            tuple(score.share_at(evaluations) for evaluations in at),
+            float(score.worse),
+            score.regret,
+            1000.0 * float(np.mean(run.ask_tell_cpu_s)),
+        )
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """All of them in the order of the columns."""
+        return (*self.shares, self.worse, self.regret, self.cpu_ms)
+
+
+def print_tables(
+    runs: Sequence[Run], methods: Sequence[str], at: Sequence[int], console: Console
+) -> None:
+    """Print what the runs show: mean ± standard error over the seeds."""
+    by_data: dict[str, dict[str, dict[int, Row]]] = defaultdict(lambda: defaultdict(dict))
+    for run in runs:
+        by_data[run.cell.data][run.cell.method][run.cell.seed] = Row.of(run, at)
+    for data, rows in by_data.items():
+        one = next(run for run in runs if run.cell.data == data)
+        sign = 1.0 if one.cell.goal == "min" else -1.0
+        title = (
+            f"{data}: share of the recorded best gain; 0 = {sign * one.default:.4g} (surrogate at "
+            f"the file's first row), 1 = {sign * one.best:.4g} (surrogate's best recorded row)"
+        )
+        _print(title, {method: list(rows[method].values()) for method in methods}, at, console)
+    if len(by_data) > 1:
+        title = f"mean over {len(by_data)} data sets"
+        _print(title, {m: mean_rows(by_data, m) for m in methods}, at, console)
+
+
+def mean_rows(by_data: Mapping[str, Mapping[str, Mapping[int, Row]]], method: str) -> list[Row]:
+    """For every seed that is finished on all data sets, the mean over them."""
+    finished = [rows.get(method, {}) for rows in by_data.values()]
+    means = []
+    for seed in sorted(set.intersection(*(set(rows) for rows in finished))):
+        rows = [seen[seed] for seen in finished]
+        *shares, worse, regret, cpu_ms = np.mean([row.numbers for row in rows], axis=0).tolist()
+        means.append(Row(tuple(shares), worse, regret, cpu_ms))
+    return means
+
+
+def _print(
+    title: str, rows: Mapping[str, Sequence[Row]], at: Sequence[int], console: Console
+) -> None:
+    table = Table(title=title, title_justify="left")
+    table.add_column("method")
+    table.add_column("runs", justify="right")
+    for evaluations in at:
+        table.add_column(f"@{evaluations}", justify="right")
+    for heading in (">10 % worse than default", "cumulative regret", "CPU ms an ask + tell"):
+        table.add_column(heading, justify="right")
+    for method, seeds in rows.items():
+        if not seeds:
+            table.add_row(method, "0")
+            continue
+        numbers = np.array([row.numbers for row in seeds])
+        mean = numbers.mean(axis=0)
+        error = numbers.std(axis=0, ddof=1) / len(seeds) ** 0.5 if len(seeds) > 1 else None
+        digits = (*(3 for _ in at), 1, 1, 1)
+        shown = [
+            f"{mean[i]:.{digits[i]}f}" + ("" if error is None else f" ± {error[i]:.{digits[i]}f}")
+            for i in range(len(mean))
+        ]
+        table.add_row(method, str(len(seeds)), *shown)
+    console.print(table)
