@@ -12,6 +12,8 @@ from rich.table import Table
 
 from benchmarks.surrogates.runs import Run
 
+OURS = ("ours", "ours-warm")
+
 
 @dataclass(frozen=True)
 class Row:
@@ -54,9 +56,17 @@ def print_tables(
             f"the file's first row), 1 = {sign * one.best:.4g} (surrogate's best recorded row)"
         )
         _print(title, {method: list(rows[method].values()) for method in methods}, at, console)
+    means = {method: mean_rows(by_data, method) for method in methods}
     if len(by_data) > 1:
-        title = f"mean over {len(by_data)} data sets"
-        _print(title, {m: mean_rows(by_data, m) for m in methods}, at, console)
+        _print(f"mean over {len(by_data)} data sets", means, at, console)
+    for method in methods:
+        if method in OURS and means[method] and any(means[p] for p in methods if p not in OURS):
+            leads = (lead(means, method, column) for column in range(len(at)))
+            parts = [
+                f"@{evaluations} {ahead:+.3f} ± {error:.3f} ({peer})"
+                for evaluations, (peer, ahead, error) in zip(at, leads, strict=True)
+            ]
+            console.print(f"{method} - best peer, mean over the data sets: {', '.join(parts)}")
 
 
 def mean_rows(by_data: Mapping[str, Mapping[str, Mapping[int, Row]]], method: str) -> list[Row]:
@@ -68,6 +78,18 @@ def mean_rows(by_data: Mapping[str, Mapping[str, Mapping[int, Row]]], method: st
         *shares, worse, regret, cpu_ms = np.mean([row.numbers for row in rows], axis=0).tolist()
         means.append(Row(tuple(shares), worse, regret, cpu_ms))
     return means
+
+
+def lead(rows: Mapping[str, Sequence[Row]], ours: str, column: int) -> tuple[str, float, float]:
+    """The best peer in a column of shares, how far ahead of it we are, and the standard error."""
+    shares = {method: np.array([row.shares[column] for row in rows[method]]) for method in rows}
+    peers = {name: seen for name, seen in shares.items() if name not in OURS and len(seen)}
+    best = max(peers, key=lambda name: float(peers[name].mean()))
+    errors = [
+        seen.std(ddof=1) / len(seen) ** 0.5 if len(seen) > 1 else np.nan
+        for seen in (shares[ours], peers[best])
+    ]
+    return best, float(shares[ours].mean() - peers[best].mean()), float(np.hypot(*errors))
 
 
 def _print(

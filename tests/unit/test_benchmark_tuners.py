@@ -167,7 +167,7 @@ def test_intervals_shift_logarithms_above_zero() -> None:
 
 
 def test_errors_name_the_remedy() -> None:
-    with pytest.raises(MissingPeerError, match="requirements-bench.txt"):
+    with pytest.raises(MissingPeerError, match=r"requirements-bench\.txt"):
         required("a_package_that_is_not_there")
     with pytest.raises(ConfigError, match="random"):
         make_tuner("nobody", SPACE, 0)

@@ -17,7 +17,7 @@ from benchmarks.surrogates.forest import Forest, fit_surrogate
 from benchmarks.surrogates.problem import Problem, Score
 from benchmarks.surrogates.recording import Recording, read_recording
 from benchmarks.surrogates.runs import Cell, Results, Run, run_cell
-from benchmarks.surrogates.tables import Row, mean_rows
+from benchmarks.surrogates.tables import Row, lead, mean_rows
 
 HEADER = "index,buffer,ratio,persist,method,pages,constant,latency"
 ROWS = 40
@@ -190,7 +190,7 @@ def test_a_fixed_knob_is_held(recording: Recording) -> None:
     assert min(off.best_objective, on.best_objective) == plain.best_objective
     assert off.best_objective != on.best_objective
     with pytest.raises(ConfigError, match="no row"):
-        problem(recording, fix={"pages": "99.0", "buffer": "2"})
+        problem(recording, fix={"ratio": "1.0"})
 
 
 def test_a_goal_that_cannot_be_is_refused(tmp_path: Path) -> None:
@@ -230,6 +230,17 @@ def test_means_over_data_sets_take_finished_seeds_only() -> None:
     }
     assert [mean.shares for mean in mean_rows(by_data, "tpe")] == [pytest.approx((0.4,))]
     assert mean_rows(by_data, "random") == []
+
+
+def test_the_lead_is_over_the_best_peer() -> None:
+    def rows(*shares: float) -> list[Row]:
+        return [Row((share,), 0.0, 0.0, 0.0) for share in shares]
+
+    seen = {"ours": rows(0.8, 0.9), "tpe": rows(0.6, 0.6), "random": rows(0.1, 0.3), "smac3": []}
+    peer, ahead, error = lead(seen, "ours", 0)
+    assert peer == "tpe"
+    assert ahead == pytest.approx(0.25)
+    assert error == pytest.approx(0.05)
 
 
 # -- runs -------------------------------------------------------------------------------------
