@@ -38,7 +38,13 @@ def parser_of(program: str, description: str) -> argparse.ArgumentParser:
         prog=f"python -m benchmarks.{program}", description=description, epilog=WHERE
     )
     add = parser.add_argument
-    add("--data", action="append", required=True, metavar="FILE[:GOAL]", help="may be repeated")
+    add(
+        "--data",
+        action="append",
+        required=True,
+        metavar="FILE",
+        help="or FILE:min, FILE:max; repeat",
+    )
     add(
         "--goal",
         action="append",

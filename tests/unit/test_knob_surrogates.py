@@ -263,7 +263,7 @@ def test_a_run_starts_at_the_default_and_can_be_repeated(
     assert run.objectives[0] == run.default
     assert run.score.share_at(1) == 0.0
     assert run.objectives == again.objectives
-    assert len(run.ask_tell_cpu_s) == 6
+    assert len(run.ask_tell_cpu_s) == 5
     masked = run_cell(cell(recording, mask=True), path)
     assert masked.default == pytest.approx(run.default)
     assert Run.of_line(run.line()) == run
@@ -274,12 +274,12 @@ def test_results_survive_a_torn_line_and_the_last_run_counts(
 ) -> None:
     results = Results(tmp_path / "out.jsonl")
     assert results.read() == {}
-    one = Run(cell(recording), 10.0, 5.0, [10.0, 7.0], [0.1, 0.2])
+    one = Run(cell(recording), 10.0, 5.0, [10.0, 7.0], [0.1])
     results.append(one)
     with results.path.open("a", encoding="utf-8") as file:
         file.write('{"cell": {"data": "ti')
-    other = Run(cell(recording, seed=1), 10.0, 5.0, [10.0, 6.0], [0.1, 0.2])
-    newer = Run(cell(recording), 10.0, 5.0, [10.0, 5.0], [0.1, 0.2])
+    other = Run(cell(recording, seed=1), 10.0, 5.0, [10.0, 6.0], [0.1])
+    newer = Run(cell(recording), 10.0, 5.0, [10.0, 5.0], [0.1])
     results.append(other)
     results.append(newer)
     assert results.read() == {one.cell.key: newer, other.cell.key: other}
