@@ -53,7 +53,7 @@ def parser_of(program: str, description: str) -> argparse.ArgumentParser:
         help="of the files without one: one for all, or one for each in order",
     )
     add("--seeds", type=int, default=10, help="runs of each method (10)")
-    add("--evaluations", type=int, default=200, help="asks and tells a run (200)")
+    add("--evaluations", type=int, default=200, help="a run (200)")
     add("--at", type=_numbers, default=(20, 50, 100, 200), help="shown after (20,50,100,200)")
     add("--mask", action="store_true", help="hide all names and shuffle the columns")
     add(
@@ -115,8 +115,8 @@ def plan(
     Raises:
         ConfigError: an option contradicts another or a file.
     """
-    if arguments.seeds < 1 or arguments.evaluations < 1:
-        raise ConfigError("--seeds and --evaluations must be at least 1")
+    if arguments.seeds < 1 or arguments.evaluations < 2:
+        raise ConfigError("--seeds must be at least 1, --evaluations at least 2")
     fix = _fixed(arguments.fix)
     unused = set(fix)
     made: list[list[tuple[Cell, Path]]] = [[] for _ in range(arguments.seeds)]
