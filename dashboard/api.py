@@ -47,15 +47,15 @@ def health(status: StatusRecord | None, services: Services) -> dict[str, Any]:
     }
 
 
-def prometheus_text(status: StatusRecord | None, mean_ms: float | None) -> bytes:
-    """The present numbers in Prometheus' text format."""
+def prometheus_text(status: StatusRecord | None, mean_ms: float | None, silent: bool) -> bytes:
+    """The present numbers in Prometheus' text format; ``silent``: the heartbeat is too old."""
     registry = CollectorRegistry()
 
     def gauge(name: str, meaning: str, value: float | None) -> None:
         if value is not None:
             Gauge(f"autopilot_{name}", meaning, registry=registry).set(value)
 
-    gauge("up", "1 when the tuner has written a status", float(status is not None))
+    gauge("up", "1 while the tuner's heartbeat is fresh", float(status is not None and not silent))
     if status is not None:
         gauge(
             "latency_index",
@@ -98,8 +98,9 @@ def blueprint(services: Services) -> Blueprint:
 
     @routes.get("/metrics")
     def metrics() -> Response:
-        windows = services.reader.windows(limit=1)
-        text = prometheus_text(services.reader.status(), windows[-1].mean_ms if windows else None)
+        windows, status = services.reader.windows(limit=1), services.reader.status()
+        silent = status is not None and services.tuner_is_silent(status)
+        text = prometheus_text(status, windows[-1].mean_ms if windows else None, silent)
         return Response(text, content_type=CONTENT_TYPE_LATEST)
 
     @routes.get("/api/status")

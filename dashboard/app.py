@@ -16,7 +16,7 @@ from dashboard import format as fmt
 from dashboard.format import Viewer
 from dashboard.live import register_page
 from dashboard.pages import PAGES
-from dashboard.services import Services
+from dashboard.services import DEFAULT_FLOORS, QualityFloors, Services
 from dashboard.serving import MAX_REQUEST_BODY_BYTES, serve
 
 if TYPE_CHECKING:
@@ -28,7 +28,10 @@ log = logging.getLogger(__name__)
 
 
 def create_app(
-    reader: TelemetryReader, commands: CommandQueue, settings: DashboardSettings
+    reader: TelemetryReader,
+    commands: CommandQueue,
+    settings: DashboardSettings,
+    floors: QualityFloors = DEFAULT_FLOORS,
 ) -> dash.Dash:
     """Build the dashboard over a store.
 
@@ -36,6 +39,7 @@ def create_app(
         reader: where everything shown comes from.
         commands: where an operator's requests go.
         settings: host, port, refresh interval in seconds, allowed Host names.
+        floors: the sample qualities below which a window is not used.
 
     Returns:
         the Dash application; ``.server`` is the WSGI application.
@@ -43,7 +47,7 @@ def create_app(
     Raises:
         FileNotFoundError: the installation lacks static files, templates or Bootstrap's files.
     """
-    services = Services(reader, commands, settings)
+    services = Services(reader, commands, settings, floors)
     guard = security.RequestGuard(settings.host, settings.allowed_hosts, settings.port)
     vendor.bootstrap_folder()
     server = Flask("dashboard", static_folder=None, template_folder=str(paths.templates_folder()))

@@ -149,6 +149,34 @@ def skeleton(lines: int = 3) -> Component:
     )
 
 
+def select(
+    component_id: str, label: str, options: Sequence[Mapping[str, str]], value: str
+) -> Component:
+    """A small list to choose from; its label is for screen readers alone."""
+    return html.Div(
+        [
+            html.Label(label, htmlFor=component_id, className="visually-hidden"),
+            dbc.Select(id=component_id, options=[dict(o) for o in options], value=value, size="sm"),
+        ]
+    )
+
+
+def progress_bar(share: float, label: str, class_name: str = "") -> Component:
+    """A bar that fills up as ``share`` goes from 0 to 1."""
+    percent = 100 * min(max(share, 0.0), 1.0)
+    return html.Div(
+        html.Div(className="bar-fill", style={"width": f"{percent:.0f}%"}),
+        className=f"bar {class_name}".strip(),
+        role="progressbar",
+        **{
+            "aria-label": label,
+            "aria-valuenow": f"{percent:.0f}",
+            "aria-valuemin": "0",
+            "aria-valuemax": "100",
+        },
+    )
+
+
 def badge(
     text: str, tone: str = "neutral", icon_name: str | None = None, title: str = ""
 ) -> Component:

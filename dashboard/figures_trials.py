@@ -93,8 +93,8 @@ def blocks_figure(trial: TrialRecord | None, viewer: Viewer) -> Figure:
     }
 
 
-def trial_windows_figure(windows: Sequence[WindowRecord], viewer: Viewer) -> Figure:
-    """The windows of a trial by arm; hollow where their quality was low."""
+def trial_windows_figure(windows: Sequence[WindowRecord], floor: float, viewer: Viewer) -> Figure:
+    """The windows of a trial by arm; hollow where their quality was below ``floor``: void."""
     rows = [w for w in windows if w.index is not None]
     values = [w.index for w in rows]
     title = "latency index"
@@ -120,7 +120,7 @@ def trial_windows_figure(windows: Sequence[WindowRecord], viewer: Viewer) -> Fig
                 "marker": {
                     "size": 9,
                     "color": colour,
-                    "symbol": ["circle" if w.quality >= 0.5 else "circle-open" for w, _ in mine],
+                    "symbol": ["circle" if w.quality >= floor else "circle-open" for w, _ in mine],
                 },
                 "customdata": [f"{v:.3g}, quality {w.quality:.2f}" for w, v in mine],
                 "hovertemplate": "%{customdata}<extra></extra>",

@@ -25,7 +25,7 @@ from backend.protocols import TelemetryReader
 from dashboard import components as ui
 from dashboard.figures import empty_figure
 from dashboard.format import Viewer
-from dashboard.services import Services
+from dashboard.services import DEFAULT_FLOORS, QualityFloors, Services
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +39,14 @@ class View:
         viewer: time zone, theme and width of who looks.
         now: the moment of this tick.
         choices: values of the page's own inputs (filters, the selected row), by ``id``.
+        floors: the sample qualities below which a window is not used.
     """
 
     reader: TelemetryReader
     viewer: Viewer
     now: datetime
     choices: Mapping[str, Any] = field(default_factory=dict)
+    floors: QualityFloors = DEFAULT_FLOORS
 
 
 Builder = Callable[[View], Any]
@@ -149,6 +151,7 @@ def register_page(app: dash.Dash, page: Page, services: Services) -> None:
             Viewer.from_browser(viewer),
             datetime.now(timezone.utc),
             dict(zip(ids, choices, strict=False)),
+            services.floors,
         )
         values, digests = changed(page.parts, view, held or {})
         return [*values, no_update if digests == held else digests]

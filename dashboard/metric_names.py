@@ -25,10 +25,9 @@ class Shown:
     Args:
         key: short name for ids.
         label: what it is called on the page.
-        unit: ``%``, ``B/s``, ``1/s`` or ``ms``.
+        unit: ``%`` or ``B/s``.
         read: its value in a window; None where the window does not have it.
         meaning: one line in plain words.
-        lower_is_better: None where neither direction is good by itself.
     """
 
     key: str
@@ -36,7 +35,6 @@ class Shown:
     unit: str
     read: Reading
     meaning: str
-    lower_is_better: bool | None = None
 
 
 CPU = Shown(
@@ -59,7 +57,6 @@ DISK_READ = Shown(
     "B/s",
     _rate("host_read_bytes"),
     "Bytes that the machine read from its disks each second.",
-    True,
 )
 DISK_WRITE = Shown(
     "write",
@@ -67,7 +64,6 @@ DISK_WRITE = Shown(
     "B/s",
     _rate("host_write_bytes"),
     "Bytes that the machine wrote to its disks each second.",
-    True,
 )
 CACHE_HITS = Shown(
     "hits",
@@ -75,15 +71,13 @@ CACHE_HITS = Shown(
     "%",
     _gauge("cache_hit_ratio", 100.0),
     "Share of pages that the server found in its own shared buffers.",
-    False,
 )
 TEMP = Shown(
     "temp",
     "Spilled to disk",
     "B/s",
     _rate("temp_bytes"),
-    "Temporary files that sorts and hashes wrote because work_mem was too small.",
-    True,
+    "Temporary files written by sorts and hashes that did not fit into their memory.",
 )
 WAL = Shown(
     "wal",

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from statistics import median
 
+from backend.domain.deployed import deployed_windows
 from backend.domain.modes import Phase
-from backend.domain.records import ClientIntervalRecord, WindowRecord
+from backend.domain.records import ClientIntervalRecord, TrialRecord, WindowRecord
 from dashboard import metric_names as names
-from dashboard.figures import deployed
+from dashboard.figures import phase_spans
 
 
 @dataclass(frozen=True)
 class PhaseSummary:
     """One phase under the deployed configuration; medians over its windows or intervals.
 
+    ``duration_s`` is how long the phase lasted in all, trials included: phases take turns.
     ``index`` of the baseline is 1 by definition where its windows have none: it is the reference.
     Times in ms, ``cpu`` and ``hits`` in percent, ``calls_per_s`` statements a second.
     """
@@ -38,19 +42,36 @@ def _median(values: Sequence[float | None]) -> float | None:
     return median(known) if known else None
 
 
+def _inside(
+    intervals: Sequence[ClientIntervalRecord], windows: Sequence[WindowRecord]
+) -> list[ClientIntervalRecord]:
+    """The intervals whose middle lies in one of the windows, which are in order and apart."""
+    starts = [w.started_at for w in windows]
+
+    def within(at: datetime) -> bool:
+        place = bisect.bisect_right(starts, at) - 1
+        return place >= 0 and at < windows[place].ended_at
+
+    return [i for i in intervals if within(i.started_at + (i.ended_at - i.started_at) / 2)]
+
+
 def summarise(
-    windows: Sequence[WindowRecord], intervals: Sequence[ClientIntervalRecord]
+    windows: Sequence[WindowRecord],
+    intervals: Sequence[ClientIntervalRecord],
+    trials: Sequence[TrialRecord],
 ) -> list[PhaseSummary]:
     """One summary a phase that has windows, in the order of the run."""
     summaries: list[PhaseSummary] = []
+    lived = deployed_windows(windows, trials)
+    lasted_s = dict.fromkeys(Phase, 0.0)
+    for phase, began, ended in phase_spans(windows):
+        lasted_s[phase] += (ended - began).total_seconds()
     for phase in Phase:
-        rows = [w for w in deployed(windows) if w.phase is phase]
+        rows = [w for w in lived if w.phase is phase]
         if not rows or phase is Phase.STARTING:
             continue
         index = _median([w.index for w in rows])
-        spans = [(w.started_at, w.ended_at) for w in rows]
-        low, high = spans[0][0], spans[-1][1]
-        mine = [i for i in intervals if low <= i.started_at and i.ended_at <= high]
+        mine = _inside(intervals, rows)
 
         def client(
             read: Callable[[ClientIntervalRecord], float | None],
@@ -61,7 +82,7 @@ def summarise(
         summaries.append(
             PhaseSummary(
                 phase=phase,
-                duration_s=(high - low).total_seconds(),
+                duration_s=lasted_s[phase],
                 windows=len(rows),
                 index=1.0 if index is None and phase is Phase.BASELINE else index,
                 mean_ms=_median([w.mean_ms for w in rows]),

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from backend.domain.records import QueryWindowRecord, WindowRecord
-from dashboard.figures import deployed
+from backend.domain.deployed import deployed_windows
+from backend.domain.records import QueryWindowRecord, TrialRecord, WindowRecord
 
 RECENT_WINDOWS = 20
 
 
 @dataclass(frozen=True)
 class QueryStats:
-    """One query class over the newest windows, against the oldest ones shown.
+    """One query class over the newest windows.
 
     ``share`` is its share of the total execution time; ``hits`` the share of its blocks found in
-    shared buffers; ``change`` the relative change of its mean time; ``trend`` its mean times in
-    ms, oldest first.
+    shared buffers. ``trend``, its mean times in ms, oldest first, and ``change``, of its mean time
+    from the oldest windows to the newest, tell of the deployed configuration alone.
     """
 
     key: str
@@ -37,7 +37,7 @@ def _mean_ms(rows: Sequence[QueryWindowRecord]) -> float | None:
     return sum(r.calls * r.mean_ms for r in rows) / calls if calls else None
 
 
-def query_stats(windows: Sequence[WindowRecord]) -> list[QueryStats]:
+def query_stats(windows: Sequence[WindowRecord], trials: Sequence[TrialRecord]) -> list[QueryStats]:
     """One entry a class that ran in the newest windows, by total time."""
     recent = windows[-RECENT_WINDOWS:]
     seconds = sum(w.duration_s for w in recent)
@@ -48,7 +48,7 @@ def query_stats(windows: Sequence[WindowRecord]) -> list[QueryStats]:
         for query in window.queries:
             by_key.setdefault(query.key, []).append(query)
     series: dict[str, list[QueryWindowRecord]] = {}
-    for window in deployed(windows):
+    for window in deployed_windows(windows, trials):
         for query in window.queries:
             if query.key in by_key:
                 series.setdefault(query.key, []).append(query)
@@ -62,8 +62,8 @@ def query_stats(windows: Sequence[WindowRecord]) -> list[QueryStats]:
         hit = sum(r.shared_blocks_hit for r in rows)
         touched = hit + sum(r.shared_blocks_read for r in rows)
         history = series.get(key, [])
-        first = _mean_ms(history[:RECENT_WINDOWS])
-        long_enough = len(history) > RECENT_WINDOWS
+        first, last = _mean_ms(history[:RECENT_WINDOWS]), _mean_ms(history[-RECENT_WINDOWS:])
+        long_enough = len(history) >= 2 * RECENT_WINDOWS
         result.append(
             QueryStats(
                 key=key,
@@ -71,7 +71,7 @@ def query_stats(windows: Sequence[WindowRecord]) -> list[QueryStats]:
                 share=calls * mean / everything if everything else 0.0,
                 calls_per_s=calls / seconds,
                 mean_ms=mean,
-                change=mean / first - 1 if first and long_enough else None,
+                change=last / first - 1 if first and last and long_enough else None,
                 rows_per_call=sum(r.rows for r in rows) / calls,
                 hits=hit / touched if touched else None,
                 temp_blocks_per_call=sum(r.temp_blocks_written for r in rows) / calls,

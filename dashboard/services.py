@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,22 @@ if TYPE_CHECKING:
 SILENT_AFTER_S = 10.0
 
 
+@dataclass(frozen=True)
+class QualityFloors:
+    """The sample qualities below which a window is not used; the defaults are the settings'.
+
+    Args:
+        training: below it a sample trains nothing (``level0.knob.quality_floor``).
+        trial: below it a trial's window is void (``level1.min_quality``).
+    """
+
+    training: float = 0.2
+    trial: float = 0.3
+
+
+DEFAULT_FLOORS = QualityFloors()
+
+
 class Services:
     """The store behind the pages.
 
@@ -24,12 +41,18 @@ class Services:
         reader: the store's reader; asked at most once a tick.
         commands: the queue to the tuner.
         settings: host, port, refresh interval, allowed hosts.
+        floors: of the sample quality.
     """
 
     def __init__(
-        self, reader: TelemetryReader, commands: CommandQueue, settings: DashboardSettings
+        self,
+        reader: TelemetryReader,
+        commands: CommandQueue,
+        settings: DashboardSettings,
+        floors: QualityFloors = DEFAULT_FLOORS,
     ) -> None:
         self.settings = settings
+        self.floors = floors
         # A page asks every 3/4 of the interval and an answer lives 1/8 of it, so that with the
         # way to the browser nothing on a page is older than the interval.
         self.tick_ms = max(250, round(settings.refresh_interval_s * 750))

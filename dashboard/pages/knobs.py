@@ -21,6 +21,14 @@ MOST_BATCHES = 40
 UNDOABLE = (ChangeState.APPLIED, ChangeState.KEPT)
 
 
+def is_changed(knob: KnobStatusRecord) -> bool:
+    """Whether somebody set the knob to something else than its default.
+
+    What the server worked out by itself (``wal_buffers`` from ``shared_buffers``) was not set.
+    """
+    return knob.value != knob.default and knob.source not in ("default", "override")
+
+
 def grid_row(knob: KnobStatusRecord) -> dict[str, Any]:
     """One row of the grid: plain text and numbers only."""
     return {
@@ -33,7 +41,7 @@ def grid_row(knob: KnobStatusRecord) -> dict[str, Any]:
         "risk": knob.risk,
         "group": knob.group,
         "description": knob.description,
-        "changed": knob.value != knob.default,
+        "changed": is_changed(knob),
         "writable": knob.writable,
     }
 
@@ -56,15 +64,24 @@ def rows(view: View) -> list[dict[str, Any]]:
 def columns(view: View) -> list[dict[str, Any]]:
     """The grid's columns; a phone gets the two that matter, the rest is in the panel."""
     name = {"field": "name", "headerName": "Knob", "cellClass": "cell-name"}
-    value = {"field": "value", "headerName": "Value", "cellClass": "cell-value"}
+    # Text with units: "4 MB" would be sorted after "128 MB".
+    value = {
+        "field": "value", "headerName": "Value", "cellClass": "cell-value", "sortable": False,
+    }  # fmt: skip
     if view.viewer.narrow:
         return [{**name, "flex": 1, "minWidth": 150}, {**value, "width": 96}]
     return [
         {**name, "width": 216, "pinned": "left", "tooltipField": "name"},
         {**value, "width": 94},
-        {"field": "default", "headerName": "Default", "width": 92},
+        {"field": "default", "headerName": "Default", "width": 92, "sortable": False},
         {"field": "unit", "headerName": "Unit", "width": 62},
-        {"field": "bounds", "headerName": "Bounds", "width": 158, "tooltipField": "bounds"},
+        {
+            "field": "bounds",
+            "headerName": "Bounds",
+            "width": 158,
+            "tooltipField": "bounds",
+            "sortable": False,
+        },
         {
             "field": "context",
             "headerName": "Takes",
@@ -87,7 +104,7 @@ def summary(view: View) -> object:
     knobs = view.reader.knob_statuses()
     if not knobs:
         return "The knobs appear when the tuner has read them from the server."
-    changed = sum(k.value != k.default for k in knobs)
+    changed = sum(map(is_changed, knobs))
     pending = sum(k.pending_restart for k in knobs)
     tail = f"; * {pending} wait for a restart" if pending else ""
     return f"{len(knobs)} knobs, {changed} not at the default{tail}. Choose one to change it."

@@ -15,8 +15,6 @@ from dashboard import format as fmt
 from dashboard.live import Page, View
 from dashboard.theme import palette
 
-QUALITY_FLOOR = 0.5
-"""Shown as a line; the filter's own floor is a setting of the tuner."""
 WAITING = "Appears when the agent has learned from its first trials"
 
 
@@ -33,7 +31,7 @@ def tiles(view: View) -> object:
     records = _records(view)
     windows = _windows(view)
     last = records[-1] if records else None
-    low = sum(w.quality < QUALITY_FLOOR for w in windows)
+    low = sum(w.quality < view.floors.training for w in windows)
     reward = figs.rolling_mean([r.reward for r in records if r.reward is not None][-10:])
 
     def newest(name: str) -> float | None:
@@ -64,7 +62,7 @@ def tiles(view: View) -> object:
         tile(
             "Low quality",
             fmt.percent(low / len(windows)) if windows else fmt.NONE,
-            f"{low} of {len(windows)} windows",
+            f"{low} of {len(windows)} windows are below {view.floors.training:g}",
         ),
     ]
 
@@ -145,7 +143,7 @@ def frame() -> Component:
                         hint_id="hint-quality",
                         hint_text="How far each window can be trusted: "
                         "windows spoilt by swings of the clients' load weigh little in the "
-                        "critics' loss, and below the floor they train nothing.",
+                        "critics' loss, and below the dotted line they train nothing.",
                         subtitle="by window",
                     ),
                     ui.card("Why quality was lost", html.Div(ui.skeleton(), id="learning-reasons")),
@@ -187,7 +185,7 @@ PAGE = Page(
         "learning-noise.figure": _steps("noise", "noise", colour="blue"),
         "learning-replay.figure": _steps("replay_size", "transitions", colour="grey"),
         "learning-quality.figure": lambda v: figs.quality_figure(
-            _windows(v), QUALITY_FLOOR, v.viewer
+            _windows(v), v.floors.training, v.viewer
         ),
         "learning-reasons.children": reasons,
     },

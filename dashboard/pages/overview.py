@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from backend.domain.modes import Verdict
 from backend.domain.records import ClientIntervalRecord, WindowRecord
 from dashboard import components as ui
-from dashboard import figures
+from dashboard import figures_server as figures
 from dashboard import format as fmt
 from dashboard import metric_names as names
+from dashboard import overview_tiles
 from dashboard.live import Page, View
 from dashboard.phases import summarise
-from dashboard.theme import palette
 
 WINDOWS = 1000
 INTERVALS = 2000
@@ -30,137 +29,9 @@ def _intervals(view: View) -> Sequence[ClientIntervalRecord]:
     return view.reader.client_intervals(limit=INTERVALS)
 
 
-def _tile(
-    label: str,
-    value: str,
-    note: object,
-    values: Sequence[float | None],
-    view: View,
-    *,
-    lead: bool = False,
-    tone: str = "",
-    title: str = "",
-) -> Component:
-    colours = palette(view.viewer.dark)
-    picture = figures.sparkline(values[-80:], colours.accent, colours.accent_soft)
-    return html.Div(
-        [
-            html.Div(label, className="tile-label", title=title),
-            html.Div(value, className="tile-value"),
-            html.Div(note, className=f"tile-note {tone}".strip()),
-            html.Img(src=picture, alt="", className="tile-spark") if picture else None,
-        ],
-        className="tile tile-lead" if lead else "tile",
-        title=title,
-    )
-
-
-def _recent(values: Sequence[float | None], count: int = 3) -> float | None:
-    known = [v for v in values if v is not None][-count:]
-    return sum(known) / len(known) if known else None
-
-
 def tiles(view: View) -> object:
     """The key numbers, now and against the start."""
-    status = view.reader.status()
-    windows, intervals = _windows(view), _intervals(view)
-    if status is None and not windows:
-        return ui.empty(
-            "The tuner is starting",
-            "Numbers appear here with the first measured window, usually within a minute.",
-        )
-    lived = figures.deployed(windows)
-    index = status.index if status and status.index is not None else None
-    phases = summarise(windows, intervals)
-    start = phases[0] if phases else None
-
-    def against(now: float | None, before: float | None) -> tuple[str, str]:
-        if now is None or not before:
-            return "no baseline yet", ""
-        change = now / before - 1
-        tone = "good" if change < -0.005 else "bad" if change > 0.005 else ""
-        return f"{fmt.percent(change, signed=True)} vs baseline", tone
-
-    p95 = _recent([i.p95_ms for i in intervals])
-    p95_note, p95_tone = against(p95, start.p95_ms if start else None)
-    server_ms = _recent([w.mean_ms for w in lived])
-    mean_note, mean_tone = against(server_ms, start.mean_ms if start else None)
-    index_note = (
-        "measuring the reference"
-        if index is None
-        else f"{fmt.percent(index - 1, signed=True)} against the start"
-    )
-    verdicts = status.trials_by_verdict if status else {}
-    hits = [names.CACHE_HITS.read(w) for w in lived]
-    cpu = [names.CPU.read(w) for w in windows]
-    return [
-        _tile(
-            "Latency index",
-            fmt.NONE if index is None else f"{index:.3f}",
-            index_note,
-            [w.index for w in lived],
-            view,
-            lead=True,
-            tone=""
-            if index is None
-            else "good"
-            if index < 0.995
-            else "bad"
-            if index > 1.005
-            else "",
-            title="Load-normalised mean latency of the same statements; 1 is the start, "
-            "lower is better",
-        ),
-        _tile(
-            "p95 latency",
-            fmt.ms_text(p95),
-            p95_note,
-            [i.p95_ms for i in intervals[-160::2]],
-            view,
-            tone=p95_tone,
-            title="19 of 20 statements are faster; timed by the client",
-        ),
-        _tile(
-            "Server mean",
-            fmt.ms_text(server_ms),
-            mean_note,
-            [w.mean_ms for w in lived],
-            view,
-            tone=mean_tone,
-            title="Mean execution time by pg_stat_statements, which gives no percentiles",
-        ),
-        _tile(
-            "Throughput",
-            fmt.quantity(_recent([w.calls_per_s for w in windows]), "/ s"),
-            "statements",
-            [w.calls_per_s for w in windows],
-            view,
-        ),
-        _tile(
-            "CPU",
-            fmt.quantity(_recent(cpu), "%"),
-            "of all processors",
-            cpu,
-            view,
-            title=names.CPU.meaning,
-        ),
-        _tile(
-            "Cache hits",
-            fmt.quantity(_recent(hits), "%", 4),
-            "in shared buffers",
-            hits,
-            view,
-            title=names.CACHE_HITS.meaning,
-        ),
-        _tile(
-            "Trials",
-            str(status.trials if status else 0),
-            f"{verdicts.get(Verdict.ACCEPT.value, 0)} accepted, "
-            f"{verdicts.get(Verdict.REJECT.value, 0)} rejected",
-            [],
-            view,
-        ),
-    ]
+    return overview_tiles.tiles(view, _windows(view), _intervals(view))
 
 
 def activity(view: View) -> object:
@@ -169,16 +40,7 @@ def activity(view: View) -> object:
     if status is None:
         return ui.empty("Nothing yet", "The tuner's present step appears here once it runs.")
     share = status.progress
-    bar = (
-        None
-        if share is None
-        else html.Div(
-            html.Div(className="bar-fill", style={"width": f"{100 * min(max(share, 0), 1):.0f}%"}),
-            className="bar",
-            role="progressbar",
-            **{"aria-valuenow": f"{100 * share:.0f}", "aria-valuemin": "0", "aria-valuemax": "100"},
-        )
-    )
+    bar = None if share is None else ui.progress_bar(share, "progress of the present step")
     return [
         html.Div(status.activity or "waiting for the next step", className="activity-text"),
         bar,
@@ -228,7 +90,7 @@ def deployed_knobs(view: View) -> object:
 
 def phase_table(view: View) -> object:
     """The phases next to each other."""
-    rows = summarise(_windows(view), _intervals(view))
+    rows = summarise(_windows(view), _intervals(view), view.reader.trials())
     if not rows:
         return ui.empty(
             "No phase is measured yet",
@@ -322,9 +184,10 @@ def frame() -> Component:
                         hint_id="hint-index",
                         hint_text="The mean time of the same statements in the same mix, "
                         "divided by that at the start: 1 is the start, lower is better. "
-                        "A busier hour alone cannot move it. Triangles: a proven change was "
-                        "deployed. Dots: a candidate "
-                        "was being tried.",
+                        "A shift of the mix alone cannot move it; a busier hour can, which is why "
+                        "trials compare windows side by side. Triangles: a proven change was "
+                        "deployed. Diamonds: a change by hand, or one undone. Dots: another "
+                        "configuration stood there for a window of a trial.",
                         class_name="span-2",
                     ),
                     ui.card("Right now", html.Div(ui.skeleton(), id="overview-activity")),
@@ -343,10 +206,10 @@ def frame() -> Component:
                         "Phase by phase",
                         html.Div(ui.skeleton(), id="overview-phases"),
                         hint_id="hint-phases",
-                        hint_text="Medians over the windows of each phase "
-                        "in which no candidate was tried, and the change against the first phase. "
-                        "The load may differ between phases: the index allows for that, the other "
-                        "columns do not.",
+                        hint_text="Medians over each phase's windows under the deployed "
+                        "configuration, and the change against the first phase shown. The load may "
+                        "differ between phases: the index allows for another mix, the other "
+                        "columns for nothing.",
                         class_name="span-3",
                     ),
                     ui.card("Throughput", ui.graph("overview-throughput", 200, "throughput")),
@@ -390,7 +253,7 @@ PAGE = Page(
     parts={
         "overview-tiles.children": tiles,
         "overview-index.figure": lambda v: figures.index_figure(
-            _windows(v), v.reader.policy_versions(), v.viewer
+            _windows(v), v.reader.trials(), v.reader.policy_versions(), v.viewer
         ),
         "overview-activity.children": activity,
         "overview-latency.figure": lambda v: figures.latency_figure(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import dash_bootstrap_components as dbc
 from dash import html
 from dash.development.base_component import Component
 
+from backend.domain.deployed import deployed_windows
 from backend.domain.records import WindowRecord
 from dashboard import components as ui
 from dashboard import figures, figures_trials
@@ -48,7 +48,7 @@ def _change(change: float | None) -> Component:
 
 def class_table(view: View) -> object:
     """The classes with their numbers and a trend each."""
-    stats = query_stats(_windows(view))
+    stats = query_stats(_windows(view), view.reader.trials())
     if not stats:
         return ui.empty(
             "No statement was measured yet",
@@ -108,9 +108,10 @@ def class_table(view: View) -> object:
 
 
 def _figure(view: View) -> object:
-    windows = figures.deployed(_windows(view))
+    trials = view.reader.trials()
+    windows = deployed_windows(_windows(view), trials)
     texts = view.reader.query_classes()
-    keys = [s.key for s in query_stats(windows)[:IN_FIGURE]]
+    keys = [s.key for s in query_stats(windows, trials)[:IN_FIGURE]]
     names = {k: short(texts[k].text, 34) if k in texts else k for k in keys}
     return figures_trials.query_trend_figure(windows, keys, names, view.viewer)
 
@@ -134,12 +135,10 @@ def frame() -> Component:
                 html.Div(ui.skeleton(8), id="queries-classes"),
                 class_name="spaced",
                 hint_id="hint-classes",
-                hint_text=f"Over the newest {RECENT_WINDOWS} windows. Change compares the mean "
-                f"with the oldest of the {WINDOWS} windows shown. The tuner's own statements are "
-                "left out.",
-                actions=html.Div(
-                    dbc.Select(id="queries-order", options=options, value="total", size="sm")
-                ),
+                hint_text=f"Over the newest {RECENT_WINDOWS} windows. Change compares the newest "
+                f"{RECENT_WINDOWS} with the oldest {RECENT_WINDOWS} of at most {WINDOWS} windows, "
+                "all under the deployed configuration. The tuner's own statements are left out.",
+                actions=ui.select("queries-order", "Order of the classes", options, "total"),
             ),
         ]
     )

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import dash_bootstrap_components as dbc
 from dash import html
 from dash.development.base_component import Component
 
@@ -36,12 +35,14 @@ class Limit:
         write: its value for people.
         meaning: what happens when it is passed.
         present: the newest reading in the limit's unit, where windows have one.
+        absolute: whether the reading itself is held against the limit.
     """
 
     label: str
     write: Callable[[Any], str]
     meaning: str
     present: Callable[[WindowRecord], float | None] | None = None
+    absolute: bool = True
 
 
 def _percent_value(value: Any) -> str:
@@ -51,7 +52,10 @@ def _percent_value(value: Any) -> str:
 LIMITS: Mapping[str, Limit] = {
     "cpu_limit_percent": Limit("CPU", _percent_value, "Above it nothing is tried.", names.CPU.read),
     "memory_limit_percent": Limit(
-        "Memory of the host", _percent_value, "Above it nothing is tried.", names.MEMORY.read
+        "Memory of the host",
+        _percent_value,
+        "Above it nothing is tried and a candidate is undone.",
+        names.MEMORY.read,
     ),
     "connections_limit_percent": Limit(
         "Connections",
@@ -66,8 +70,9 @@ LIMITS: Mapping[str, Limit] = {
     "max_error_rate": Limit(
         "Errors",
         lambda v: fmt.percent(float(v)),
-        "Failed or rolled back statements beyond the baseline's share undo a candidate.",
+        "So many more rolled back transactions than under the incumbent undo a candidate.",
         lambda w: w.gauges.get("rollback_ratio"),
+        absolute=False,
     ),
     "rollback_threshold": Limit(
         "Regression",
@@ -164,7 +169,7 @@ def _limit_row(name: str, value: Any, window: WindowRecord | None) -> list[Any] 
         return [name.replace("_", " "), str(value), fmt.NONE, ""]
     now = limit.present(window) if limit.present and window else None
     cell: object = fmt.NONE
-    if now is not None:
+    if now is not None and limit.absolute:
         passed = now > float(value)
         cell = html.Div(
             [
@@ -180,6 +185,8 @@ def _limit_row(name: str, value: Any, window: WindowRecord | None) -> list[Any] 
                 ),
             ]
         )
+    elif now is not None:
+        cell = limit.write(now)
     return [
         html.Span(limit.label, className="strong"),
         limit.write(value),
@@ -254,9 +261,7 @@ def frame() -> Component:
                         "Events",
                         html.Div(ui.skeleton(6), id="safety-events"),
                         class_name="span-2",
-                        actions=html.Div(
-                            dbc.Select(id="safety-level", options=levels, value="all", size="sm")
-                        ),
+                        actions=ui.select("safety-level", "Level of the events", levels, "all"),
                     ),
                 ],
                 className="grid-3",

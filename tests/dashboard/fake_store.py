@@ -304,7 +304,7 @@ def knob_statuses() -> list[KnobStatusRecord]:
             high=8,
             context="session",
             group="Parallelism",
-            description="Helpers that one query may start.",
+            description="Workers that one query may start.",
         ),
         knob_status(
             "huge_pages",
@@ -491,7 +491,10 @@ class FakeStore:
         return CommandState.DONE, "done"
 
     def _set(self, name: str, value: KnobValue | None) -> None:
-        self._knobs = [replace(k, value=value) if k.name == name else k for k in self._knobs]
+        self._knobs = [
+            replace(k, value=value, source="configuration file") if k.name == name else k
+            for k in self._knobs
+        ]
 
     def _change(self, knobs: Mapping[str, KnobValue], actor: str, batch: str) -> None:
         now = datetime.now(timezone.utc)

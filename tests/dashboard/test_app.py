@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
@@ -11,7 +12,8 @@ import pytest
 from plotly.utils import PlotlyJSONEncoder
 
 import dashboard
-from backend.domain.modes import ChangeState, CommandState, Phase
+from backend.config import Settings
+from backend.domain.modes import ChangeState, CommandState, Phase, TrialKind
 from backend.errors import StoreError
 from dashboard import callbacks, layouts
 from dashboard.cache import CachedReader
@@ -19,8 +21,9 @@ from dashboard.format import Viewer
 from dashboard.live import View, changed, digest
 from dashboard.operator_commands import make_command
 from dashboard.pages import PAGES
-from dashboard.pages.knobs import batch_of, batches
-from dashboard.services import Services
+from dashboard.pages.knobs import batch_of, batches, is_changed
+from dashboard.services import QualityFloors, Services
+from dashboard.trial_table import interval_bar, interval_text
 from tests.dashboard.conftest import Client, settings
 from tests.dashboard.fake_store import HOSTILE, FakeStore
 
@@ -92,6 +95,11 @@ def test_metrics_are_prometheus_text(store, client):
     assert 'autopilot_trials{verdict="accept"} 12.0' in text
     assert 'autopilot_mode{mode="auto"} 1.0' in text
     assert "autopilot_up 1.0" in text
+
+
+def test_metrics_say_when_the_tuner_is_silent(store, client):
+    store._status = replace(store.status(), at=datetime.now(timezone.utc) - timedelta(seconds=11))
+    assert "autopilot_up 0.0" in client.get("/metrics").text
 
 
 def test_status_is_json(store, client):
@@ -168,6 +176,74 @@ def test_every_part_of_a_page_is_in_its_frame(page):
     ids = [part.rsplit(".", 1)[0] for part in page.parts] + [i for i, _ in page.choices]
     for component_id in ids:
         assert f'"id": "{component_id}"' in held, component_id
+
+
+def components(value: object) -> Iterator[dict]:
+    """Every component of a page, as the browser gets it."""
+    if isinstance(value, dict):
+        if "namespace" in value:
+            yield value
+        yield from (c for item in value.values() for c in components(item))
+    elif isinstance(value, list):
+        yield from (c for item in value for c in components(item))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.slug)
+def test_every_list_to_choose_from_has_a_label(page):
+    found = list(components(json.loads(text_of(page.frame()))))
+    labelled = {c["props"].get("htmlFor") for c in found if c["type"] == "Label"}
+    chosen = {c["props"]["id"] for c in found if c["type"] == "Select"}
+    assert chosen - labelled == set()
+
+
+def test_the_floors_of_quality_are_those_of_the_settings():
+    defaults = Settings()
+    assert QualityFloors() == QualityFloors(
+        training=defaults.level0.knob.quality_floor, trial=defaults.level1.min_quality
+    )
+
+
+def test_the_learning_page_counts_what_is_below_the_floor_that_is_set(store):
+    tiles = next(p for p in PAGES if p.slug == "learning").parts["learning-tiles.children"]
+    low = sum(w.quality < 0.4 for w in store.windows(limit=1000))
+    assert low > 0
+    seen = View(store, Viewer(), datetime.now(timezone.utc), {}, QualityFloors(0.4, 0.4))
+    assert f"{low} of 310 windows are below 0.4" in text_of(tiles(seen))
+    assert "0 of 310 windows are below 0.2" in text_of(tiles(view(store)))
+
+
+def test_a_probe_has_no_interval(store):
+    promotion = next(t for t in store.trials() if t.kind is TrialKind.PROMOTION and t.blocks > 1)
+    probe = replace(promotion, kind=TrialKind.PROBE, ci_low=promotion.effect, blocks=1)
+    probe = replace(probe, ci_high=probe.effect)
+    assert "one block, no interval" in text_of(interval_bar(probe, 0.1))
+    assert " to " in text_of(interval_bar(promotion, 0.1))
+    assert interval_text(replace(promotion, ci_low=float("nan"))) is None
+
+
+def test_what_the_server_worked_out_itself_is_not_changed(store):
+    knob = replace(store.knob_statuses()[0], default=-1, value=512, source="override")
+    assert not is_changed(knob)
+    assert is_changed(replace(knob, source="configuration file"))
+
+
+def test_usual_rollbacks_are_not_shown_as_a_limit_that_is_passed(store):
+    limits = next(p for p in PAGES if p.slug == "safety").parts["safety-limits.children"]
+    store.beat(limits={"max_error_rate": 0.02, "cpu_limit_percent": 98.0})
+    last = store._windows[-1]
+    store._windows[-1] = replace(last, gauges={**last.gauges, "rollback_ratio": 0.05})
+    assert "strong bad" not in text_of(limits(view(store)))
+    store._windows[-1] = replace(last, gauges={**last.gauges, "host_cpu_percent": 99.0})
+    assert "strong bad" in text_of(limits(view(store)))
+
+
+def test_the_tiles_do_not_take_another_phase_for_the_baseline(store):
+    tiles = next(p for p in PAGES if p.slug == "overview").parts["overview-tiles.children"]
+    assert "vs baseline" in text_of(tiles(view(store)))
+    store._windows = [w for w in store._windows if w.phase is Phase.OPTIMISED]
+    shown = text_of(tiles(view(store)))
+    assert "vs baseline" not in shown
+    assert "baseline not shown any more" in shown
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.slug)
