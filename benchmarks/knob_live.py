@@ -1,0 +1,280 @@
+"""Knob tuners on a real server, with equal wall clock: ``python -m benchmarks.knob_live``.
+
+Each method gets the same minutes on the embedded PostgreSQL: the same data (a fresh copy), the
+same offered load (open-loop arrivals, frozen by the seed), the same knobs (those that the product
+tunes), settings at PostgreSQL's defaults at first. One trial applies a configuration, lets it
+settle and measures a window; its objective is the latency index against windows of the defaults
+just before and after. The memory budget is kept for every method: a proposal that passes it is
+shrunk, and counted. Only durable configurations: settings on the never-list are no knobs here, and
+whether they stand is looked for on the server after each change.
+
+When all methods of a workload and seed are done, their final configurations (each the best by its
+own measurements) and the defaults are measured once more, interleaved, in randomised blocks.
+
+What is finished is in the results file and is not done again; a method that was cut in the middle
+is done from its start. Definitions and figures: docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from rich.console import Console
+
+from backend.config import Settings, load_settings
+from backend.errors import AutopilotError, ConfigError
+from benchmarks.live import methods
+from benchmarks.live.comparison import compare
+from benchmarks.live.records import Part, Protocol, Results
+from benchmarks.live.report import table
+from benchmarks.live.server import LiveServer
+from benchmarks.live.tuning import MethodRun
+from benchmarks.live.workloads import NAMES, LiveWorkload, Say
+
+DEFAULT_METHODS = "defaults,pgtune,tpe,smac3,ours"
+MIN_BLOCKS = 2
+TRIAL_OVERHEAD_S = 3.0
+"""Settling and reading back of a window, for the number of trials to expect."""
+
+EPILOG = """examples:
+  python -m benchmarks.knob_live --workload mixed --data-dir /var/tmp/live --results live.jsonl
+      20 minutes for each of defaults, pgtune, tpe, smac3 and ours, seeds 0, 1 and 2: about 4 hours
+      (fixed configurations cost nothing until the comparison). Stop it with Ctrl-C at any time;
+      the same command goes on.
+  python -m benchmarks.knob_live --workload oltp --seeds 0 --methods smac3,ours --results live.jsonl
+  python -m benchmarks.knob_live --report --results live.jsonl
+
+methods: defaults  PostgreSQL as it comes       pgtune  PGTune's rules, as far as reloads go
+         random    random search                tpe     Optuna's TPE
+         smac3     SMAC3                        ddpg    plain DDPG with CDBTune's reward
+         ours      the product's agent, with its expert rules
+         ours-warm the same, from a trained checkpoint
+
+table:   gain         1 - latency index of the final configuration against the defaults, from the
+                      blocks of the comparison; 95 % interval by Student, blocks being independent
+         regret       sum over the trials of (index - the best final index of the cell)
+         > 10 % worse trials with an index above 1.1; worst: the highest one's excess over 1
+         over budget  configurations found on the server that pass the memory budget
+         durability   settings of the never-list found changed
+"""
+
+
+def protocol_of(live: LiveServer, settings: Settings, arguments: argparse.Namespace) -> Protocol:
+    """The rules that these options mean on this server."""
+    workload = live.workload
+    return Protocol(
+        minutes=arguments.minutes,
+        window_s=arguments.window,
+        warm_up_s=arguments.warm_up,
+        scale=workload.scale,
+        rate_per_s=workload.rate_per_s,
+        clients=workload.clients,
+        statement_timeout_s=workload.statement_timeout_s,
+        memory_limit_gb=settings.safety.memory_limit_gb,
+        allow_restart=settings.level1.allow_restart,
+        knobs=live.space.fingerprint,
+        server_version=live.info.version,
+    )
+
+
+def expected_trials(protocol: Protocol) -> int:
+    """About how many trials fit into a method's time: two windows each."""
+    trial_s = 2 * (protocol.window_s + TRIAL_OVERHEAD_S)
+    return max(1, int(protocol.minutes * 60 / trial_s))
+
+
+def run_cell(
+    live: LiveServer,
+    names: Sequence[str],
+    seed: int,
+    protocol: Protocol,
+    results: Results,
+    problem: methods.Problem,
+    blocks: int,
+    say: Say,
+) -> None:
+    """Do what is not done yet of one seed: the methods' parts, then the comparison."""
+    workload = live.workload.name
+    parts: dict[str, Part] = {}
+    for name in names:
+        done = results.parts.get((workload, seed, name))
+        if done is None:
+            say(f"{workload}, seed {seed}: {name}")
+            run = MethodRun(live, name, seed, protocol, results, say)
+            if name in methods.FIXED:
+                done = run.fixed()
+            else:
+                done = run.tuned(methods.make(name, seed, problem))
+            run.finish(done)
+        parts[name] = done
+    compared = results.comparisons.get((workload, seed))
+    if compared is None or not compared.covers(parts, blocks):
+        say(f"{workload}, seed {seed}: comparison of {', '.join(parts)}")
+        results.add_comparison(compare(live, seed, parts, blocks, protocol, say))
+
+
+def settings_for(data_dir: Path, workload: LiveWorkload, allow_restart: bool) -> Settings:
+    """The product's default settings with this data folder.
+
+    Raises:
+        ConfigError: the folder is one of the product's own, whose settings would be reset.
+    """
+    if (data_dir / "telemetry.db").exists():
+        raise ConfigError(
+            f"{data_dir} is the product's own: its server's settings would be reset",
+            remedy="choose a folder for the benchmark alone: --data-dir",
+        )
+    empty = data_dir / "knob_live.yaml"
+    empty.write_text("{}\n", encoding="utf-8")  # no other settings file counts
+    sections = {
+        "paths": {"data_dir": str(data_dir)},
+        "level1": {"allow_restart": allow_restart},
+        "workload": {"max_concurrency": workload.clients},
+    }
+    return load_settings(empty, overrides=sections, environ={})
+
+
+def run(arguments: argparse.Namespace, results: Results, say: Say) -> None:
+    """Measure what the results file does not hold yet.
+
+    Raises:
+        AutopilotError: with the remedy.
+    """
+    names = methods.check_names(arguments.methods)
+    workload = LiveWorkload.named(
+        arguments.workload,
+        scale=arguments.scale,
+        rate_per_s=arguments.rate,
+        clients=arguments.clients,
+        statement_timeout_s=arguments.statement_timeout,
+    )
+    with ExitStack() as stack:
+        data_dir = arguments.data_dir
+        if data_dir is None:
+            folder = tempfile.TemporaryDirectory(prefix="knob-live-")
+            data_dir = Path(stack.enter_context(folder))
+            data_dir.chmod(0o755)  # the server may run under another account
+        data_dir = data_dir.resolve()
+        data_dir.mkdir(parents=True, exist_ok=True)
+        settings = settings_for(data_dir, workload, arguments.allow_restart)
+        live = LiveServer(settings, workload, say)
+        if arguments.data_dir is None:
+            stack.callback(live.server.destroy)
+        stack.enter_context(live.running())
+        protocol = protocol_of(live, settings, arguments)
+        results.check_protocol(protocol, workload.name)
+        problem = methods.Problem(
+            space=live.space,
+            host=live.host,
+            budget=live.budget,
+            settings=settings,
+            trials=expected_trials(protocol),
+            checkpoint=arguments.checkpoint,
+        )
+        for seed in arguments.seeds:
+            run_cell(live, names, seed, protocol, results, problem, arguments.blocks, say)
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.knob_live",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--workload", choices=NAMES, default="mixed", help="what the clients send (mixed)")
+    add("--minutes", type=_positive, default=20.0, help="wall clock of each method (20)")
+    add("--methods", type=_names, default=_names(DEFAULT_METHODS), metavar="A,B,...",
+        help=f"in this order ({DEFAULT_METHODS})")  # fmt: skip
+    add("--seeds", type=_seeds, default=[0, 1, 2], metavar="0,1,...",
+        help="each is a cell with arrivals of its own (0,1,2)")  # fmt: skip
+    add("--data-dir", type=Path,
+        help="kept and used again, with the loaded data; a folder for this benchmark alone. "
+        "Default: a temporary one")  # fmt: skip
+    add("--results", type=Path, required=True, metavar="FILE.jsonl",
+        help="what is measured is appended here, what is here is not measured again")  # fmt: skip
+    add(
+        "--report", action="store_true", help="print the table of the results file, measure nothing"
+    )
+    add("--blocks", type=int, default=6, help="of the comparison; at least 6 for figures (6)")
+    add("--window", type=_positive, default=10.0, metavar="S", help="length of a window (10 s)")
+    add("--warm-up", type=_positive, default=15.0, metavar="S",
+        help="the load runs for so long before each baseline (15 s)")  # fmt: skip
+    add("--scale", type=_positive, help="of the demo store (0.25) or of pgbench (20)")
+    add("--rate", type=_positive, metavar="PER_S",
+        help="statements a second, pgbench: transactions (the mix's own; 150)")  # fmt: skip
+    add("--clients", type=int, default=8, help="connections (8)")
+    add("--statement-timeout", type=_positive, default=10.0, metavar="S",
+        help="of the clients; a trial that meets it counts as a bound (10 s)")  # fmt: skip
+    add("--allow-restart", action="store_true",
+        help="tune the knobs that need a restart too, and restart for them")  # fmt: skip
+    add("--checkpoint", type=Path, metavar="FILE",
+        help="what ours-warm starts from (the one that comes with the product)")  # fmt: skip
+    arguments = parser.parse_args(argv)
+    if arguments.blocks < MIN_BLOCKS:
+        parser.error(f"--blocks {arguments.blocks}: at least {MIN_BLOCKS} give an interval")
+    if arguments.clients < 1:
+        parser.error(f"--clients {arguments.clients}: at least 1")
+    return arguments
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _seeds(text: str) -> list[int]:
+    seeds = [int(part) for part in text.split(",")]
+    if min(seeds) < 0:
+        raise argparse.ArgumentTypeError("seeds are whole numbers from 0 on")
+    return list(dict.fromkeys(seeds))
+
+
+def _ended(number: int, _: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, or report; returns the exit code."""
+    arguments = parse(argv)
+    signal.signal(signal.SIGTERM, _ended)  # as Ctrl-C: clients and server are ended
+    console = Console(width=170)
+    began_s = time.monotonic()
+
+    def say(text: str) -> None:
+        sys.stderr.write(f"[{time.monotonic() - began_s:7.1f} s] {text}\n")
+        sys.stderr.flush()
+
+    try:
+        results = Results(arguments.results)
+        if not arguments.report:
+            run(arguments, results, say)
+        console.print(table(results))
+    except AutopilotError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except KeyboardInterrupt:
+        say("ended; what is finished is kept, the same command goes on")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,222 @@
+"""The one table over all finished cells of a results file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from rich.table import Table
+
+from benchmarks.live.arithmetic import (
+    NOTHING,
+    Estimate,
+    best_of,
+    block_differences,
+    block_gains,
+    cumulative_regret,
+    mean_interval,
+    spread,
+    stratified_interval,
+)
+from benchmarks.live.methods import DEFAULTS, FIXED, OURS, OURS_WARM, is_ours
+from benchmarks.live.records import CellKey, Comparison, Part, Results
+
+ALL = "all"
+"""Stands for the seed in the lines over all seeds of a workload."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the table; text only."""
+
+    workload: str
+    seed: str
+    method: str
+    trials: str = ""
+    gain: str = ""
+    regret: str = ""
+    regret_a_trial: str = ""
+    harmful: str = ""
+    worst: str = ""
+    clamped: str = ""
+    violations: str = ""
+    durability: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A finished (workload, seed): its comparison and the parts that it compares."""
+
+    comparison: Comparison
+    parts: Mapping[str, Part]
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods that are in both, in the order they were compared."""
+        return [method for method in self.comparison.finals if method in self.parts]
+
+    def gain(self, method: str) -> Estimate:
+        """A method's gain over the blocks; that of the defaults is 0 by definition."""
+        return mean_interval(block_gains(self.comparison.log_ratios(method)))
+
+    @property
+    def best_index(self) -> float:
+        """The lowest index among all final configurations, at most 1."""
+        gains = [gain.value for gain in map(self.gain, self.methods) if gain.blocks]
+        return 1 - max([0.0, *gains])
+
+    def regret(self, method: str) -> float | None:
+        """Cumulative regret of a tuner's trials; None for a fixed configuration."""
+        if method in FIXED:
+            return None
+        objectives = [e.objective for e in self.parts[method].evaluations]
+        return cumulative_regret(objectives, self.best_index)
+
+    def best_peer(self) -> str | None:
+        """The peer with the highest gain, the defaults and fixed rules among them."""
+        return best_of({m: self.gain(m).value for m in self.methods if not is_ours(m)})
+
+    def differences(self, ours: str, peer: str) -> list[float]:
+        """Gain of ours minus gain of the peer, block by block."""
+        ratios = self.comparison.log_ratios
+        return block_differences(ratios(ours), ratios(peer))
+
+
+def cells(results: Results) -> dict[CellKey, Cell]:
+    """The cells whose comparison is about the parts that are in the file now."""
+    found: dict[CellKey, Cell] = {}
+    for key, comparison in sorted(results.comparisons.items()):
+        parts = {
+            method: part
+            for method in comparison.finals
+            if (part := results.parts.get((*key, method))) is not None
+        }
+        if parts and comparison.covers(parts, 0):
+            found[key] = Cell(comparison, parts)
+    return found
+
+
+def lines(results: Results) -> list[Line]:
+    """Cell by cell, then each workload over all its seeds."""
+    found: list[Line] = []
+    by_workload: dict[str, list[Cell]] = {}
+    for (workload, _), cell in cells(results).items():
+        by_workload.setdefault(workload, []).append(cell)
+    for workload, group in by_workload.items():
+        for cell in group:
+            found += _cell_lines(cell)
+        if len(group) > 1:
+            found += _workload_lines(workload, group)
+    return found
+
+
+def _cell_lines(cell: Cell) -> list[Line]:
+    workload, seed = cell.comparison.workload, str(cell.comparison.seed)
+    found = []
+    for method in cell.methods:
+        part, tuned = cell.parts[method], method not in FIXED
+        objectives = [e.objective for e in part.evaluations]
+        regret = cell.regret(method)
+        found.append(
+            Line(
+                workload,
+                seed,
+                method,
+                trials=str(len(objectives)) if tuned else "-",
+                gain="0 (reference)" if method == DEFAULTS else str(cell.gain(method)),
+                regret="-" if regret is None else f"{regret:.2f}",
+                regret_a_trial=f"{regret / len(objectives):.3f}" if regret and objectives else "-",
+                harmful=str(sum(e.harmful for e in part.evaluations)) if tuned else "-",
+                worst=f"{max(objectives) - 1:+.2f}" if objectives else "-",
+                clamped=f"{part.clamped}" + (f" ({part.refused} refused)" if part.refused else ""),
+                violations=str(len(part.violations)),
+                durability=str(len(part.durability)),
+            )
+        )
+    peer = cell.best_peer()
+    for ours in (m for m in cell.methods if is_ours(m)):
+        if peer is not None:
+            difference = mean_interval(cell.differences(ours, peer))
+            found.append(Line(workload, seed, f"{ours} - best peer ({peer})", gain=str(difference)))
+    checked = cell.comparison
+    found.append(
+        Line(
+            workload,
+            seed,
+            f"(comparison, {len(checked.blocks)} blocks)",
+            violations=str(len(checked.violations)),
+            durability=str(len(checked.durability)),
+        )
+    )
+    return found
+
+
+def _workload_lines(workload: str, group: Sequence[Cell]) -> list[Line]:
+    """Over the seeds: the mean of their means, its interval, and how far the seeds lie apart."""
+    shared = [m for m in group[0].methods if all(m in cell.methods for cell in group)]
+    gains = {m: [cell.gain(m).value for cell in group] for m in shared}
+    found = []
+    for method in shared:
+        parts = [cell.parts[method] for cell in group]
+        trials = [e for part in parts for e in part.evaluations]
+        regrets = [r for cell in group if (r := cell.regret(method)) is not None]
+        whole = stratified_interval(block_gains(c.comparison.log_ratios(method)) for c in group)
+        tuned = method not in FIXED
+        found.append(
+            Line(
+                workload,
+                ALL,
+                method,
+                trials=f"{len(trials) / len(group):.1f}" if tuned else "-",
+                gain="0 (reference)" if method == DEFAULTS else _with_spread(whole, gains[method]),
+                regret=f"{fmean(regrets):.2f} sd {spread(regrets):.2f}" if regrets else "-",
+                regret_a_trial=f"{sum(regrets) / len(trials):.3f}" if trials else "-",
+                harmful=str(sum(e.harmful for e in trials)) if tuned else "-",
+                worst=f"{max(e.effect for e in trials):+.2f}" if trials else "-",
+                clamped=str(sum(part.clamped for part in parts)),
+                violations=str(sum(len(part.violations) for part in parts)),
+                durability=str(sum(len(part.durability) for part in parts)),
+            )
+        )
+    peers = {m: fmean(values) for m, values in gains.items() if not is_ours(m)}
+    peer = best_of(peers)
+    for ours in (m for m in (OURS, OURS_WARM) if m in shared):
+        if peer is not None:
+            each = [cell.differences(ours, peer) for cell in group]
+            whole = stratified_interval(each)
+            text = _with_spread(whole, [fmean(values) for values in each if values])
+            found.append(Line(workload, ALL, f"{ours} - best peer ({peer})", gain=text))
+    return found
+
+
+def _with_spread(whole: Estimate, means: Sequence[float]) -> str:
+    return str(whole) if whole is NOTHING else f"{whole} sd {spread(means):.3f}"
+
+
+def table(results: Results) -> Table:
+    """The lines as a table for the terminal."""
+    found = Table(title=_title(results), title_justify="left")
+    for column, justify in (
+        ("workload", "left"), ("seed", "left"), ("method", "left"), ("trials", "right"),
+        ("gain [95 %]", "left"), ("regret", "right"), ("a trial", "right"),
+        ("> 10 % worse", "right"), ("worst", "right"), ("clamped", "right"),
+        ("over budget", "right"), ("durability", "right"),
+    ):  # fmt: skip
+        found.add_column(column, justify=justify)  # type: ignore[arg-type]
+    last = None
+    for line in lines(results):
+        if last is not None and last != (line.workload, line.seed):
+            found.add_section()
+        last = line.workload, line.seed
+        found.add_row(*vars(line).values())
+    return found
+
+
+def _title(results: Results) -> str:
+    count = len(cells(results))
+    done: Iterable[Part] = results.parts.values()
+    minutes = sorted({part.protocol.minutes for part in done})
+    told = " and ".join(f"{value:g}" for value in minutes)
+    damaged = f"; {results.damaged_lines} damaged lines left out" if results.damaged_lines else ""
+    return f"{count} finished cells; {told or '?'} minutes a method{damaged}"

@@ -1,0 +1,322 @@
+"""One method's time on the server: ask, try, tell, until its wall clock has run out.
+
+Windows of the defaults and of candidates take turns. A candidate's objective is its latency index
+against the windows of the defaults just before and just after it, with the call shares of the
+run's baseline: the pairing of the product's probes, each window of the defaults serving two of
+them. A drift of the machine or of the data falls out of it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from statistics import fmean
+
+from backend.domain.knobs import KnobConfig, KnobValue
+from backend.errors import AutopilotError, KnobError, MemoryBudgetError, WorkloadError
+from backend.protocols import AskTellAgent
+from backend.sample_filter import Reference
+from benchmarks.live import methods
+from benchmarks.live.arithmetic import is_harmful, regret_so_far
+from benchmarks.live.load import OfferedLoad
+from benchmarks.live.load_process import LoadCounts
+from benchmarks.live.meter import RESTART_SETTLE_S, Measured, Meter, ratio_to
+from benchmarks.live.pgtune import advice
+from benchmarks.live.records import Evaluation, Part, Protocol, Results
+from benchmarks.live.server import LiveServer
+from benchmarks.live.workloads import Say
+
+BASELINE_WINDOWS = 3
+CENSORED_FROM = 1.15
+"""What a time-out or a crash is told as at least: the index at which the product stops a trial."""
+MAX_REFUSED = 50
+"""Proposals in a row that cannot be tried at all; then the tuner is given up."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A proposal as it may be tried: complete, inside the memory budget."""
+
+    config: KnobConfig
+    clamped: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What trying a configuration came to."""
+
+    objective: float
+    quality: float
+    coverage: float
+    censored: bool
+    reason: str = ""
+
+
+class Stage:
+    """The running load on fresh data, its baseline, and the means to try configurations.
+
+    Args:
+        live: the server, fresh.
+        load: the clients.
+        protocol: the rules.
+    """
+
+    def __init__(self, live: LiveServer, load: OfferedLoad, protocol: Protocol) -> None:
+        self.live, self._load = live, load
+        self._meter = Meter(live.collector(), load, live.clock, protocol.window_s)
+        first = [self._meter.measure(protocol.warm_up_s, work_off=True)]
+        first += [self._meter.measure(0.0, work_off=True) for _ in range(BASELINE_WINDOWS - 1)]
+        self.shares = Reference.from_windows([m.window for m in first])
+        self.defaults = first[-1]
+        if not self.shares.per_class:
+            raise WorkloadError(
+                "no statement ran often enough in the baseline",
+                remedy="a longer --window or a higher --rate",
+            )
+
+    def counts(self) -> LoadCounts:
+        """What the clients have counted so far."""
+        return self._load.counts()
+
+    def measure(self, changes: Mapping[str, KnobValue]) -> Measured:
+        """Switch to a configuration and take a window, earlier piles worked off first.
+
+        Raises:
+            ServerError, AdjustmentError: it could not be measured.
+        """
+        return self._meter.measure(self._switch(changes), work_off=True)
+
+    def try_out(self, config: KnobConfig) -> Outcome:
+        """Measure a configuration between two windows of the defaults."""
+        live, before = self.live, self.defaults
+        counts = self._load.counts()
+        candidate, crash = None, ""
+        try:
+            settle_s = self._switch(changes_of(live, config))
+            candidate = self._meter.measure(settle_s, work_off=False)
+        except WorkloadError:
+            raise
+        except AutopilotError as error:
+            crash = error.message
+            live.recover()
+        self.defaults = after = self.measure({})
+        # Those that began under the candidate have ended, one way or the other, by now.
+        timeouts = after.before.timeouts - counts.timeouts
+        return judge(candidate, [before, after], self.shares, timeouts, crash)
+
+    def _switch(self, changes: Mapping[str, KnobValue]) -> float:
+        """Apply; how long to settle. The way back takes as long as the way there."""
+        live = self.live
+        settle_s = live.settle_s({**live.entries, **changes})
+        return max(settle_s, RESTART_SETTLE_S) if live.apply(changes) else settle_s
+
+
+def judge(
+    candidate: Measured | None,
+    defaults: list[Measured],
+    shares: Reference,
+    timeouts: int,
+    crash: str,
+) -> Outcome:
+    """What a trial's windows say; a time-out or a crash leaves a lower bound."""
+    if candidate is None:
+        return Outcome(CENSORED_FROM, 1.0, 0.0, True, crash or "it could not be measured")
+    found = ratio_to(candidate, defaults, shares)
+    if found is None:
+        return Outcome(CENSORED_FROM, 1.0, 0.0, True, "no statement came back often enough")
+    objective, coverage = math.exp(found[0]), found[1]
+    if timeouts > 0:
+        reason = f"{timeouts} statements timed out"
+        return Outcome(max(objective, CENSORED_FROM), 1.0, coverage, True, reason)
+    quality = candidate.quality(shares, defaults[0])
+    return Outcome(objective, quality.value, coverage, False, "; ".join(quality.reasons))
+
+
+def changes_of(live: LiveServer, config: Mapping[str, KnobValue]) -> dict[str, KnobValue]:
+    """What a configuration changes in the defaults."""
+    return {n: v for n, v in config.items() if v != live.standing.get(n)}
+
+
+def fit(live: LiveServer, proposal: Mapping[str, KnobValue]) -> Fitted:
+    """Complete a proposal and shrink it into the memory budget, alike for every method.
+
+    Raises:
+        KnobError: an unknown knob, a value out of bounds, or too much memory even when shrunk.
+    """
+    wanted = live.defaults.replace(live.space.validate(proposal))
+    clamped = live.budget.clamp(wanted)
+    live.budget.check(clamped)
+    return Fitted(clamped, clamped != wanted)
+
+
+@contextmanager
+def stage(live: LiveServer, seed: int, protocol: Protocol) -> Iterator[Stage]:
+    """Fresh data, defaults, the seed's load, and a baseline; the load ends with it."""
+    live.fresh()
+    offer = live.workload.offer(live.server, seed)
+    with OfferedLoad(live.server.dsn(), offer) as load:
+        yield Stage(live, load, protocol)
+
+
+class MethodRun:
+    """A method's part of a cell.
+
+    Args:
+        live: the server.
+        name: the method.
+        seed: of arrivals and tuner.
+        protocol: the rules.
+        results: where trials are written.
+        say: tells people what goes on.
+    """
+
+    def __init__(
+        self,
+        live: LiveServer,
+        name: str,
+        seed: int,
+        protocol: Protocol,
+        results: Results,
+        say: Say,
+    ) -> None:
+        self._live, self._name, self._seed = live, name, seed
+        self._protocol, self._results, self._say = protocol, results, say
+        self._run = uuid.uuid4().hex
+        self._evaluations: list[Evaluation] = []
+        self._tried: list[tuple[KnobConfig, Outcome]] = []
+        self._refused = self._clamped = 0
+
+    def fixed(self) -> Part:
+        """A method that knows its configuration beforehand."""
+        live = self._live
+        if self._name == methods.DEFAULTS:
+            return self._part({}, None, {})
+        live.fresh()
+        found = advice(
+            live.workload.name,
+            live.host,
+            live.catalog,
+            allow_restart=self._protocol.allow_restart,
+            offered_choices=live.choices(),
+        )
+        known = {n: v for n, v in found.values.items() if n in live.standing}
+        shrunk = live.budget.clamp(known)
+        self._clamped = int(shrunk != known)
+        return self._part(changes_of(live, shrunk), None, found.omitted)
+
+    def tuned(self, tuner: AskTellAgent) -> Part:
+        """A tuner's wall clock, from the end of the baseline on."""
+        live = self._live
+        with stage(live, self._seed, self._protocol) as running:
+            tuner.tell(live.defaults, 1.0, running.defaults.state, 1.0, False)
+            began_s = time.monotonic()
+            end_s = began_s + self._protocol.minutes * 60
+            # What cannot end in time is not begun.
+            shortest_s = 2 * self._protocol.window_s
+            refused_in_a_row = 0
+            while time.monotonic() + shortest_s < end_s:
+                if refused_in_a_row >= MAX_REFUSED:
+                    self._say(f"{self._name}: {MAX_REFUSED} refused proposals in a row: given up")
+                    break
+                state = running.defaults.state
+                asked_s = time.monotonic()
+                proposal = tuner.ask(state)
+                ask_s = time.monotonic() - asked_s
+                try:
+                    fitted = fit(live, proposal)
+                except KnobError as error:
+                    self._refused += 1
+                    refused_in_a_row += 1
+                    if isinstance(error, MemoryBudgetError):
+                        tuner.tell(proposal, CENSORED_FROM, state, 1.0, True)
+                    continue
+                refused_in_a_row = 0
+                outcome = running.try_out(fitted.config)
+                told_s = time.monotonic()
+                tuner.tell(
+                    fitted.config, outcome.objective, state, outcome.quality, outcome.censored
+                )
+                tell_s = time.monotonic() - told_s
+                self._record(fitted, outcome, time.monotonic() - began_s, ask_s, tell_s)
+        final, objective = best_measured(self._tried, live.defaults)
+        return self._part(changes_of(live, final), objective, {})
+
+    def _record(
+        self, fitted: Fitted, outcome: Outcome, at_s: float, ask_s: float, tell_s: float
+    ) -> None:
+        self._tried.append((fitted.config, outcome))
+        self._clamped += fitted.clamped
+        evaluation = Evaluation(
+            number=len(self._tried),
+            at_s=at_s,
+            objective=outcome.objective,
+            effect=outcome.objective - 1,
+            regret=regret_so_far([o.objective for _, o in self._tried])[-1],
+            harmful=is_harmful(outcome.objective),
+            censored=outcome.censored,
+            clamped=fitted.clamped,
+            quality=outcome.quality,
+            coverage=outcome.coverage,
+            ask_s=ask_s,
+            tell_s=tell_s,
+            changes=changes_of(self._live, fitted.config),
+            reason=outcome.reason,
+        )
+        self._evaluations.append(evaluation)
+        self._results.add_evaluation(self._run, evaluation)
+        bound = ">= " if outcome.censored else ""
+        self._say(
+            f"{self._name} {evaluation.number} at {at_s:.0f} s: index {bound}"
+            f"{outcome.objective:.3f}, best {min(1.0, outcome.objective - evaluation.regret):.3f}"
+            + (f" ({outcome.reason})" if outcome.reason else "")
+        )
+
+    def _part(
+        self,
+        final: Mapping[str, KnobValue],
+        objective: float | None,
+        omitted: Mapping[str, str],
+    ) -> Part:
+        live = self._live
+        return Part(
+            workload=live.workload.name,
+            seed=self._seed,
+            method=self._name,
+            finished_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            protocol=self._protocol,
+            evaluations=tuple(self._evaluations),
+            final=dict(final),
+            final_objective=objective,
+            clamped=self._clamped,
+            refused=self._refused,
+            violations=list(live.violations),
+            durability=list(live.durability),
+            omitted=dict(omitted),
+        )
+
+    def finish(self, part: Part) -> None:
+        """Write the line that makes the part count."""
+        self._results.add_part(self._run, part)
+
+
+def best_measured(
+    tried: Sequence[tuple[KnobConfig, Outcome]], defaults: KnobConfig
+) -> tuple[KnobConfig, float]:
+    """The configuration with the lowest index by its own measurements, and that index.
+
+    Several measurements of one configuration count with the mean of their logarithms; one that
+    was ever censored does not come into question. The defaults are known to be 1.
+    """
+    found: dict[KnobConfig, list[float]] = {}
+    barred = {config for config, outcome in tried if outcome.censored}
+    for config, outcome in tried:
+        if config not in barred and config != defaults:
+            found.setdefault(config, []).append(math.log(outcome.objective))
+    means = {config: math.exp(fmean(values)) for config, values in found.items()}
+    best = min(means, key=lambda config: means[config], default=defaults)
+    return (best, means[best]) if means.get(best, 1.0) < 1.0 else (defaults, 1.0)

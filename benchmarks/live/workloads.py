@@ -1,0 +1,140 @@
+"""The workloads to choose from: their data, loaded once into a template, and their offered load.
+
+Each method starts from a copy of the template, so none meets rows that another one has written.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from backend.embedded.binaries import icu_environment
+from backend.embedded.database import ensure_database
+from backend.embedded_postgres import EmbeddedPostgres
+from backend.errors import WorkloadError
+from backend.workload.connection import connect
+from backend.workload.mixes import MIXES
+from backend.workload.shape import DEMO_SCALE
+from backend.workload.store import DemoStore
+
+PGBENCH = "pgbench"
+NAMES = ("mixed", "analytical", "oltp", PGBENCH)
+PGBENCH_SCALE = 20.0
+"""2 million accounts, about 300 MB; more branches than clients, so rows are seldom waited for."""
+PGBENCH_RATE_PER_S = 150.0
+DATA_SEED = 0
+"""Of the demo store's rows; the seeds of the benchmark are those of arrivals and tuners."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class LiveWorkload:
+    """A workload at a size and a rate.
+
+    Args:
+        name: one of :data:`NAMES`.
+        scale: of the demo store (1.0: about 10 million rows) or of pgbench.
+        rate_per_s: statements a second, for pgbench transactions.
+        clients: connections at the most.
+        statement_timeout_s: after which the server cancels a client's statement.
+    """
+
+    name: str
+    scale: float
+    rate_per_s: float
+    clients: int
+    statement_timeout_s: float
+
+    @classmethod
+    def named(
+        cls,
+        name: str,
+        *,
+        scale: float | None = None,
+        rate_per_s: float | None = None,
+        clients: int = 8,
+        statement_timeout_s: float = 10.0,
+    ) -> LiveWorkload:
+        """The workload with its usual size and rate where none is given.
+
+        Raises:
+            WorkloadError: an unknown name, or pgbench at a scale that is no whole number.
+        """
+        if name not in NAMES:
+            raise WorkloadError(
+                f"there is no workload {name!r}", remedy=f"choose one of {', '.join(NAMES)}"
+            )
+        if name == PGBENCH:
+            size, rate = PGBENCH_SCALE, PGBENCH_RATE_PER_S
+            if scale is not None and (scale < 1 or scale != int(scale)):
+                raise WorkloadError(f"pgbench's scale {scale:g} is no whole number from 1 on")
+        else:
+            size, rate = DEMO_SCALE, MIXES[name].default_rate_per_s
+        return cls(name, scale or size, rate_per_s or rate, clients, statement_timeout_s)
+
+    @property
+    def template(self) -> str:
+        """The database that holds the data as loaded."""
+        return "live_pgbench" if self.name == PGBENCH else "live_shop"
+
+    def load(self, server: EmbeddedPostgres, say: Say) -> None:
+        """Make the template, unless it is there at this scale."""
+        ensure_database(server.dsn(), self.template)
+        if self.name == PGBENCH:
+            self._load_pgbench(server, say)
+            return
+        store = DemoStore(server.dsn(self.template), scale=self.scale, seed=DATA_SEED)
+        if store.is_loaded():
+            return
+        say(f"loading the demo store at scale {self.scale:g}")
+        store.drop()
+        store.load()
+
+    def _load_pgbench(self, server: EmbeddedPostgres, say: Say) -> None:
+        url = server.dsn(self.template)
+        with closing(connect(url, application_name="knob_live")) as connection:
+            cursor = connection.cursor()
+            # The foreign key comes last: with it, the load was complete.
+            cursor.execute(
+                "SELECT count(*) FROM pg_constraint WHERE conname = "
+                "'pgbench_history_aid_fkey' AND connamespace = 'public'::regnamespace"
+            )
+            if cursor.fetchone()[0]:
+                cursor.execute("SELECT count(*) FROM pgbench_branches")
+                if cursor.fetchone()[0] == int(self.scale):
+                    return
+        say(f"loading pgbench's tables at scale {self.scale:g}")
+        command = [
+            server.bin_dir / "pgbench", "--initialize", "--init-steps=dtgvpf", "--quiet",
+            f"--scale={self.scale:g}", f"--host={url.host}", f"--port={url.port}",
+            f"--username={url.username}", str(url.database),
+        ]  # fmt: skip
+        done = subprocess.run(
+            [str(part) for part in command],
+            env={**os.environ, **icu_environment(server.bin_dir), "PGPASSWORD": server.password},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise WorkloadError(f"pgbench could not load its tables: {done.stderr.strip()}")
+
+    def offer(self, server: EmbeddedPostgres, seed: int) -> Mapping[str, Any]:
+        """What the load's process is asked for; the seed fixes arrivals and parameters."""
+        common = {
+            "rate_per_s": self.rate_per_s,
+            "clients": self.clients,
+            "seed": seed,
+            "statement_timeout_s": self.statement_timeout_s,
+        }
+        if self.name == PGBENCH:
+            program = server.bin_dir / "pgbench"
+            environment = icu_environment(server.bin_dir)
+            return {"kind": PGBENCH, "program": str(program), "environment": environment, **common}
+        return {"kind": "store", "mix": self.name, "scale": self.scale, **common}
