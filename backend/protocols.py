@@ -18,12 +18,14 @@ from backend.domain.records import (
     ClientIntervalRecord,
     CommandRecord,
     EventRecord,
+    KnobSpaceRecord,
     KnobStatusRecord,
     LearningRecord,
     LeaseRecord,
     PolicyVersionRecord,
     QueryClassRecord,
     StatusRecord,
+    TransitionRecord,
     TrialRecord,
     WindowRecord,
 )
@@ -119,6 +121,12 @@ class TelemetryWriter(Protocol):
 
     def add_event(self, event: EventRecord) -> int: ...
     def add_learning(self, record: LearningRecord) -> None: ...
+    def add_knob_space(self, space: KnobSpaceRecord) -> None:
+        """Make a space known; nothing happens where it is."""
+
+    def add_transition(self, transition: TransitionRecord) -> int:
+        """Append; returns the id. The knob space is known by then."""
+
     def save_knob_statuses(self, statuses: Sequence[KnobStatusRecord]) -> None:
         """Replace the present knob statuses."""
 
@@ -149,6 +157,14 @@ class TelemetryReader(Protocol):
     def policy_versions(self, *, limit: int = 200) -> Sequence[PolicyVersionRecord]: ...
     def events(self, *, level: str | None = None, limit: int = 200) -> Sequence[EventRecord]: ...
     def learning(self, *, agent: str = "knob", limit: int = 1000) -> Sequence[LearningRecord]: ...
+    def knob_spaces(self) -> Mapping[str, KnobSpaceRecord]:
+        """All known knob spaces by their fingerprint."""
+
+    def transitions(
+        self, *, workload: str | None = None, limit: int = 100_000
+    ) -> Sequence[TransitionRecord]:
+        """The newest transitions, of one workload or of all."""
+
     def knob_statuses(self) -> Sequence[KnobStatusRecord]: ...
     def commands(self, *, limit: int = 100) -> Sequence[CommandRecord]: ...
 

@@ -6,6 +6,7 @@ Rates and sizes enter as ``log1p``: they span decades. The agent normalises onli
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -67,6 +68,8 @@ FEATURES: tuple[Feature, ...] = (
 )
 
 STATE_WIDTH = len(FEATURES)
+STATE_LAYOUT = hashlib.sha256("\n".join(f.name for f in FEATURES).encode()).hexdigest()[:16]
+"""Digest of the features' names in their order: states of two layouts do not mean the same."""
 
 
 def state_vector(window: MetricsWindow, profile: LoadProfile) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from backend.domain.knobs import KnobValue
+from backend.domain.knobs import Knob, KnobSpace, KnobValue
 from backend.domain.modes import (
     Arm,
     ChangeState,
@@ -23,6 +23,11 @@ from backend.domain.modes import (
     TrialState,
     Verdict,
 )
+from backend.errors import KnobBoundsError
+
+_KNOB_FIELDS = (
+    "name", "kind", "low", "high", "scale", "unit", "default", "choices", "special", "context",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -231,6 +236,62 @@ class LearningRecord:
     replay_size: int = 0
     quality: float | None = None
     reward_terms: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class KnobSpaceRecord:
+    """A knob space that transitions refer to, with all that encoding their values takes."""
+
+    fingerprint: str
+    shape: str
+    knobs: tuple[Mapping[str, Any], ...]
+
+    @classmethod
+    def of(cls, space: KnobSpace) -> KnobSpaceRecord:
+        """The record of a space."""
+        knobs = tuple({name: getattr(knob, name) for name in _KNOB_FIELDS} for knob in space)
+        return cls(space.fingerprint, space.shape_fingerprint, knobs)
+
+    def space(self) -> KnobSpace:
+        """The space again.
+
+        Raises:
+            KnobBoundsError: the record is damaged, or belongs to a newer version.
+        """
+        try:
+            space = KnobSpace([Knob(**{n: k[n] for n in _KNOB_FIELDS}) for k in self.knobs])
+        except (KeyError, TypeError) as error:
+            raise KnobBoundsError(f"knob space {self.fingerprint}: {error!r:.200}") from error
+        if (space.fingerprint, space.shape_fingerprint) != (self.fingerprint, self.shape):
+            raise KnobBoundsError(
+                f"knob space {self.fingerprint} describes {space.fingerprint} instead"
+            )
+        return space
+
+
+@dataclass(frozen=True)
+class TransitionRecord:
+    """One measurement as the knob agent was told it: what offline training learns from.
+
+    ``run`` is drawn anew by each tuner. Objectives of one run and workload can be compared with
+    each other (1 is the run's reference, lower is better), those of two runs cannot.
+    ``knob_space`` is a KnobSpaceRecord's fingerprint, ``config`` holds every knob of it in native
+    values; ``state_layout`` is the digest of the names of ``state``'s features. ``state`` is empty
+    where nothing was known. NaN stands for an objective without a bound (``censored``).
+    """
+
+    at: datetime
+    run: str
+    workload: str
+    knob_space: str
+    state_layout: str
+    state: tuple[float, ...]
+    config: Mapping[str, KnobValue]
+    objective: float
+    quality: float = 1.0
+    censored: bool = False
+    reward_terms: Mapping[str, float] = field(default_factory=dict)
+    id: int | None = None
 
 
 @dataclass(frozen=True)

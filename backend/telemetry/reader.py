@@ -14,12 +14,14 @@ from backend.domain.records import (
     ChangeRecord,
     ClientIntervalRecord,
     EventRecord,
+    KnobSpaceRecord,
     KnobStatusRecord,
     LearningRecord,
     PolicyVersionRecord,
     QueryClassRecord,
     QueryWindowRecord,
     StatusRecord,
+    TransitionRecord,
     TrialRecord,
     WindowRecord,
 )
@@ -29,10 +31,12 @@ from backend.telemetry.schema import (
     changes,
     client_intervals,
     events,
+    knob_spaces,
     learning,
     policy_versions,
     present,
     query_classes,
+    transitions,
     trials,
     window_queries,
     windows,
@@ -123,6 +127,21 @@ class TelemetryReaderTables(Connections):
         """The newest learning steps of an agent."""
         query = sa.select(learning).where(learning.c.agent == agent)
         return self._newest(LearningRecord, query, None, None, limit)
+
+    def knob_spaces(self) -> Mapping[str, KnobSpaceRecord]:
+        """All known knob spaces by their fingerprint."""
+        with self._reading() as connection:
+            rows = connection.execute(sa.select(knob_spaces)).mappings()
+            return {row["fingerprint"]: from_row(KnobSpaceRecord, row) for row in rows}
+
+    def transitions(
+        self, *, workload: str | None = None, limit: int = 100_000
+    ) -> Sequence[TransitionRecord]:
+        """The newest transitions, of one workload or of all."""
+        query = sa.select(transitions)
+        if workload is not None:
+            query = query.where(transitions.c.workload == workload)
+        return self._newest(TransitionRecord, query, None, None, limit)
 
     def _newest(
         self,

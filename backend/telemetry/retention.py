@@ -30,6 +30,7 @@ from backend.telemetry.schema import (
     leases,
     policy_versions,
     query_classes,
+    transitions,
     trials,
     window_queries,
     windows,
@@ -42,6 +43,9 @@ T = TypeVar("T", WindowRecord, ClientIntervalRecord)
 
 FULL_DETAIL = timedelta(days=1)
 """Younger records are left as they are."""
+
+TRANSITIONS_KEPT = 20_000
+"""The newest transitions stay, however old: what was learnt from can be learnt from again."""
 
 _ROWS_A_TRANSACTION = 250
 """Other writers wait while one runs."""
@@ -66,7 +70,8 @@ class RetentionTables(Connections):
             aggregation_interval_s: length of a bucket of old records, above 0.
 
         Returns:
-            How many rows went (of windows, intervals, trials, events, learning, classes).
+            How many rows went (of windows, intervals, trials, events, learning, transitions,
+            classes).
 
         Raises:
             StoreError: a bound is not above 0, or the database failed.
@@ -83,6 +88,7 @@ class RetentionTables(Connections):
         gone += self._delete_in_steps(client_intervals, client_intervals.c.started_at < horizon)
         gone += self._delete_in_steps(learning, learning.c.at < horizon)
         gone += self._delete_in_steps(events, events.c.at < horizon)
+        gone += self._delete_transitions(horizon)
         gone += self._delete_query_classes(horizon)
         self._delete_leases(horizon)
         bucket_s = aggregation_interval_s
@@ -121,6 +127,16 @@ class RetentionTables(Connections):
         )
         of_no_trial = windows.c.trial_id.not_in(sa.select(trials.c.id))
         return gone + self._delete_in_steps(windows, (windows.c.started_at < horizon) & of_no_trial)
+
+    def _delete_transitions(self, horizon: datetime) -> int:
+        """Delete what is old, but for the newest TRANSITIONS_KEPT."""
+        ids = sa.select(transitions.c.id).order_by(transitions.c.id.desc())
+        with self._reading() as connection:
+            newest_to_go = connection.execute(ids.offset(TRANSITIONS_KEPT).limit(1)).scalar()
+        if newest_to_go is None:
+            return 0
+        is_old = (transitions.c.at < horizon) & (transitions.c.id <= newest_to_go)
+        return self._delete_in_steps(transitions, is_old)
 
     def _delete_query_classes(self, horizon: datetime) -> int:
         is_old = query_classes.c.first_seen_at < horizon

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from backend.telemetry.codec import dump_json, load_json
 
-SCHEMA_REVISION = "0001"
+SCHEMA_REVISION = "0002"
 """The newest migration: a store that carries it opens without looking further."""
 
 POSTGRESQL_SCHEMA = "autopilot"
@@ -301,6 +301,35 @@ learning = sa.Table(
     _real("quality"),
     _json("reward_terms"),
     sa.Index("ix_learning_agent", "agent", "id"),
+    sqlite_autoincrement=True,
+)
+
+knob_spaces = sa.Table(
+    "knob_spaces",
+    metadata,
+    sa.Column("fingerprint", sa.Text, primary_key=True),
+    _text("shape"),
+    _json("knobs"),
+    sqlite_with_rowid=False,
+)
+
+transitions = sa.Table(
+    "transitions",
+    metadata,
+    _id(),
+    _time("at"),
+    _text("run"),
+    _text("workload"),
+    # No foreign key: what was measured is written even where its space could not be.
+    _text("knob_space"),
+    _text("state_layout"),
+    _json("state"),
+    _json("config"),
+    _real("objective"),
+    _real("quality"),
+    _flag("censored"),
+    _json("reward_terms"),
+    sa.Index("ix_transitions_workload", "workload", "id"),
     sqlite_autoincrement=True,
 )
 

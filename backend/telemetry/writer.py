@@ -12,12 +12,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 from backend.domain.records import (
     ClientIntervalRecord,
     EventRecord,
+    KnobSpaceRecord,
     KnobStatusRecord,
     LearningRecord,
     PolicyVersionRecord,
     QueryClassRecord,
     QueryWindowRecord,
     StatusRecord,
+    TransitionRecord,
     TrialRecord,
     WindowRecord,
 )
@@ -27,10 +29,12 @@ from backend.telemetry.connections import Connections
 from backend.telemetry.schema import (
     client_intervals,
     events,
+    knob_spaces,
     learning,
     policy_versions,
     present,
     query_classes,
+    transitions,
     trials,
     window_queries,
     windows,
@@ -106,6 +110,17 @@ class TelemetryWriterTables(Connections):
         """Append a learning step."""
         with self._writing() as connection:
             connection.execute(sa.insert(learning), to_row(record))
+
+    def add_knob_space(self, space: KnobSpaceRecord) -> None:
+        """Make a knob space known; nothing happens where it is."""
+        with self._writing() as connection:
+            connection.execute(self._upsert(knob_spaces).on_conflict_do_nothing(), to_row(space))
+
+    def add_transition(self, transition: TransitionRecord) -> int:
+        """Append what the knob agent was told; returns the id."""
+        with self._writing() as connection:
+            statement = sa.insert(transitions).returning(transitions.c.id)
+            return int(connection.execute(statement, to_row(transition)).scalar_one())
 
     def save_knob_statuses(self, statuses: Sequence[KnobStatusRecord]) -> None:
         """Replace the present knob statuses."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
+from backend.domain.knobs import Knob, KnobSpace
 from backend.domain.modes import (
     Arm,
     ChangeState,
@@ -21,12 +22,14 @@ from backend.domain.records import (
     ClientIntervalRecord,
     CommandRecord,
     EventRecord,
+    KnobSpaceRecord,
     KnobStatusRecord,
     LearningRecord,
     PolicyVersionRecord,
     QueryClassRecord,
     QueryWindowRecord,
     StatusRecord,
+    TransitionRecord,
     TrialRecord,
     WindowRecord,
 )
@@ -115,6 +118,29 @@ COMMAND = CommandRecord(
 )
 LEARNING = LearningRecord(
     NOW, "knob", 12, 0.3, 0.02, -0.1, 0.15, 640, 0.9, {"latency": 0.4, "memory": -0.1}
+)
+SPACE = KnobSpace(
+    [
+        Knob("work_mem", "integer", 64, 2097151, "log", "kB", 4096, context="session"),
+        Knob("random_page_cost", "real", 0.5, 10, default=4.0),
+        Knob("jit", "boolean", default=True),
+        Knob("wal_compression", "categorical", choices=("off", "lz4"), default="off"),
+        Knob("autovacuum_work_mem", "integer", 1024, 65536, special=(-1,), default=-1),
+    ]
+)
+KNOB_SPACE = KnobSpaceRecord.of(SPACE)
+TRANSITION = TransitionRecord(
+    at=NOW,
+    run="1b4e28ba2fa111d2883f0016d3cca427",
+    workload="mixed",
+    knob_space=SPACE.fingerprint,
+    state_layout="0123456789abcdef",
+    state=(1.5, 2.0, -0.25),
+    config=CONFIG,
+    objective=0.8,
+    quality=0.6,
+    censored=True,
+    reward_terms={"latency": 0.22, "memory": -0.02},
 )
 KNOB = KnobStatusRecord(
     name="work_mem",

@@ -30,14 +30,16 @@ from backend.domain.records import (
     ClientIntervalRecord,
     CommandRecord,
     EventRecord,
+    KnobSpaceRecord,
     LearningRecord,
     StatusRecord,
+    TransitionRecord,
     TrialRecord,
     WindowRecord,
 )
 from backend.errors import StoreError
 from backend.protocols import Store
-from backend.telemetry import SqlStore, open_store
+from backend.telemetry import SqlStore, open_store, retention
 from tests.contracts import records as full
 
 OpenStore = Callable[[], Store]
@@ -142,6 +144,7 @@ class TestTelemetry:
             store.policy_versions(),
             store.events(),
             store.learning(),
+            store.transitions(),
             store.knob_statuses(),
             store.commands(),
         ):
@@ -156,6 +159,8 @@ class TestTelemetry:
         version_id = store.add_policy_version(full.VERSION)
         event_id = store.add_event(full.EVENT)
         store.add_learning(full.LEARNING)
+        store.add_knob_space(full.KNOB_SPACE)
+        transition_id = store.add_transition(full.TRANSITION)
         store.save_knob_statuses([full.KNOB, replace(full.KNOB, name="jit", value=True)])
         store.save_status(full.STATUS)
 
@@ -169,6 +174,8 @@ class TestTelemetry:
         assert store.policy_versions() == [replace(full.VERSION, id=version_id)]
         assert store.events() == [replace(full.EVENT, id=event_id)]
         assert store.learning() == [full.LEARNING]
+        assert store.transitions() == [replace(full.TRANSITION, id=transition_id)]
+        assert store.knob_spaces()[full.KNOB_SPACE.fingerprint].space() == full.SPACE
         assert store.knob_statuses() == [full.KNOB, replace(full.KNOB, name="jit", value=True)]
         assert store.status() == full.STATUS
 
@@ -182,12 +189,15 @@ class TestTelemetry:
         interval = ClientIntervalRecord(full.NOW, full.NOW, "*", 0, 0, 0, 0)
         store.add_client_intervals([interval])
         store.add_learning(LearningRecord(full.NOW, "knob", 1))
+        transition = TransitionRecord(full.NOW, "r", "w", "s", "l", (), {}, 1.0)
+        store.add_transition(transition)
         status = StatusRecord(full.NOW, full.STATUS.mode, Phase.STARTING)
         store.save_status(status)
         assert store.trial(trial_id) == replace(trial, id=trial_id)
         assert replace(store.windows()[0], id=None) == window
         assert store.client_intervals() == [interval]
         assert store.learning() == [LearningRecord(full.NOW, "knob", 1)]
+        assert replace(store.transitions()[0], id=None) == transition
         assert store.status() == status
 
     def test_times_come_back_aware_and_in_utc(self, store: Store) -> None:
@@ -331,6 +341,31 @@ class TestTelemetry:
         assert status is not None
         assert status.progress == 0.9
         assert [knob.value for knob in store.knob_statuses()] == [1]
+
+
+class TestTransitions:
+    def test_they_are_read_by_workload_and_the_newest_of_them(self, store: Store) -> None:
+        for number, workload in enumerate(("mixed", "oltp", "mixed", "mixed")):
+            store.add_transition(replace(full.TRANSITION, workload=workload, objective=number))
+        assert [t.objective for t in store.transitions()] == [0, 1, 2, 3]
+        assert [t.objective for t in store.transitions(workload="mixed")] == [0, 2, 3]
+        assert [t.objective for t in store.transitions(workload="mixed", limit=2)] == [2, 3]
+
+    def test_an_objective_without_a_bound_is_nan(self, store: Store) -> None:
+        terms = {"latency": -math.inf, "memory": -0.1}
+        store.add_transition(replace(full.TRANSITION, objective=math.inf, reward_terms=terms))
+        (read,) = store.transitions()
+        assert math.isnan(read.objective)
+        assert read.reward_terms == terms
+
+    def test_a_knob_space_is_written_once(self, store: Store) -> None:
+        store.add_knob_space(full.KNOB_SPACE)
+        store.add_knob_space(replace(full.KNOB_SPACE, shape="another"))
+        other = KnobSpaceRecord.of(full.SPACE.subset(["jit"]))
+        store.add_knob_space(other)
+        spaces = store.knob_spaces()
+        assert set(spaces) == {full.SPACE.fingerprint, other.fingerprint}
+        assert spaces[full.SPACE.fingerprint].shape == full.SPACE.shape_fingerprint
 
 
 class TestCommands:
@@ -501,6 +536,19 @@ class TestRetention:
         assert set(store.query_classes()) == {full.QUERY_CLASS.key}
         # The audit trail stays.
         assert len(store.changes()) == len(store.commands()) == len(store.policy_versions()) == 1
+
+    def test_the_newest_transitions_stay_however_old(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(retention, "TRANSITIONS_KEPT", 2)
+        times = [full.NOW] * 3 + [self.NOW] * 3
+        for number, at in enumerate(times):
+            store.add_transition(replace(full.TRANSITION, at=at, objective=number))
+        assert store.prune(self.NOW, 5, 300) == 3
+        assert [t.objective for t in store.transitions()] == [3, 4, 5]
+        monkeypatch.setattr(retention, "TRANSITIONS_KEPT", 1)
+        assert store.prune(self.NOW + timedelta(days=10), 5, 300) == 2
+        assert [t.objective for t in store.transitions()] == [5]
 
     def test_client_intervals_are_merged_by_class(self, store: Store) -> None:
         later = full.NOW + timedelta(seconds=2)

@@ -64,6 +64,8 @@ def test_a_document_is_read_back(record: Any) -> None:
         (records.EventRecord, schema.events),
         (records.CommandRecord, schema.commands),
         (records.LearningRecord, schema.learning),
+        (records.KnobSpaceRecord, schema.knob_spaces),
+        (records.TransitionRecord, schema.transitions),
     ],
 )
 def test_every_field_has_a_column(kind: type, table: Any) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -23,12 +24,13 @@ from backend.telemetry.connections import store_url
 from backend.telemetry.schema import SCHEMA_REVISION, metadata
 from tests.contracts import records as full
 
-ADD_A_TABLE = """
+NEXT = "next"
+ADD_A_TABLE = f"""
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "{NEXT}"
+down_revision = "{SCHEMA_REVISION}"
 
 def upgrade():
     op.create_table("extra", sa.Column("id", sa.Integer, primary_key=True))
@@ -50,9 +52,9 @@ def next_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     """A program with one migration more than this one; the folder of its migrations."""
     migrations = tmp_path / "migrations"
     shutil.copytree(opening.MIGRATIONS, migrations)
-    (migrations / "versions" / "0002_next.py").write_text(ADD_A_TABLE)
+    (migrations / "versions" / "later_next.py").write_text(ADD_A_TABLE)
     monkeypatch.setattr(opening, "MIGRATIONS", migrations)
-    monkeypatch.setattr(opening, "SCHEMA_REVISION", "0002")
+    monkeypatch.setattr(opening, "SCHEMA_REVISION", NEXT)
     yield migrations
     monkeypatch.undo()
 
@@ -84,19 +86,19 @@ def test_the_migrations_make_the_schema_that_the_code_expects(url: str) -> None:
 
 
 def test_an_older_store_is_copied_and_migrated(url: str, path: Path, next_version: Path) -> None:
-    versions = next_version / "versions" / "0002_next.py"
+    versions = next_version / "versions" / "later_next.py"
     text = versions.read_text()
     versions.unlink()
-    opening.SCHEMA_REVISION = "0001"
+    opening.SCHEMA_REVISION = SCHEMA_REVISION
     with closing(open_store(url)) as store:
         store.add_event(full.EVENT)
     versions.write_text(text)
-    opening.SCHEMA_REVISION = "0002"
+    opening.SCHEMA_REVISION = NEXT
     with closing(open_store(url)) as store:
         assert len(store.events()) == 1
         with store._reading() as connection:
             assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
-    copy = path.with_name("telemetry.db.before-0002")
+    copy = path.with_name(f"telemetry.db.before-{NEXT}")
     assert "extra" in tables(path)
     assert "extra" not in tables(copy)
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
@@ -104,16 +106,40 @@ def test_an_older_store_is_copied_and_migrated(url: str, path: Path, next_versio
         assert connection.execute("SELECT count(*) FROM events").fetchone() == (1,)
 
 
+def test_a_store_of_the_first_version_gets_what_is_new(url: str, path: Path) -> None:
+    with closing(sqlite3.connect(_first_version(path))) as connection, connection:
+        connection.execute(
+            "INSERT INTO learning (at, agent, step, replay_size, reward_terms) "
+            "VALUES ('2026-03-01 12:00:00', 'knob', 7, 0, '{}')"
+        )
+    with closing(open_store(url)) as store:
+        assert [record.step for record in store.learning()] == [7]
+        store.add_knob_space(full.KNOB_SPACE)
+        store.add_transition(full.TRANSITION)
+        assert len(store.transitions()) == 1
+    assert "transitions" not in tables(path.with_name(f"telemetry.db.before-{SCHEMA_REVISION}"))
+
+
+def _first_version(path: Path) -> Path:
+    """A store as the first released schema made it."""
+    path.parent.mkdir(parents=True)
+    engine = sa.create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        command.upgrade(opening.alembic_config(connection), "0001")
+    engine.dispose()
+    return path
+
+
 def test_a_failed_migration_leaves_the_store_as_it_was(
     url: str, path: Path, next_version: Path
 ) -> None:
-    versions = next_version / "versions" / "0002_next.py"
+    versions = next_version / "versions" / "later_next.py"
     versions.unlink()
-    opening.SCHEMA_REVISION = "0001"
+    opening.SCHEMA_REVISION = SCHEMA_REVISION
     open_store(url).close()
     before = tables(path)
     versions.write_text(ADD_A_TABLE + "    op.execute('nonsense')\n")
-    opening.SCHEMA_REVISION = "0002"
+    opening.SCHEMA_REVISION = NEXT
     with pytest.raises(StoreError, match="nonsense"):
         open_store(url)
     assert tables(path) == before
