@@ -33,7 +33,7 @@ setup(
     ],
     package_dir={"dashboard.static": "static", "dashboard.templates": "templates"},
     package_data={
-        "backend": ["**/*.yaml", "**/*.sql", "**/*.ini", "**/*.mako", "py.typed"],
+        "backend": ["**/*.yaml", "**/*.sql", "**/*.ini", "**/*.mako", "**/*.npz", "py.typed"],
         "dashboard.static": ["**/*"],
         "dashboard.templates": ["**/*"],
     },

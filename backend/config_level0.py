@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -40,6 +41,11 @@ class KnobAgentSection(Section):
     )
     quality_floor: float = Field(
         0.2, ge=0, le=1, description="A sample below this quality is kept but trains nothing."
+    )
+    pretrained: bool | Path = Field(
+        True,
+        description="Where a first run starts from: true, the trained agent that is shipped, if it "
+        "fits the server; false, expert rules alone; or the folder that run.py train has written.",
     )
     weight_resources: float = Field(
         0.05, ge=0, le=1, description="Weight of the host's CPU and memory use in the reward."

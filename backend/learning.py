@@ -1,4 +1,4 @@
-"""The knob agent at work: expert rules as first samples, checkpoint, learning records.
+"""The knob agent at work: where it starts from, expert rules, checkpoint, learning records.
 
 TensorFlow is imported when the learner is loaded, not before, so that pages and the watchdog
 start at once.
@@ -7,7 +7,8 @@ start at once.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,18 +16,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.config import Settings
+from backend.config_level0 import KnobAgentSection
 from backend.domain.knobs import KnobConfig, KnobSpace, KnobValue
 from backend.domain.metrics import MetricsWindow
-from backend.domain.records import EventRecord, LearningRecord
+from backend.domain.records import (
+    EventRecord,
+    KnobSpaceRecord,
+    LearningRecord,
+    TransitionRecord,
+)
 from backend.domain.server import HostFacts
 from backend.errors import CheckpointError
 from backend.expert_rules import expert_proposals
 from backend.memory_budget import MemoryBudget
 from backend.protocols import Clock, Store
-from backend.state_features import STATE_WIDTH
+from backend.state_features import STATE_LAYOUT, STATE_WIDTH
 
 if TYPE_CHECKING:
-    from backend.rl_agent import KnobAgent
+    from backend.rl_agent import KnobAgent, KnobAgentSettings
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +41,34 @@ AGENT = "knob agent (DDPG)"
 LIVE_TRUST = 0.4
 """Half-width of the first trust region on a live server, in encoded units: proposals stay near
 what is known to be good (the agent's own default is for offline problems)."""
+TRAINED_FILE = "pretrained.npz"
+"""What offline training writes, in the folder of the agent's checkpoint or in another one."""
+SHIPPED = Path(__file__).parent / "agent" / "pretrained"
+"""The folder of the trained agent that comes with the project."""
+
+
+def agent_folder(settings: Settings) -> Path:
+    """The folder of the knob agent's checkpoint."""
+    return Path(settings.paths.policies_dir) / "knob_agent"
+
+
+def agent_settings(section: KnobAgentSection) -> KnobAgentSettings:
+    """The agent's settings on a live server."""
+    from backend.rl_agent import KnobAgentSettings
+
+    return KnobAgentSettings(
+        learning_rate=section.learning_rate,
+        gamma=section.gamma,
+        tau=section.target_update,
+        batch_size=section.batch_size,
+        buffer_size=section.buffer_size,
+        hidden_layers=section.hidden_layers,
+        noise_start=section.exploration_start,
+        noise_end=section.exploration_end,
+        noise_samples=section.exploration_samples,
+        quality_floor=section.quality_floor,
+        trust_start=LIVE_TRUST,
+    )
 
 
 class Learner:
@@ -44,8 +79,12 @@ class Learner:
         space: the knobs to tune.
         host: the machine, for the expert rules.
         budget: the joint memory budget.
-        store: learning records go there.
+        store: learning records and transitions go there.
         clock: time.
+
+    Attributes:
+        proposer: where the last proposal came from, for people.
+        workload: what transitions are labelled with: the demo's workload, or the database.
     """
 
     def __init__(
@@ -58,46 +97,80 @@ class Learner:
         clock: Clock,
     ) -> None:
         self._section = settings.level0.knob
-        self._folder = Path(settings.paths.policies_dir) / "knob_agent"
+        self._folder = agent_folder(settings)
         self._space, self._host, self._budget = space, host, budget
         self._store, self._clock = store, clock
         self._seed = settings.workload.seed
         self._agent: KnobAgent | None = None
         self._rules: dict[KnobConfig, tuple[str, Mapping[str, KnobValue]]] = {}
+        self._run = uuid.uuid4().hex
         self.proposer = AGENT
+        self.workload: str = (
+            settings.workload.name if settings.is_embedded else settings.database.dbname
+        )
 
     def load(self, present: KnobConfig) -> None:
-        """Restore the checkpoint, or begin with the expert rules for ``present``."""
-        from backend.rl_agent import KnobAgent, KnobAgentSettings
+        """Make the agent ready; what it starts from is the first of these that can be used.
 
-        section = self._section
-        settings = KnobAgentSettings(
-            learning_rate=section.learning_rate,
-            gamma=section.gamma,
-            tau=section.target_update,
-            batch_size=section.batch_size,
-            buffer_size=section.buffer_size,
-            hidden_layers=section.hidden_layers,
-            noise_start=section.exploration_start,
-            noise_end=section.exploration_end,
-            noise_samples=section.exploration_samples,
-            quality_floor=section.quality_floor,
-            trust_start=LIVE_TRUST,
-        )
+        The checkpoint of earlier runs; what ``run.py train`` has written beside it; the trained
+        agent of setting ``level0.knob.pretrained``; nothing but the expert rules for ``present``,
+        which are among the first samples of a trained agent too.
+        """
+        from backend.rl_agent import CHECKPOINT_FILE, KnobAgent
+
         self._read_rules(present)
-        if self._folder.exists():
+        self._store.add_knob_space(KnobSpaceRecord.of(self._space))
+        attempts: list[tuple[Path, Callable[[Path], KnobAgent]]] = [
+            (self._folder / CHECKPOINT_FILE, lambda path: self._own(path.parent)),
+            (self._folder / TRAINED_FILE, self._warm),
+        ]
+        chosen = self._section.pretrained
+        if chosen is not False:
+            folder = SHIPPED if chosen is True else Path(chosen)
+            attempts.append((folder / TRAINED_FILE, self._warm))
+        for path, open_agent in attempts:
+            if not path.exists():
+                if path.parent == chosen:
+                    self._event("warning", f"level0.knob.pretrained: there is no {path}")
+                continue
             try:
-                self._agent = KnobAgent.load(self._folder, self._space)
-                log.info("knob agent restored from %s", self._folder)
-                return
+                self._agent = open_agent(path)
             except CheckpointError as error:
                 self._event("warning", f"checkpoint not used: {error.message}")
+                continue
+            self._event("info", f"the knob agent starts from {path}")
+            return
         self._agent = KnobAgent(
             self._space,
             seed=self._seed,
-            settings=settings,
+            settings=agent_settings(self._section),
             priors=list(self._rules),
             state_width=STATE_WIDTH,
+        )
+
+    def _own(self, folder: Path) -> KnobAgent:
+        from backend.rl_agent import KnobAgent
+
+        agent = KnobAgent.load(folder, self._space)
+        if agent.state_width != STATE_WIDTH:
+            raise CheckpointError(
+                f"the checkpoint in {folder} takes states of length {agent.state_width}, "
+                f"this version measures {STATE_WIDTH}",
+                remedy="train from what the store has recorded: python run.py train",
+            )
+        return agent
+
+    def _warm(self, path: Path) -> KnobAgent:
+        from backend.rl_agent import KnobAgent, Pretrained
+
+        known = Pretrained.read(path)
+        known.check(self._space, STATE_LAYOUT)
+        return KnobAgent.warm(
+            known,
+            self._space,
+            self._seed,
+            settings=agent_settings(self._section),
+            priors=list(self._rules),
         )
 
     def _read_rules(self, present: KnobConfig) -> None:
@@ -167,6 +240,21 @@ class Learner:
         )
         agent = self._loaded()
         agent.tell(config, objective, state, quality, censored, reward_terms=terms)
+        self._store.add_transition(
+            TransitionRecord(
+                at=self._clock.now(),
+                run=self._run,
+                workload=self.workload,
+                knob_space=self._space.fingerprint,
+                state_layout=STATE_LAYOUT,
+                state=() if state is None else tuple(map(float, state)),
+                config=dict(self._completed(config)),
+                objective=objective,
+                quality=quality,
+                censored=censored,
+                reward_terms=dict(terms),
+            )
+        )
         step = agent.last_learning
         if step is not None:
             self._store.add_learning(

@@ -1,0 +1,92 @@
+"""Records what the shipped agent learns from: ``python -m benchmarks.record_workloads``.
+
+Random workloads, made of the demo's statements at other shares, rates and data scales than the ones
+that are judged on, run on the embedded server one after the other. Under each, configurations
+are measured against the defaults: expert rules, random parts of them, Sobol points near them and
+near the defaults, and what a fresh agent asks for. Nothing is deployed; every measurement goes
+through the learner into the store, as in the product. Run it again to go on: a workload that has
+its measurements is left alone.
+
+``python run.py train --store FILE --out backend/agent/pretrained`` then makes the shipped file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from backend.errors import AutopilotError
+from backend.telemetry import open_store
+from benchmarks.recording.session import record
+from benchmarks.recording.workloads import TrainingWorkload, training_workload
+
+
+def recorded(store: Path, workload: TrainingWorkload) -> int:
+    """How many measurements of a workload the store holds, those of the defaults included."""
+    opened = open_store(f"sqlite:///{store.resolve()}")
+    try:
+        return len(opened.transitions(workload=workload.name))
+    finally:
+        opened.close()
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.record_workloads", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument("--store", type=Path, default=Path("data/recorded.db"),
+                        help="SQLite file to record into")  # fmt: skip
+    parser.add_argument("--workloads", type=int, default=12, help="how many workloads")
+    parser.add_argument("--configurations", type=int, default=24,
+                        help="configurations measured under each, about 25 s a piece")  # fmt: skip
+    parser.add_argument("--minutes", type=float, default=None,
+                        help="stop after about so many minutes; run again to go on")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="of workloads, arrivals and designs")
+    parser.add_argument("--data-dir", type=Path, default=Path("data/recording"),
+                        help="folder of the servers, one for each data scale")  # fmt: skip
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Record until all workloads have their measurements, or the time is over."""
+    arguments = _arguments(argv)
+    end_s = time.monotonic() + 60 * arguments.minutes if arguments.minutes else float("inf")
+
+    def time_left() -> bool:
+        return time.monotonic() < end_s
+
+    def tell(text: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+    complete = 0
+    for number in range(arguments.workloads):
+        workload = training_workload(arguments.seed, number)
+        done = recorded(arguments.store, workload)
+        # Each start measures the defaults once more, which counts as one.
+        missing = arguments.configurations + 1 - done
+        if missing > 0 and time_left():
+            tell(f"workload {number + 1} of {arguments.workloads}, scale {workload.scale:g}, "
+                 f"{len(workload.weights)} statement classes")  # fmt: skip
+            missing -= record(
+                workload,
+                arguments.store,
+                arguments.data_dir,
+                configurations=max(missing - 1, 1),
+                seed=[arguments.seed, number, done],
+                time_left=time_left,
+                tell=tell,
+            )
+            missing -= 1
+        complete += missing <= 0
+    tell(f"{complete} of {arguments.workloads} workloads are complete in {arguments.store}")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except AutopilotError as error:
+        sys.exit(f"Error: {error}")

@@ -1,0 +1,98 @@
+"""Workloads to train on: random mixes of the demo's statements, unlike those that are judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from backend.workload.mixes import MIXES, Mix
+from backend.workload.statements import STATEMENTS
+
+SCALES = (0.08, 0.35, 0.15)
+"""Sizes of the demo store, on both sides of the one that is judged on."""
+LEAST_DISTANCE = 0.25
+"""Total variation distance of a mix's call shares from those of each held-out mix, at least."""
+BUSY = (0.15, 0.5)
+"""Share of the machine's cores that the statements take at the defaults."""
+TYPICAL_MS = {
+    "simple": 0.2,
+    "two-table join": 3.0,
+    "multi-join": 60.0,
+    "aggregation": 60.0,
+    "analytical": 100.0,
+    "write": 1.0,
+}
+"""What a statement takes, roughly, by kind: turns shares of time into shares of calls."""
+GROUPS = (("simple", "two-table join"), ("write",), ("multi-join", "aggregation", "analytical"))
+"""Pages, writes and reports."""
+
+
+@dataclass(frozen=True)
+class TrainingWorkload:
+    """A mix, a size of the store and how busy it keeps the machine.
+
+    ``weights`` are relative call rates by statement class; ``busy`` the share of the cores, in
+    [0, 1], that the statements take at the defaults.
+    """
+
+    name: str
+    scale: float
+    weights: Mapping[str, float]
+    busy: float
+
+    def mix(self, rate_per_s: float) -> Mix:
+        """The mix at a rate, without a swing over the day."""
+        return Mix(
+            name=self.name,
+            description="random",
+            day=self.weights,
+            default_rate_per_s=rate_per_s,
+            night_factor={},
+            swing=0.0,
+        )
+
+    def guessed_ms(self) -> float:
+        """What one statement takes on average, roughly, before anything was measured."""
+        total = sum(self.weights.values())
+        typical = sum(w * TYPICAL_MS[STATEMENTS[name].kind] for name, w in self.weights.items())
+        return typical / total
+
+
+def training_workload(seed: int, number: int) -> TrainingWorkload:
+    """The workload of that number; the same for the same seed.
+
+    Pages, writes and reports get random shares of the execution time, and so do the classes in
+    each of them, of which some are left out.
+    """
+    rng = np.random.default_rng([seed, number])
+    while True:
+        weights = _draw(rng)
+        if min(distance(weights, mix) for mix in MIXES.values()) >= LEAST_DISTANCE:
+            return TrainingWorkload(
+                name=f"random {seed}.{number}",
+                scale=SCALES[number % len(SCALES)],
+                weights=weights,
+                busy=float(rng.uniform(*BUSY)),
+            )
+
+
+def _draw(rng: np.random.Generator) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for kinds, share in zip(GROUPS, rng.dirichlet([0.6] * len(GROUPS)), strict=True):
+        names = [name for name, s in STATEMENTS.items() if s.kind in kinds]
+        chosen = [name for name in names if rng.random() < 0.5] or [str(rng.choice(names))]
+        spread = rng.lognormal(0.0, 0.8, len(chosen))
+        for name, part in zip(chosen, spread / spread.sum(), strict=True):
+            weights[name] = float(share * part / TYPICAL_MS[STATEMENTS[name].kind])
+    # What hardly ever runs is never measured.
+    most = max(weights.values())
+    return {name: weight / most for name, weight in weights.items() if weight > 1e-4 * most}
+
+
+def distance(weights: Mapping[str, float], mix: Mix) -> float:
+    """Total variation distance of the call shares from those of a mix in the morning."""
+    shares, total = mix.shares(0.5), sum(weights.values())
+    names = set(weights) | set(shares)
+    return 0.5 * sum(abs(weights.get(n, 0.0) / total - shares.get(n, 0.0)) for n in names)
