@@ -1,4 +1,4 @@
-"""Knobs, knob spaces, configurations and changes.
+"""Knobs, knob spaces and configurations.
 
 A knob is a server setting that we may write. Values travel through the project in the knob's
 *native unit* (the unit that PostgreSQL's ``pg_settings.unit`` names, such as ``8kB`` pages for
@@ -250,32 +250,6 @@ class KnobConfig(Mapping[str, KnobValue]):
     def replace(self, values: Mapping[str, KnobValue]) -> KnobConfig:
         """Return a copy with some values replaced or added."""
         return KnobConfig({**self._values, **values})
-
-    def diff(self, other: Mapping[str, KnobValue]) -> KnobChange:
-        """The change that leads from this configuration to ``other``.
-
-        Only knobs that ``other`` names and that differ take part.
-        """
-        before = {k: self._values.get(k) for k in other if self._values.get(k) != other[k]}
-        return KnobChange(before=before, after={k: other[k] for k in before})
-
-
-@dataclass(frozen=True)
-class KnobChange:
-    """A delta between two configurations, in native units.
-
-    ``before[name]`` is None where the knob had no value that we know of.
-    """
-
-    before: Mapping[str, KnobValue | None]
-    after: Mapping[str, KnobValue]
-
-    def __bool__(self) -> bool:
-        return bool(self.after)
-
-    def inverse(self) -> Mapping[str, KnobValue | None]:
-        """What to set to undo the change; None means: remove the entry."""
-        return dict(self.before)
 
 
 @dataclass(frozen=True)

@@ -233,7 +233,7 @@ class WorkloadGenerator:
 
     @property
     def failure(self) -> BaseException | None:
-        """What ended the run against its will (a fault in the schedule), if anything did."""
+        """What ended the run against its will (a fault in schedule or address), if anything."""
         return self._failure
 
     @property
@@ -310,6 +310,10 @@ class WorkloadGenerator:
                 if not self._execute(connection, due_s, arrival):
                     self._close(number, connection)
                     connection = None
+        except BaseException as error:
+            # As above: with its workers gone one by one, the run would only drop arrivals.
+            self._failure = error
+            self._stopping.set()
         finally:
             if connection is not None:
                 self._close(number, connection)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from backend.catalog import load_catalog
-from backend.domain.knobs import Knob, KnobChange, KnobConfig, KnobSpace, KnobValue
+from backend.domain.knobs import Knob, KnobConfig, KnobSpace, KnobValue
 from backend.domain.quantities import format_quantity, parse_quantity, unit_size
 from backend.domain.server import HostFacts
 from backend.errors import KnobBoundsError, UnknownKnobError
@@ -293,25 +292,6 @@ def test_configurations_compare_and_hash_by_content_and_type() -> None:
     assert hash(left) == hash(right)
     assert left.replace({"a": 2}) == {"a": 2, "b": True}
     assert len({left, right}) == 1
-
-
-def test_diff_and_inverse() -> None:
-    config = KnobConfig({"a": 1, "b": True})
-    change = config.diff({"a": 2, "b": True, "c": "x"})
-    assert change == KnobChange(before={"a": 1, "c": None}, after={"a": 2, "c": "x"})
-    assert change
-    assert change.inverse() == {"a": 1, "c": None}
-    assert not config.diff({"a": 1})
-
-
-@given(st.dictionaries(st.sampled_from(["a", "b", "c"]), st.integers(0, 3)))
-def test_a_change_and_its_inverse_lead_back(after: Mapping[str, int]) -> None:
-    config = KnobConfig({"a": 1, "b": 2, "c": 3})
-    change = config.diff(after)
-    there = config.replace(change.after)
-    assert all(there[name] == value for name, value in after.items())
-    back = {name: value for name, value in change.inverse().items() if value is not None}
-    assert there.replace(back) == config
 
 
 # -- quantities -------------------------------------------------------------------------------
