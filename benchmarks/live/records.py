@@ -52,7 +52,8 @@ class Evaluation:
     (a lower bound where ``censored``), ``effect`` is ``objective - 1``, ``regret`` how far it lies
     above the best that the run knew by then. ``at_s`` counts from the method's start to the end of
     the trial. ``changes`` is what differed from the defaults as it was applied; ``clamped`` says
-    that the memory budget had shrunk the proposal.
+    that the memory budget had shrunk the proposal. ``drift`` is the log ratio of the defaults after
+    the trial to those before it.
     """
 
     number: int
@@ -65,6 +66,7 @@ class Evaluation:
     clamped: bool
     quality: float
     coverage: float
+    drift: float | None
     ask_s: float
     tell_s: float
     changes: Mapping[str, KnobValue]

@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from statistics import fmean
 
@@ -48,13 +48,18 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What trying a configuration came to."""
+    """What trying a configuration came to.
+
+    ``drift``: log ratio of the defaults just after to the defaults just before; its spread is the
+    noise of two windows.
+    """
 
     objective: float
     quality: float
     coverage: float
     censored: bool
     reason: str = ""
+    drift: float | None = None
 
 
 class Stage:
@@ -77,6 +82,12 @@ class Stage:
             raise WorkloadError(
                 "no statement ran often enough in the baseline",
                 remedy="a longer --window or a higher --rate",
+            )
+        if all(m.backlog for m in first):
+            raise WorkloadError(
+                f"the defaults cannot serve {live.workload.rate_per_s:g} arrivals a second: they "
+                "pile up at the clients",
+                remedy="a lower --rate: latency says nothing about a server that is overrun",
             )
 
     def counts(self) -> LoadCounts:
@@ -107,7 +118,9 @@ class Stage:
         self.defaults = after = self.measure({})
         # Those that began under the candidate have ended, one way or the other, by now.
         timeouts = after.before.timeouts - counts.timeouts
-        return judge(candidate, [before, after], self.shares, timeouts, crash)
+        outcome = judge(candidate, [before, after], self.shares, timeouts, crash)
+        moved = ratio_to(after, [before], self.shares)
+        return replace(outcome, drift=moved[0] if moved else None)
 
     def _switch(self, changes: Mapping[str, KnobValue]) -> float:
         """Apply; how long to settle. The way back takes as long as the way there."""
@@ -262,6 +275,7 @@ class MethodRun:
             clamped=fitted.clamped,
             quality=outcome.quality,
             coverage=outcome.coverage,
+            drift=outcome.drift,
             ask_s=ask_s,
             tell_s=tell_s,
             changes=changes_of(self._live, fitted.config),

@@ -99,23 +99,28 @@ class LiveWorkload:
         url = server.dsn(self.template)
         with closing(connect(url, application_name="knob_live")) as connection:
             cursor = connection.cursor()
-            # The foreign key comes last: with it, the load was complete.
-            cursor.execute(
-                "SELECT count(*) FROM pg_constraint WHERE conname = "
-                "'pgbench_history_aid_fkey' AND connamespace = 'public'::regnamespace"
-            )
+            cursor.execute("SELECT to_regclass('public.live_loaded') IS NOT NULL")
             if cursor.fetchone()[0]:
-                cursor.execute("SELECT count(*) FROM pgbench_branches")
+                cursor.execute("SELECT scale FROM public.live_loaded")
                 if cursor.fetchone()[0] == int(self.scale):
                     return
-        say(f"loading pgbench's tables at scale {self.scale:g}")
+            cursor.execute("DROP TABLE IF EXISTS public.live_loaded")
+            say(f"loading pgbench's tables at scale {self.scale:g}")
+            self._initialise_pgbench(server)
+            # Comes last: with it, the load was complete.
+            cursor.execute(
+                "CREATE TABLE public.live_loaded AS SELECT %s AS scale", (int(self.scale),)
+            )
+
+    def _initialise_pgbench(self, server: EmbeddedPostgres) -> None:
+        url = server.dsn(self.template)
         command = [
-            server.bin_dir / "pgbench", "--initialize", "--init-steps=dtgvpf", "--quiet",
-            f"--scale={self.scale:g}", f"--host={url.host}", f"--port={url.port}",
-            f"--username={url.username}", str(url.database),
+            str(server.bin_dir / "pgbench"), "--initialize", "--quiet", f"--scale={self.scale:g}",
+            f"--host={url.host}", f"--port={url.port}", f"--username={url.username}",
+            str(url.database),
         ]  # fmt: skip
         done = subprocess.run(
-            [str(part) for part in command],
+            command,
             env={**os.environ, **icu_environment(server.bin_dir), "PGPASSWORD": server.password},
             stdin=subprocess.DEVNULL,
             capture_output=True,
