@@ -1,5 +1,6 @@
 # The two commands that matter: `make run` and `make test`. Everything they need is installed
-# into .venv first; nothing outside this folder is touched.
+# into .venv first. Nothing is written outside this folder, but for the embedded server's cluster
+# where its account cannot reach it (as root: /var/lib/postgres-autopilot).
 
 PYTHON ?= python3
 VENV ?= .venv

@@ -130,7 +130,7 @@ def _distribution_checks(shape: StoreShape) -> list[RangeCheck]:
         ),
         RangeCheck(
             "share of open orders among those of the last day",
-            "SELECT avg((status IN ('pending', 'paid', 'shipped', 'packed'))::int) FROM shop.orders"
+            "SELECT avg((status IN ('pending', 'paid', 'shipped'))::int) FROM shop.orders"
             f" WHERE {loaded} AND placed_at > timestamptz '{end}' - interval '1 day'",
             0.3,
             1.0,
