@@ -23,6 +23,7 @@ from plotly.utils import PlotlyJSONEncoder
 from backend.errors import AutopilotError
 from backend.protocols import TelemetryReader
 from dashboard import components as ui
+from dashboard.baseline import BaselineMemory
 from dashboard.figures import empty_figure
 from dashboard.format import Viewer
 from dashboard.services import DEFAULT_FLOORS, QualityFloors, Services
@@ -40,6 +41,7 @@ class View:
         now: the moment of this tick.
         choices: values of the page's own inputs (filters, the selected row), by ``id``.
         floors: the sample qualities below which a window is not used.
+        memory: of the run's baseline.
     """
 
     reader: TelemetryReader
@@ -47,6 +49,7 @@ class View:
     now: datetime
     choices: Mapping[str, Any] = field(default_factory=dict)
     floors: QualityFloors = DEFAULT_FLOORS
+    memory: BaselineMemory | None = None
 
 
 Builder = Callable[[View], Any]
@@ -152,6 +155,7 @@ def register_page(app: dash.Dash, page: Page, services: Services) -> None:
             datetime.now(timezone.utc),
             dict(zip(ids, choices, strict=False)),
             services.floors,
+            services.memory,
         )
         values, digests = changed(page.parts, view, held or {})
         return [*values, no_update if digests == held else digests]

@@ -68,13 +68,11 @@ def tiles(
     lived = deployed_windows(windows, trials)
     index = status.index if status else None
     phases = summarise(windows, intervals, trials)
-    # After an hour or more the baseline is older than what is shown.
     start = next((p for p in phases if p.phase is Phase.BASELINE), None)
-    lacking = "baseline not shown any more" if phases else "no baseline yet"
 
     def against(now: float | None, before: float | None) -> tuple[str, str]:
         if now is None or not before:
-            return lacking if start is None else "", ""
+            return "no baseline" if start is None else "", ""
         change = now / before - 1
         return f"{fmt.percent(change, signed=True)} vs baseline", _tone(change)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from backend.domain.records import CommandRecord, StatusRecord
 from backend.errors import AutopilotError, StoreError
 from backend.protocols import CommandQueue, TelemetryReader
+from dashboard.baseline import BaselineMemory
 from dashboard.cache import CachedReader
 from dashboard.operator_commands import make_command
 
@@ -57,6 +58,7 @@ class Services:
         # way to the browser nothing on a page is older than the interval.
         self.tick_ms = max(250, round(settings.refresh_interval_s * 750))
         self.reader = CachedReader(reader, settings.refresh_interval_s / 8)
+        self.memory = BaselineMemory(reader)
         self._commands = commands
 
     def submit(self, command: CommandRecord) -> int:

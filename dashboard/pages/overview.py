@@ -13,6 +13,7 @@ from dashboard import figures_server as figures
 from dashboard import format as fmt
 from dashboard import metric_names as names
 from dashboard import overview_tiles
+from dashboard.baseline import BaselineMemory
 from dashboard.live import Page, View
 from dashboard.phases import summarise
 
@@ -29,9 +30,14 @@ def _intervals(view: View) -> Sequence[ClientIntervalRecord]:
     return view.reader.client_intervals(limit=INTERVALS)
 
 
+def _with_baseline(view: View) -> tuple[list[WindowRecord], list[ClientIntervalRecord]]:
+    memory = view.memory or BaselineMemory(view.reader)
+    return memory.recall(view.reader.status()).before(_windows(view), _intervals(view))
+
+
 def tiles(view: View) -> object:
     """The key numbers, now and against the start."""
-    return overview_tiles.tiles(view, _windows(view), _intervals(view))
+    return overview_tiles.tiles(view, *_with_baseline(view))
 
 
 def activity(view: View) -> object:
@@ -90,7 +96,7 @@ def deployed_knobs(view: View) -> object:
 
 def phase_table(view: View) -> object:
     """The phases next to each other."""
-    rows = summarise(_windows(view), _intervals(view), view.reader.trials())
+    rows = summarise(*_with_baseline(view), view.reader.trials())
     if not rows:
         return ui.empty(
             "No phase is measured yet",

@@ -16,11 +16,12 @@ from backend.config import Settings
 from backend.domain.modes import ChangeState, CommandState, Phase, TrialKind
 from backend.errors import StoreError
 from dashboard import callbacks, layouts
+from dashboard.baseline import Baseline, BaselineMemory
 from dashboard.cache import CachedReader
 from dashboard.format import Viewer
 from dashboard.live import View, changed, digest
 from dashboard.operator_commands import make_command
-from dashboard.pages import PAGES
+from dashboard.pages import PAGES, overview
 from dashboard.pages.knobs import batch_of, batches, is_changed
 from dashboard.services import QualityFloors, Services
 from dashboard.trial_table import interval_bar, interval_text
@@ -243,7 +244,41 @@ def test_the_tiles_do_not_take_another_phase_for_the_baseline(store):
     store._windows = [w for w in store._windows if w.phase is Phase.OPTIMISED]
     shown = text_of(tiles(view(store)))
     assert "vs baseline" not in shown
-    assert "baseline not shown any more" in shown
+    assert "no baseline" in shown
+
+
+def test_the_baseline_stays_when_newer_windows_have_pushed_it_out(store, monkeypatch):
+    parts = next(p for p in PAGES if p.slug == "overview").parts
+    kept = [
+        text_of(parts[f"overview-{name}.children"](view(store))) for name in ("phases", "tiles")
+    ]
+    monkeypatch.setattr(overview, "WINDOWS", 50)
+    monkeypatch.setattr(overview, "INTERVALS", 100)
+    assert {w.phase for w in overview._windows(view(store))} == {Phase.OPTIMISED}
+    phases, tiles = (
+        text_of(parts[f"overview-{name}.children"](view(store))) for name in ("phases", "tiles")
+    )
+    assert '"baseline"' in phases
+    assert "p95 (client)" in phases
+    assert "vs baseline" in tiles
+    assert [text.count("vs baseline") for text in kept] == [0, tiles.count("vs baseline")]
+
+
+def test_the_baseline_is_read_once_a_run():
+    store = FakeStore()
+    memory = BaselineMemory(store)
+    assert memory.recall(None) == Baseline()
+    assert memory.recall(replace(store.status(), phase=Phase.BASELINE)) == Baseline()
+    status = store.status()
+    found = memory.recall(status)
+    assert {w.phase for w in found.windows} == {Phase.BASELINE}
+    assert found.windows[0].started_at <= found.intervals[0].started_at
+    assert found.intervals[-1].ended_at <= found.windows[-1].ended_at
+    reads = store.reads
+    assert memory.recall(status) is found
+    assert store.reads == reads
+    later = replace(status, started_at=status.started_at + timedelta(days=1))
+    assert memory.recall(later) == Baseline()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.slug)
