@@ -12,10 +12,11 @@ import pytest
 from plotly.utils import PlotlyJSONEncoder
 
 import dashboard
+from backend import tuning_loop
 from backend.config import Settings
 from backend.domain.modes import ChangeState, CommandState, Phase, TrialKind
 from backend.errors import StoreError
-from dashboard import callbacks, layouts
+from dashboard import callbacks, layouts, trial_table
 from dashboard.baseline import Baseline, BaselineMemory
 from dashboard.cache import CachedReader
 from dashboard.format import Viewer
@@ -211,6 +212,10 @@ def test_the_learning_page_counts_what_is_below_the_floor_that_is_set(store):
     seen = View(store, Viewer(), datetime.now(timezone.utc), {}, QualityFloors(0.4, 0.4))
     assert f"{low} of 310 windows are below 0.4" in text_of(tiles(seen))
     assert "0 of 310 windows are below 0.2" in text_of(tiles(view(store)))
+
+
+def test_a_waiting_trial_is_known_by_what_the_tuner_writes():
+    assert trial_table.WAITING == tuning_loop.WAITING
 
 
 def test_a_probe_has_no_interval(store):
