@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from statistics import stdev
 
 from backend.domain.metrics import MetricsWindow
-from backend.sample_filter import Reference, latency_index
+from backend.sample_filter import Reference, window_noise
 
 MIN_BASELINE_CALLS = 200
 MIN_NOISE = 0.01
@@ -20,10 +19,11 @@ class Baseline:
     Args:
         wanted_s: seconds of windows that are needed.
         window_s: length of the trials' windows, for the noise.
+        filtered: whether windows of different loads are told apart (``level1.sample_filter``).
     """
 
-    def __init__(self, wanted_s: float, window_s: float) -> None:
-        self._wanted_s, self._window_s = wanted_s, window_s
+    def __init__(self, wanted_s: float, window_s: float, filtered: bool = True) -> None:
+        self._wanted_s, self._window_s, self._filtered = wanted_s, window_s, filtered
         self._windows: list[MetricsWindow] = []
 
     def add(self, window: MetricsWindow) -> None:
@@ -61,11 +61,9 @@ class Baseline:
 
     def noise(self) -> float:
         """Standard deviation of the log index of one window of a trial's length."""
-        reference = self.reference()
-        indexes = [found.value for w in self._windows if (found := latency_index([w], reference))]
-        logs = [math.log(value) for value in indexes if value > 0]
-        if len(logs) < 3:
+        found = window_noise(self._windows, self.reference(), comparable_only=self._filtered)
+        if found is None:
             return ASSUMED_NOISE
         # A trial's windows are longer than these: the noise falls with the root of it.
         mean_s = self.seconds / len(self._windows)
-        return max(stdev(logs) * math.sqrt(mean_s / self._window_s), MIN_NOISE)
+        return max(found * math.sqrt(mean_s / self._window_s), MIN_NOISE)

@@ -108,6 +108,11 @@ class Level1Section(Section):
     min_coverage: float = Field(
         0.7, gt=0, le=1, description="Least share of the execution time that compared classes hold."
     )
+    sample_filter: bool = Field(
+        True,
+        description="Judge windows by their sample quality; off only for experiments: every "
+        "window then counts alike, whatever the load did.",
+    )
     min_quality: float = Field(
         0.3, ge=0, le=1, description="Windows below this quality are repeated."
     )

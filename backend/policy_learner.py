@@ -4,13 +4,14 @@ Pure statistics on one log ratio a block. The rule is set before the trial:
 
 * Looks after ``min_blocks`` ... ``max_blocks`` blocks; each spends an equal part of ``alpha``
   (Bonferroni over the looks), so the chance of a false promotion is at most ``alpha`` however
-  often we look. The bound at a look is Student's one-sided interval of the mean log ratio.
+  often we look. The bound at a look is Student's one-sided interval of the mean log ratio, taken
+  over the pairs that blocks consist of: eight pairs tell more of their own spread than four blocks.
 * *Accept*: the upper bound is below 0, the mean gain at least ``min_improvement``, coverage and
   quality suffice, and every guarded class has an upper bound that does not pass
   ``max_class_regression``. A class that vanished under the candidate has none: it may have
   stopped, timed out, or have become too slow to be seen.
-* *Reject*: the lower bound excludes a gain of ``min_improvement``, or a guarded class is proven
-  worse by more than ``max_class_regression``.
+* *Reject*: the lower bound, at ``futility_alpha``, excludes a gain of ``min_improvement``, or a
+  guarded class is proven worse by more than ``max_class_regression``.
 * Otherwise go on; after ``max_blocks`` the trial is *inconclusive*.
 
 A class's variance is shrunk towards the median of all classes' (the moderated t of Smyth, 2004,
@@ -38,9 +39,14 @@ Never more than the other classes have: a class that stands alone borrows nothin
 
 @dataclass(frozen=True)
 class GateSettings:
-    """Bounds of the gate; see the settings of level1."""
+    """Bounds of the gate; see the settings of level1.
+
+    ``futility_alpha`` is the chance that a trial of a true gain is given up as hopeless: it risks
+    time, not the server, so it need not be as small as ``alpha``.
+    """
 
     alpha: float = 0.05
+    futility_alpha: float = 0.05
     min_improvement: float = 0.02
     min_blocks: int = 4
     max_blocks: int = 8
@@ -135,6 +141,7 @@ def judge_promotion(
     time_shares: Mapping[str, float],
     coverage: float,
     settings: GateSettings,
+    pair_log_ratios: Sequence[float] = (),
 ) -> Judgement:
     """Look at a promotion's blocks.
 
@@ -144,13 +151,15 @@ def judge_promotion(
         time_shares: each class's share of the reference's execution time, in [0, 1].
         coverage: share of the reference time that the compared classes hold.
         settings: the rule, set before the trial.
+        pair_log_ratios: the same, one a pair of neighbouring windows; () takes the blocks.
     """
     blocks = len(block_log_ratios)
     last_look = blocks >= settings.max_blocks
     if blocks < 2:
         return Judgement(None, None, (f"{blocks} of at least {settings.min_blocks} blocks",))
-    level = settings.alpha / settings.looks
-    interval = t_interval(block_log_ratios, level)
+    ratios = pair_log_ratios or block_log_ratios
+    interval = t_interval(ratios, settings.alpha / settings.looks)
+    at_best = t_interval(ratios, max(settings.alpha, settings.futility_alpha) / settings.looks).low
     classes = class_intervals(class_log_ratios, 0.05)
     if blocks < settings.min_blocks:
         return Judgement(
@@ -174,10 +183,10 @@ def judge_promotion(
     if hurt:
         reason = f"{len(hurt)} query class(es) proven slower by more than {limit:.0%}"
         return Judgement(Verdict.REJECT, interval, (reason,), classes)
-    if interval.low > -settings.min_improvement:
+    if at_best > -settings.min_improvement:
         reason = (
             f"a gain of {settings.min_improvement:.0%} is excluded: "
-            f"the change is at best {interval.low:+.1%}"
+            f"the change is at best {at_best:+.1%}"
         )
         return Judgement(Verdict.REJECT, interval, (reason,), classes)
 

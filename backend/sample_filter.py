@@ -6,6 +6,7 @@ After Li, Tu, Ma, "A Sample-Aware Database Tuning System With Deep Reinforcement
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ LOAD_SHARPNESS = 4.0
 Latency moves with load about as much as a good candidate moves it, so a pair at double the load
 (which 2.0 would let pass at 0.42) says nothing.
 """
+COMPARABLE = 0.8
+"""Load factor of the sample quality below which the load may explain a slower window."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,11 @@ class Reference:
     def exec_time_ms(self) -> float:
         """Reference execution time of one average statement, in ms."""
         return sum(share * mean_ms for share, mean_ms in self.per_class.values())
+
+    @property
+    def costs_ms(self) -> Mapping[QueryKey, float]:
+        """What one statement of each class costs, in ms: weights of the offered work."""
+        return {key: mean_ms for key, (_, mean_ms) in self.per_class.items()}
 
     def time_share(self, key: QueryKey) -> float:
         """The share of the reference's execution time that a class holds, in [0, 1]."""
@@ -176,6 +184,32 @@ def class_log_ratios(
     return ratios
 
 
+UNFILTERED = SampleQuality(1.0)
+"""The quality of every window where the filter is off (``level1.sample_filter``)."""
+
+
+def window_noise(
+    windows: Sequence[MetricsWindow], reference: Reference, *, comparable_only: bool
+) -> float | None:
+    """Standard deviation of a window's log index against a neighbour's; None below three pairs.
+
+    Trials compare neighbours, so what counts is how far two of them lie apart under the same
+    configuration: the root mean square of their differences, over sqrt(2). With
+    ``comparable_only`` pairs of different loads are left out, as trials leave them out.
+    """
+    costs_ms = reference.costs_ms
+    squares = []
+    for a, b in itertools.pairwise(windows):
+        distance = load_distance(load_profile(a), load_profile(b), b.duration_s, costs_ms)
+        if comparable_only and load_factor(distance) < COMPARABLE:
+            continue
+        found = [latency_index([window], reference) for window in (a, b)]
+        values = [index.value for index in found if index is not None and index.value > 0]
+        if len(values) == 2:
+            squares.append(math.log(values[0] / values[1]) ** 2)
+    return math.sqrt(sum(squares) / len(squares) / 2) if len(squares) >= 3 else None
+
+
 def load_profile(window: MetricsWindow) -> LoadProfile:
     """Offered load and what the server did about it, from one window."""
     calls = window.calls
@@ -183,6 +217,7 @@ def load_profile(window: MetricsWindow) -> LoadProfile:
     return LoadProfile(
         calls_per_s=calls / window.duration_s,
         mix={key: q.calls / calls for key, q in window.queries.items()} if calls else {},
+        mean_ms={key: q.mean_ms for key, q in window.queries.items()},
         clients=sum(
             gauges.get(name, 0.0)
             for name in (
@@ -200,18 +235,27 @@ def load_profile(window: MetricsWindow) -> LoadProfile:
     )
 
 
-def load_distance(a: LoadProfile, b: LoadProfile, duration_s: float) -> float:
+def load_distance(
+    a: LoadProfile,
+    b: LoadProfile,
+    duration_s: float,
+    costs_ms: Mapping[QueryKey, float] | None = None,
+) -> float:
     """How far two offered loads lie apart, 0 for the same up to chance.
 
-    The sum of |log ratio| of the arrival rates and the total variation distance of the mixes,
-    each less what Poisson arrivals alone would show over ``duration_s``. Infinite when one of
-    the two is idle.
+    The sum of |log ratio| of the volumes and the total variation distance of the mixes, each less
+    what Poisson arrivals alone would show over ``duration_s``. The volume is the arrival rate or,
+    where ``costs_ms`` tell what a statement of each class costs, the offered work if that lies
+    further apart: a batch job of few heavy statements hardly shows among the arrivals. Infinite
+    when one of the two is idle.
     """
     if a.calls_per_s <= 0 or b.calls_per_s <= 0:
         return 0.0 if a.calls_per_s == b.calls_per_s else math.inf
     calls = min(a.calls_per_s, b.calls_per_s) * duration_s
     # Two standard deviations of the log ratio of two Poisson counts.
     volume = max(abs(math.log(a.calls_per_s / b.calls_per_s)) - 2 * math.sqrt(2 / calls), 0.0)
+    if costs_ms is not None:
+        volume = max(volume, _work_distance(a, b, duration_s, costs_ms))
     keys = set(a.mix) | set(b.mix)
     apart = 0.5 * sum(abs(a.mix.get(k, 0.0) - b.mix.get(k, 0.0)) for k in keys)
     # Expected distance of two samples of the same multinomial: 0.5 * sum sqrt(4 p / (pi n)).
@@ -219,6 +263,49 @@ def load_distance(a: LoadProfile, b: LoadProfile, duration_s: float) -> float:
         math.sqrt(4 * (a.mix.get(k, 0.0) + b.mix.get(k, 0.0)) / 2 / (math.pi * calls)) for k in keys
     )
     return volume + max(apart - 1.5 * chance, 0.0)
+
+
+def _work_distance(
+    a: LoadProfile, b: LoadProfile, duration_s: float, costs_ms: Mapping[QueryKey, float]
+) -> float:
+    """|log ratio| of the offered work, less two standard deviations of chance.
+
+    Work is calls times what a statement of the class costs in the reference, so how slow the
+    server was does not enter. A class that the reference does not know costs what it took here.
+    """
+    (work_a, spread_a), (work_b, spread_b) = (
+        _work(profile, other, costs_ms, duration_s) for profile, other in ((a, b), (b, a))
+    )
+    if work_a <= 0 or work_b <= 0:
+        return 0.0
+    return max(abs(math.log(work_a / work_b)) - 2 * math.sqrt(spread_a + spread_b), 0.0)
+
+
+def _work(
+    profile: LoadProfile,
+    other: LoadProfile,
+    costs_ms: Mapping[QueryKey, float],
+    duration_s: float,
+) -> tuple[float, float]:
+    """Offered work in ms a second, and the squared coefficient of variation that chance gives."""
+    mean = variance = 0.0
+    for key, share in profile.mix.items():
+        rate = share * profile.calls_per_s
+        unknown_ms = max(profile.mean_ms.get(key, 0.0), other.mean_ms.get(key, 0.0))
+        cost_ms = costs_ms.get(key, unknown_ms)
+        mean += rate * cost_ms
+        variance += rate * cost_ms**2 / duration_s
+    return mean, variance / mean**2 if mean > 0 else math.inf
+
+
+def offers_more(now: LoadProfile, before: LoadProfile, costs_ms: Mapping[QueryKey, float]) -> bool:
+    """Whether more statements, or statements of more work, were asked for than before.
+
+    A slow server cannot cause either: clients that wait for answers ask for less.
+    """
+    if now.calls_per_s > before.calls_per_s:
+        return True
+    return _work(now, before, costs_ms, 1.0)[0] > _work(before, now, costs_ms, 1.0)[0]
 
 
 def load_factor(distance: float) -> float:
@@ -244,12 +331,13 @@ def sample_quality(
     paired: LoadProfile | None = None,
     halves: tuple[MetricsWindow, MetricsWindow] | None = None,
     min_coverage: float = 0.7,
+    costs_ms: Mapping[QueryKey, float] | None = None,
 ) -> SampleQuality:
     """Quality in [0, 1] with its reasons; a product of four factors.
 
     *Coverage*: linear from 0 to ``min_coverage``. *Distance* of the offered load from the paired
     reference: :func:`load_factor`. *Steadiness*: the same distance between the window's two halves.
-    *Outside events*: 0.3 where there were any.
+    *Outside events*: 0.3 where there were any. ``costs_ms``: see :func:`load_distance`.
     """
     factors: dict[str, float] = {}
     reasons: list[str] = []
@@ -262,7 +350,7 @@ def sample_quality(
         )
     profile = load_profile(window)
     if paired is not None:
-        distance = load_distance(profile, paired, window.duration_s)
+        distance = load_distance(profile, paired, window.duration_s, costs_ms)
         factors["load"] = load_factor(distance)
         if factors["load"] < 0.8:
             reasons.append(
@@ -271,7 +359,7 @@ def sample_quality(
             )
     if halves is not None:
         first, second = (load_profile(half) for half in halves)
-        distance = load_distance(first, second, min(h.duration_s for h in halves))
+        distance = load_distance(first, second, min(h.duration_s for h in halves), costs_ms)
         factors["steadiness"] = load_factor(distance)
         if factors["steadiness"] < 0.8:
             reasons.append(

@@ -26,6 +26,8 @@ from backend.policy_learner import (
 )
 from backend.sample_filter import Reference, class_log_ratios, paired_log_ratio
 
+_COMPARED = (Arm.CANDIDATE, Arm.INCUMBENT)
+
 
 @dataclass(frozen=True)
 class TrialPlan:
@@ -35,6 +37,7 @@ class TrialPlan:
     other one (None: our entry is removed). ``shares`` fixes the compared class set and the call
     shares. A probe is promising when its log ratio is below ``promising_below``, which is beyond
     the noise of one window. ``earlier_log_ratios`` are the promotion's blocks, for its probation.
+    ``filtered``: windows are judged by their sample quality (``level1.sample_filter``).
     """
 
     kind: TrialKind
@@ -49,6 +52,7 @@ class TrialPlan:
     settle_s: float
     restart_settle_s: float = 10.0
     needs_restart: bool = False
+    filtered: bool = True
     min_quality: float = 0.3
     promising_below: float = -0.05
     earlier_log_ratios: tuple[float, ...] = ()
@@ -58,6 +62,11 @@ class TrialPlan:
     def segments_per_block(self) -> int:
         """Windows a block: I C I for probes, two for probation, four otherwise."""
         return {TrialKind.PROBE: 3, TrialKind.PROBATION: 2}.get(self.kind, 4)
+
+    @property
+    def group_size(self) -> int:
+        """Neighbouring windows that must have the same load: pairs, or the three of a probe."""
+        return 3 if self.kind is TrialKind.PROBE else 2
 
     @property
     def max_blocks(self) -> int:
@@ -84,15 +93,25 @@ class MeasuredWindow:
 
 @dataclass
 class Block:
-    """Windows of both arms that are compared with each other, in the order set by lot."""
+    """Windows of both arms that are compared with each other, in the order set by lot.
+
+    It consists of *groups* of neighbours, each with windows of both arms: the two pairs of ABBA,
+    or the whole of a probe. Only within a group must the load be the same.
+    """
 
     order: tuple[Arm, ...]
+    group_size: int
     windows: list[MeasuredWindow] = field(default_factory=list)
 
     @property
     def next_arm(self) -> Arm:
         """The arm of the next window."""
         return self.order[len(self.windows)]
+
+    @property
+    def partner(self) -> MeasuredWindow | None:
+        """The window with whose load the next one is compared; None where a group begins."""
+        return self.windows[-1] if len(self.windows) % self.group_size else None
 
     @property
     def whole(self) -> bool:
@@ -102,6 +121,25 @@ class Block:
     def of(self, arm: Arm) -> list[MetricsWindow]:
         """The windows of one arm."""
         return [m.window for m in self.windows if m.arm is arm]
+
+    def begin_group_anew(self, kept: MeasuredWindow | None = None, first: Arm | None = None) -> int:
+        """Drop the unfinished group's windows; how many there were.
+
+        ``kept`` is a good window at another load than the group's: where it can, the group begins
+        with it, in the order that this takes. Otherwise it begins with ``first``, if that is given.
+        """
+        start = len(self.windows) - len(self.windows) % self.group_size
+        end = start + self.group_size
+        lost = len(self.windows) - start
+        del self.windows[start:]
+        group, first = self.order[start:end], kept.arm if kept is not None else first
+        if first is not None and group[0] is not first:
+            # A probe reads the same from both ends: its one order stays.
+            group = group[::-1]
+            self.order = (*self.order[:start], *group, *self.order[end:])
+        if kept is not None and group[0] is kept.arm:
+            self.windows.append(kept)
+        return lost
 
 
 class TrialEvidence:
@@ -118,6 +156,7 @@ class TrialEvidence:
         self._blocks: list[Block] = []
         self._furthest = 0
         self._log_ratios: list[float] = []
+        self._pair_log_ratios: list[float] = []
         self._coverages: list[float] = []
         self._class_ratios: dict[str, list[float]] = {}
         self.begin_block()
@@ -131,7 +170,7 @@ class TrialEvidence:
 
     def begin_block(self) -> None:
         """Draw the order of arms of one more block."""
-        self._blocks.append(Block(self.plan.block(self._rng)))
+        self._blocks.append(Block(self.plan.block(self._rng), self.plan.group_size))
 
     def add(self, measured: MeasuredWindow) -> None:
         """Take a valid window of the block's next arm."""
@@ -139,7 +178,7 @@ class TrialEvidence:
         self._furthest = max(self._furthest, sum(len(b.windows) for b in self._blocks))
 
     def clear_block(self) -> int:
-        """Drop the block's windows, which belong together; how many there were."""
+        """Drop the block's windows; how many there were."""
         lost = len(self.block.windows)
         self.block.windows.clear()
         return lost
@@ -152,6 +191,10 @@ class TrialEvidence:
             return False
         self._log_ratios.append(ratio[0])
         self._coverages.append(ratio[1])
+        pairs = [paired_log_ratio(c, i, self.plan.shares) for c, i in self.block.pairs]
+        known = [pair[0] for pair in pairs if pair is not None]
+        # Where a pair alone compares nothing, its block still does: then it counts as one.
+        self._pair_log_ratios += known if len(known) == len(pairs) else [ratio[0]]
         per_class = class_log_ratios(candidate, incumbent, self.plan.shares.per_class)
         for key, log_ratio in per_class.items():
             self._class_ratios.setdefault(str(key), []).append(log_ratio)
@@ -168,7 +211,9 @@ class TrialEvidence:
             return judge_final(ratios, self._class_ratios, plan.gate.max_blocks)
         shares = {str(key): plan.shares.time_share(key) for key in plan.shares.per_class}
         coverage = fmean(self._coverages)
-        return judge_promotion(ratios, self._class_ratios, shares, coverage, plan.gate)
+        return judge_promotion(
+            ratios, self._class_ratios, shares, coverage, plan.gate, self._pair_log_ratios
+        )
 
     # -- evidence out -----------------------------------------------------------------------
 

@@ -109,6 +109,7 @@ class TrialPlanner:
             window_s=level1.window_s,
             settle_s=max([level1.settle_s, *(knob.settle_s for knob in knobs)]),
             needs_restart=any(knob.context == "restart" for knob in knobs),
+            filtered=level1.sample_filter,
             min_quality=level1.min_quality,
             promising_below=-max(level1.min_improvement, noise),
             seed=self._seed + self._planned,

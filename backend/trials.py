@@ -14,6 +14,7 @@ from typing import Protocol
 
 from backend.data_collector import why_no_window, window_between
 from backend.domain.knobs import KnobValue
+from backend.domain.load import SampleQuality
 from backend.domain.metrics import MetricsSnapshot, MetricsWindow
 from backend.domain.modes import Arm, SafetyAction, TrialKind, TrialState, Verdict
 from backend.domain.records import TrialRecord
@@ -21,10 +22,13 @@ from backend.domain.safety import SafetyVerdict
 from backend.policy_learner import Judgement
 from backend.protocols import Clock
 from backend.sample_filter import (
+    COMPARABLE,
+    UNFILTERED,
     latency_index,
     load_distance,
     load_factor,
     load_profile,
+    offers_more,
     outside_events,
     paired_log_ratio,
     sample_quality,
@@ -36,10 +40,11 @@ __all__ = ["ArmSwitch", "MeasuredWindow", "SafetyJudge", "Trial", "TrialPlan"]
 MAX_VOID_WINDOWS = 6
 """Windows in a row that may be void before the trial is given up as inconclusive.
 
-In all, as many may be lost as the trial has at the most: a load that swings for ever ends it too.
+In all, as many may be lost as the trial has at the most, or twice so many as these in a short one:
+a load that swings for ever ends it too.
 """
-COMPARABLE = 0.8
-"""Load factor of the sample quality below which more load may explain a slower window."""
+MAX_EXCUSES = 3
+"""How often a trial goes on after the safety monitor took its candidate off under more load."""
 MAX_STRADDLE_S = 60.0
 """How long to wait for statements that began before a switch; then the trial is given up."""
 
@@ -109,6 +114,8 @@ class Trial:
         self._middle: MetricsSnapshot | None = None
         self._void_in_row = 0
         self._lost_windows = 0
+        self._excuses = 0
+        self._costs_ms = plan.shares.costs_ms
         self._ending: tuple[Verdict, tuple[str, ...]] | None = None
 
     # -- the machine ------------------------------------------------------------------------
@@ -196,73 +203,109 @@ class Trial:
     def _take_window(
         self, window: MetricsWindow, halves: tuple[MetricsWindow, MetricsWindow]
     ) -> None:
-        block = self._evidence.block
-        index = latency_index([window], self.plan.shares)
-        quality = sample_quality(
-            window,
-            coverage=index.coverage if index else 0.0,
-            # Blocks stand for themselves, so a load that moved between two of them spoils none.
-            paired=load_profile(block.windows[-1].window) if block.windows else None,
-            halves=halves,
-            min_coverage=self.plan.gate.min_coverage,
-        )
+        block, partner = self._evidence.block, self._evidence.block.partner
+        quality = alone = self._quality(window, halves, None)
+        if partner is not None:
+            quality = self._quality(window, halves, partner.window)
         measured = MeasuredWindow(self._arm, window, quality)
         self._on_window(measured)
         # A final comparison measures what stands anyway: stopping it would take nothing off.
         watched = self._arm is Arm.CANDIDATE and self.plan.kind is not TrialKind.FINAL
-        if watched and self._endangers(measured):
+        excused = watched and self._judge_danger(measured)
+        if self.finished:
             return
         if quality.value < self.plan.min_quality:
-            self._void_block("; ".join(quality.reasons) or "low sample quality")
-            return
-        self._void_in_row = 0
-        self._evidence.add(measured)
-        if block.whole:
-            self._close_block()
+            # Where only the load has moved since its partner, it begins a pair at the new load.
+            kept = MeasuredWindow(self._arm, window, alone)
+            good = alone.value >= self.plan.min_quality
+            self._lost_windows += block.begin_group_anew(kept if good else None)
+            self._void("; ".join(quality.reasons) or "low sample quality")
+        else:
+            self._void_in_row = 0
+            self._evidence.add(measured)
+            if block.whole:
+                self._close_block()
+        if excused and self._evidence.block.partner is None and not self.finished:
+            self._evidence.block.begin_group_anew(first=Arm.INCUMBENT)
+
+    def _quality(
+        self,
+        window: MetricsWindow,
+        halves: tuple[MetricsWindow, MetricsWindow],
+        partner: MetricsWindow | None,
+    ) -> SampleQuality:
+        if not self.plan.filtered:
+            return UNFILTERED
+        index = latency_index([window], self.plan.shares)
+        return sample_quality(
+            window,
+            coverage=index.coverage if index else 0.0,
+            paired=load_profile(partner) if partner is not None else None,
+            halves=halves,
+            min_coverage=self.plan.gate.min_coverage,
+            costs_ms=self._costs_ms,
+        )
 
     def _close_block(self) -> None:
         if not self._evidence.close_block():
-            self._void_block("no query class ran often enough in both arms")
+            self._lost_windows += self._evidence.clear_block()
+            self._void("no query class ran often enough in both arms")
         elif self.judgement.verdict is not None:
             self._finish(self.judgement.verdict, self.judgement.reasons)
         else:
             self._evidence.begin_block()
 
-    def _endangers(self, measured: MeasuredWindow) -> bool:
-        incumbents = self.windows(Arm.INCUMBENT)[-2:]
-        ratio = paired_log_ratio([measured.window], incumbents, self.plan.shares)
+    def _judge_danger(self, measured: MeasuredWindow) -> bool:
+        """Ask the safety monitor, which may end the trial; True: it would have, but is excused.
+
+        Then nothing is proven against the candidate: it is taken off at once all the same, since
+        the incumbent's turn is next, and the trial goes on, a few times.
+        """
+        window, incumbents = measured.window, self._newest_incumbents(measured.window)
+        ratio = paired_log_ratio([window], incumbents, self.plan.shares)
         log_ratio = ratio[0] if ratio else None
         if not incumbents and self.plan.deployed is Arm.INCUMBENT:
-            log_ratio = self._log_ratio_to_reference(measured.window)
-        verdict = self._judge_safety(
-            measured.window, incumbents[-1] if incumbents else None, log_ratio
-        )
+            log_ratio = self._log_ratio_to_reference(window)
+        verdict = self._judge_safety(window, incumbents[-1] if incumbents else None, log_ratio)
         if verdict.action is not SafetyAction.ROLLBACK:
             return False
         reasons = ("stopped by the safety monitor", *verdict.reasons)
-        if not incumbents and not self._rolls_back(measured.window, None):
-            # The reference is older, perhaps of another load: enough to stop, not to condemn.
-            reason = "the trial has no incumbent window yet: compared with the reference alone"
-            self._finish(Verdict.INCONCLUSIVE, (*reasons, reason))
-        elif incumbents and self._excused(measured, incumbents[-1]):
-            # It goes at once all the same, but nothing is proven against it.
-            self._finish(Verdict.INCONCLUSIVE, (*reasons, "the load had risen, or was disturbed"))
-        else:
+        excuse = self._excuse(measured, incumbents[-1] if incumbents else None)
+        if not excuse:
             self._finish(Verdict.REJECT, reasons)
+        elif self._excuses >= MAX_EXCUSES:
+            self._finish(Verdict.INCONCLUSIVE, (*reasons, excuse))
+        self._excuses += 1
         return True
 
-    def _excused(self, measured: MeasuredWindow, incumbent: MetricsWindow) -> bool:
-        """Whether load or outside events, not the candidate, may have made the window slow.
+    def _newest_incumbents(self, window: MetricsWindow) -> list[MetricsWindow]:
+        """The last two incumbent windows, only the comparable one where one is."""
+        newest = self.windows(Arm.INCUMBENT)[-2:]
+        if not self.plan.filtered:
+            return newest
+        return [found for found in newest if self._comparable(window, found)] or newest
+
+    def _comparable(self, a: MetricsWindow, b: MetricsWindow) -> bool:
+        distance = load_distance(load_profile(a), load_profile(b), a.duration_s, self._costs_ms)
+        return load_factor(distance) >= COMPARABLE
+
+    def _excuse(self, measured: MeasuredWindow, incumbent: MetricsWindow | None) -> str:
+        """Why something else than the candidate may have made the window slow; "" for nothing.
 
         Less load excuses nothing: clients that wait for slow answers send less.
         """
         window = measured.window
-        now, before = load_profile(window), load_profile(incumbent)
-        apart = load_factor(load_distance(now, before, window.duration_s)) < COMPARABLE
-        spoilt = apart or measured.quality.value < self.plan.min_quality
-        if not outside_events(window) and not (spoilt and now.calls_per_s > before.calls_per_s):
-            return False
-        return not self._rolls_back(window, incumbent)
+        if self._rolls_back(window, incumbent):
+            return ""
+        if incumbent is None:
+            # The reference is older, perhaps of another load: enough to stop, not to condemn.
+            return "the trial has no incumbent window yet: compared with the reference alone"
+        spoilt = measured.quality.value < self.plan.min_quality
+        apart = spoilt or not self._comparable(window, incumbent)
+        more = offers_more(load_profile(window), load_profile(incumbent), self._costs_ms)
+        if self.plan.filtered and (outside_events(window) or (apart and more)):
+            return "the load had risen, or was disturbed"
+        return ""
 
     def _rolls_back(self, window: MetricsWindow, incumbent: MetricsWindow | None) -> bool:
         """Whether the safety monitor would stop the candidate even without the latency index."""
@@ -274,11 +317,6 @@ class Trial:
         index = latency_index([window], self.plan.shares)
         return math.log(index.value) if index is not None and index.value > 0 else None
 
-    def _void_block(self, reason: str) -> None:
-        """A block whose pairs are spoilt is begun anew: its windows belong together."""
-        self._lost_windows += self._evidence.clear_block()
-        self._void(reason)
-
     def _void(self, reason: str) -> None:
         self._void_in_row += 1
         self._lost_windows += 1
@@ -286,7 +324,7 @@ class Trial:
             self._finish(
                 Verdict.INCONCLUSIVE, (f"{self._void_in_row} windows in a row were void", reason)
             )
-        elif self._lost_windows >= max(self._evidence.most_windows, MAX_VOID_WINDOWS):
+        elif self._lost_windows >= max(self._evidence.most_windows, 2 * MAX_VOID_WINDOWS):
             self._finish(Verdict.INCONCLUSIVE, (f"{self._lost_windows} windows were lost", reason))
 
     def _finish(self, verdict: Verdict, reasons: tuple[str, ...]) -> None:

@@ -95,7 +95,8 @@ class TuningLoop:
         self.final_trial: Trial | None = None
         self.blocked: tuple[str, ...] = ()
         self._waiting: Trial | None = None
-        self._baseline = Baseline(settings.level1.baseline_s, settings.level1.window_s)
+        level1 = settings.level1
+        self._baseline = Baseline(level1.baseline_s, level1.window_s, level1.sample_filter)
         self._noise = ASSUMED_NOISE
         self._state: NDArray[np.float64] | None = None
         self._promising: tuple[Mapping[str, KnobValue], str] | None = None
@@ -115,7 +116,7 @@ class TuningLoop:
         self._sees = True
         if self.phase in (Phase.STARTING, Phase.BASELINE) and window.calls > 0:
             self.phase = Phase.BASELINE
-            if quality >= self._level1.min_quality:
+            if quality >= self._level1.min_quality or not self._level1.sample_filter:
                 self._baseline.add(window)
             if self._baseline.complete:
                 self._close_baseline()

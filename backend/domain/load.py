@@ -14,7 +14,7 @@ class LoadProfile:
 
     *Offered load* (``calls_per_s``, ``mix``, ``clients``) is what pairing and quality use. What
     knobs themselves change (``active_sessions``, ``cpu_percent``, ...) goes into the agent's
-    state and is balanced across the arms of a trial.
+    state and is balanced across the arms of a trial. ``mean_ms``: mean time of each class.
     """
 
     calls_per_s: float
@@ -25,6 +25,7 @@ class LoadProfile:
     memory_percent: float = 0.0
     io_bytes_per_s: float = 0.0
     checkpoints: float = 0.0
+    mean_ms: Mapping[QueryKey, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

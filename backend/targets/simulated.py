@@ -20,10 +20,17 @@ from backend.domain.metrics import MetricsSnapshot, QueryCounters, QueryKey
 from backend.domain.server import HostFacts, KnobReading, ServerInfo
 from backend.errors import EmbeddedServerError, ServerConnectionError, UnsupportedServerError
 from backend.protocols import Clock
-from backend.targets.simulated_load import NO_NOISE, LoadScript, Noise, Traffic
+from backend.targets.simulated_load import (
+    NO_NOISE,
+    Checkpoints,
+    LoadScript,
+    Noise,
+    Swings,
+    Traffic,
+)
 from backend.targets.simulated_model import ResponseModel
 
-__all__ = ["LoadScript", "Noise", "ResponseModel", "SimulatedDatabase"]
+__all__ = ["Checkpoints", "LoadScript", "Noise", "ResponseModel", "SimulatedDatabase", "Swings"]
 
 _MEMORY_BYTES = 24 * 1024**3
 
@@ -44,6 +51,7 @@ class SimulatedDatabase:
         clock: time; the default one is turned with ``target.clock.advance(seconds)``.
         load: how the load moves.
         noise: of the measurements; None for none at all.
+        checkpoints: that slow everything now and then; None for none.
         seed: of noise and arrivals.
         restart_allowed: whether ``restart()`` works.
         error_rate: share of transactions that roll back.
@@ -63,6 +71,7 @@ class SimulatedDatabase:
         *,
         load: LoadScript | None = None,
         noise: Noise | None = None,
+        checkpoints: Checkpoints | None = None,
         seed: int = 0,
         restart_allowed: bool = True,
         error_rate: float = 0.001,
@@ -74,7 +83,10 @@ class SimulatedDatabase:
         self.overrides: dict[str, tuple[str, KnobValue]] = {}
         self.other_tuners = 0
         self.lock_held_elsewhere = False
-        self._traffic = Traffic(self.model, load or LoadScript(), noise or NO_NOISE, seed)
+        self._traffic = Traffic(
+            self.model, load or LoadScript(), noise or NO_NOISE, seed, checkpoints
+        )
+        self._checkpoints = checkpoints
         self._restart_allowed, self._error_rate = restart_allowed, error_rate
         self._refuses_to_start = refuses_to_start
         self._faults: list[_Fault] = []
@@ -344,6 +356,9 @@ class SimulatedDatabase:
             "wal_syncs": writes,
             "active_time_ms": active_ms,
             "host_busy_s": work.utilisation * (now_s - from_s) * self.model.cores,
+            "checkpoints_timed": float(
+                self._checkpoints.begun(from_s, now_s) if self._checkpoints else 0
+            ),
         }
         for name, amount in growth.items():
             self._counters[name] = self._counters.get(name, 0.0) + amount

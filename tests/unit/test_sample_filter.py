@@ -20,9 +20,11 @@ from backend.sample_filter import (
     load_distance,
     load_profile,
     merge_queries,
+    offers_more,
     outside_events,
     paired_log_ratio,
     sample_quality,
+    window_noise,
 )
 from tests.windows import key, poisson_window, window
 
@@ -243,6 +245,67 @@ def test_idle_against_busy_is_infinitely_far():
     idle, busy = LoadProfile(0, {}, 0), LoadProfile(10, {key(1): 1.0}, 1)
     assert load_distance(idle, busy, 10) == math.inf
     assert load_distance(idle, idle, 10) == 0
+
+
+MANY = {1: (400, 1.0), 2: (40, 10.0)}
+COSTS_MS = {key(1): 1.0, key(2): 10.0, key(3): 2000.0}
+
+
+def test_a_batch_job_of_few_heavy_statements_shows_in_the_work_alone():
+    quiet, busy = load_profile(window(MANY)), load_profile(window({**MANY, 3: (8, 2000.0)}))
+    assert load_distance(quiet, busy, 10) < 0.05
+    assert load_distance(quiet, busy, 10, COSTS_MS) > 1
+    assert load_distance(quiet, busy, 10, COSTS_MS) == load_distance(busy, quiet, 10, COSTS_MS)
+
+
+def test_a_class_that_the_reference_does_not_know_costs_what_it_took():
+    quiet, busy = load_profile(window(MANY)), load_profile(window({**MANY, 3: (8, 2000.0)}))
+    known = {key(1): 1.0, key(2): 10.0}
+    expected = load_distance(quiet, busy, 10, COSTS_MS)
+    assert load_distance(quiet, busy, 10, known) == pytest.approx(expected)
+
+
+def test_how_slow_the_server_was_does_not_change_the_work():
+    fast, slow = window(MANY), window({n: (calls, 5 * ms) for n, (calls, ms) in MANY.items()})
+    assert load_distance(load_profile(fast), load_profile(slow), 10, COSTS_MS) == 0
+
+
+def test_chance_alone_hardly_counts_as_more_work():
+    rng = np.random.default_rng(5)
+    costs = {key(n): ms for n, ms in enumerate((1.0, 2.0, 5.0, 20.0, 50.0, 200.0))}
+    found = []
+    for _ in range(1000):
+        a, b = (load_profile(poisson_window(rng, RATES)) for _ in range(2))
+        found.append(load_distance(a, b, 10.0, costs) - load_distance(a, b, 10.0))
+    assert np.mean(np.array(found) <= 0.05) >= 0.95
+
+
+def test_more_is_more_statements_or_more_work():
+    usual, fewer = load_profile(window(MANY)), load_profile(window({1: (200, 1.0), 2: (20, 10.0)}))
+    heavier = load_profile(window({1: (390, 1.0), 2: (39, 10.0), 3: (8, 2000.0)}))
+    assert offers_more(usual, fewer, COSTS_MS)
+    assert not offers_more(fewer, usual, COSTS_MS)
+    assert offers_more(heavier, usual, COSTS_MS)
+    assert not offers_more(usual, usual, COSTS_MS)
+
+
+def _course(levels, calls=1000):
+    """Windows of 5 s at those levels of load; at load 2 all takes 1.8 times as long."""
+    noise = np.random.default_rng(6).normal(0, 0.02, len(levels))
+    return [
+        window({1: (int(calls * level), (1 + 0.8 * (level - 1)) * math.exp(off))}, 5)
+        for level, off in zip(levels, noise, strict=True)
+    ]
+
+
+def test_the_noise_of_a_window_leaves_out_neighbours_of_different_load():
+    steady, swinging = _course([1.0] * 40), _course([1.0, 1.0, 2.0, 2.0] * 10)
+    reference = Reference.from_windows(steady)
+    for windows in (steady, swinging):
+        found = window_noise(windows, reference, comparable_only=True)
+        assert found == pytest.approx(0.02, rel=0.4)
+    assert window_noise(swinging, reference, comparable_only=False) > 0.2
+    assert window_noise(steady[:3], reference, comparable_only=True) is None
 
 
 def test_the_profile_reads_offered_load_and_use():
