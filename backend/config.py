@@ -157,7 +157,7 @@ class SafetySection(Section):
         description="Use of the host's memory above which nothing is tried and a candidate undone.",
     )
     cpu_limit_percent: float = Field(
-        98, gt=0, le=100, description="CPU use of the host above which a candidate is not tried."
+        98, gt=0, le=100, description="CPU use of the host above which nothing is tried."
     )
     connections_limit_percent: float = Field(
         90, gt=0, le=100, description="Share of max_connections above which nothing is tried."
@@ -166,7 +166,7 @@ class SafetySection(Section):
         0.02,
         ge=0,
         le=1,
-        description="Share of failed or rolled back statements that undoes a candidate.",
+        description="Share of transactions that a candidate may roll back beyond what is usual.",
     )
     rollback_threshold: float = Field(
         0.15,

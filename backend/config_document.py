@@ -34,8 +34,9 @@ Settings come from, each winning over the one before:
    Options after a `?` are refused; set `PGSSLMODE` and the like in the environment instead;
 5. the other options of the command line.
 
-A key that is not on this page is refused, and so is a value out of its range. Times are in
-seconds unless the key says otherwise. The password is never shown, logged or stored.
+A key that is not on this page is refused, and so is a value out of its range; of the environment,
+variables whose section is unknown are left alone. Times are in seconds unless the key says
+otherwise. The password is never shown, logged or stored.
 """
 
 
