@@ -59,8 +59,7 @@ class LiveServer:
         self._settings = settings.model_copy(update={"database": database})
         self._say = say
         self.server = embedded_server(self._settings)
-        self.violations: list[str] = []
-        self.durability: list[str] = []
+        self.forget()
         self._target: PostgresTarget | None = None
         self.entries: dict[str, KnobValue] = {}
 
@@ -118,7 +117,7 @@ class LiveServer:
 
     def collector(self) -> DataCollector:
         """Takes snapshots of the server and the machine."""
-        return DataCollector(self.target, self.target.host_sampler(), self.clock)
+        return DataCollector(self.target, self.target.host_sampler())
 
     def choices(self) -> Mapping[str, tuple[str, ...]]:
         """What this server, as it was built, offers for its categorical settings."""
@@ -144,8 +143,13 @@ class LiveServer:
         with closing(self._connect(RUN_DATABASE)) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT pg_stat_statements_reset()")
         self._open_target()
-        self.violations, self.durability = [], []
+        self.forget()
         self._learn()
+
+    def forget(self) -> None:
+        """Begin anew to count what was found over the budget or changed among the guarded."""
+        self.violations: list[str] = []
+        self.durability: list[str] = []
 
     def reset(self) -> None:
         """Take every entry of ALTER SYSTEM back; restart where that alone activates it.

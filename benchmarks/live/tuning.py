@@ -203,6 +203,7 @@ class MethodRun:
         self._evaluations: list[Evaluation] = []
         self._tried: list[tuple[KnobConfig, Outcome]] = []
         self._refused = self._clamped = 0
+        live.forget()
 
     def fixed(self) -> Part:
         """A method that knows its configuration beforehand."""

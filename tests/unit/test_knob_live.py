@@ -407,6 +407,7 @@ def fake_live(memory_limit_gb: float = 2.0) -> Any:
         workload=SimpleNamespace(name="mixed"),
         violations=[],
         durability=[],
+        forget=lambda: None,
     )
 
 
