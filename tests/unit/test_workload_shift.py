@@ -357,13 +357,30 @@ def test_a_bench_goes_on_where_another_process_ended() -> None:
 def test_a_return_is_compared_interleaved_on_request() -> None:
     site = SimulatedSite(0, ["transactional"])
     bench, best = Bench(site), site.best_config("transactional")
+    default = SPACE.encode(SPACE.default_config())
+    near = SPACE.decode(SPACE.encode(best) + 0.4 * (default - SPACE.encode(best)))
+    about = ("ours", 0, "transactional")
+    first = bench.run_phase(Scripted([best]), [], about, sees_state=True, trials=1)
+    second = bench.run_phase(
+        Scripted([near]), [first], about, sees_state=True, trials=1, compare=True
+    )
+    true = math.log(site.index_of("transactional", near) / (1.0 - GAIN))
+    assert 0.0 < true < math.log(1.15)
+    assert second.compared[1] == pytest.approx(true, abs=0.1)
+    assert second.compared[1] != 0.0
+    assert second.standing == best
+
+
+def test_what_was_stopped_is_not_put_on_the_server_again() -> None:
+    site = SimulatedSite(0, ["transactional"])
+    bench, best = Bench(site), site.best_config("transactional")
     about = ("ours", 0, "transactional")
     first = bench.run_phase(Scripted([best]), [], about, sees_state=True, trials=1)
     second = bench.run_phase(
         Scripted([{}]), [first], about, sees_state=True, trials=1, compare=True
     )
-    assert second.compared[1] == pytest.approx(-math.log(1.0 - GAIN), abs=0.2)
-    assert second.standing == best
+    assert second.trials[0].censored
+    assert second.compared == {}
 
 
 def test_every_method_has_a_tuner() -> None:
