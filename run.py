@@ -282,9 +282,13 @@ def _dashboard(settings: Settings, stop: Any) -> int:
 
     from backend.telemetry import open_store
     from dashboard.app import create_app, serve
+    from dashboard.services import QualityFloors
 
     store = open_store(settings.store_url)
-    dash_app = create_app(store, store, settings.dashboard)
+    floors = QualityFloors(
+        training=settings.level0.knob.quality_floor, trial=settings.level1.min_quality
+    )
+    dash_app = create_app(store, store, settings.dashboard, floors)
     server = threading.Thread(
         target=serve,
         args=(dash_app, settings.dashboard.host, settings.dashboard.port),
