@@ -1,19 +1,28 @@
-"""The tuner's lease: who acts, and proof that it is still alive."""
+"""The tuner's lease: who acts, proof that it is still alive, and who finds out that it is not."""
 
 from __future__ import annotations
 
 import os
 import socket
+from datetime import datetime
+from pathlib import Path
 
 import psutil
 
+from backend.domain.records import LeaseRecord
 from backend.protocols import Clock, Journal
+
+LEASE_TTL_S = 8.0
+"""A tuner silent for longer is taken for hung: the watchdog then undoes what it left open."""
+RESTART_LEASE_S = 300.0
+"""The same while the tuner waits for a restart: a checkpoint, then perhaps recovery."""
+_START_TIME_TOLERANCE_S = 2.0
 
 
 def holder_name(pid: int | None = None) -> str:
     """``host:pid:start time``: tells a living holder from a dead one whose pid was reused."""
     process = psutil.Process(pid if pid is not None else os.getpid())
-    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}"
+    return f"{socket.gethostname()}:{process.pid}:{_started_s(process):.2f}"
 
 
 class TunerLease:
@@ -38,3 +47,58 @@ class TunerLease:
     def release(self) -> None:
         """End the epoch in good order."""
         self._journal.release_lease(self.epoch)
+
+
+def why_ownerless(lease: LeaseRecord, now: datetime) -> str | None:
+    """Why nobody acts under this lease any more; None while its holder lives and renews it."""
+    if lease.released:
+        return "the tuner ended"
+    if _is_dead(lease.holder):
+        return f"the tuner died ({lease.holder})"
+    if lease.expired(now):
+        return f"the tuner hangs ({lease.holder}: no sign of life before its lease ran out)"
+    return None
+
+
+def holding_process(holder: str) -> psutil.Process | None:
+    """The living process of this machine that a holder's name stands for, None without one.
+
+    Raises:
+        ValueError: the name is not ``host:pid:start time``.
+        psutil.Error: the process may not be looked at.
+    """
+    host, pid, started = holder.rsplit(":", 2)
+    if host != socket.gethostname():
+        return None
+    try:
+        process = psutil.Process(int(pid))
+        same = abs(_started_s(process) - float(started)) <= _START_TIME_TOLERANCE_S
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _started_s(process: psutil.Process) -> float:
+    """When it started, in seconds since the machine's, where the system tells; else since 1970.
+
+    Since the epoch, the answer changes with every step of the clock: a living tuner would be dead.
+    """
+    try:
+        stat = Path(f"/proc/{process.pid}/stat").read_bytes()
+    except OSError:
+        return float(process.create_time())
+    # starttime is field 22 of proc(5); two stand before the name's closing bracket.
+    return int(stat.rpartition(b")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def _is_dead(holder: str) -> bool:
+    """Whether the holder was a process of this machine that is no more.
+
+    A holder of another machine, or one that cannot be read, counts as alive: its lease tells.
+    """
+    if holder.rsplit(":", 2)[0] != socket.gethostname():
+        return False
+    try:
+        return holding_process(holder) is None
+    except (ValueError, psutil.Error):
+        return False

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from backend.adjustment.epoch import EpochGuard
 from backend.adjustment.fitness import restart_needed
 from backend.adjustment.readback import Goal, Readback
 from backend.adjustment.restore import RESTORE_TIMEOUT_S, ReconcileResult, Restorer, row_id
@@ -31,6 +32,7 @@ from backend.errors import (
     ServerConnectionError,
     StaleEpochError,
 )
+from backend.lease import LEASE_TTL_S, RESTART_LEASE_S
 from backend.protocols import Clock, Journal, TargetDatabase
 
 __all__ = ["AppliedBatch", "ParameterAdjuster", "ReconcileResult"]
@@ -62,8 +64,6 @@ class ParameterAdjuster:
         journal: where intent is written first.
         catalog: what may be written at all, within which bounds.
         clock: time.
-        epoch_guard: called before each new change (never before an undoing one); raises
-            FrozenError where mode or freeze switch forbid it.
         sleep: waits between two looks at the server; injectable for tests.
     """
 
@@ -74,23 +74,16 @@ class ParameterAdjuster:
         catalog: KnobCatalog,
         clock: Clock,
         *,
-        epoch_guard: Callable[[], None] | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._target = target
         self._journal = journal
         self._catalog = catalog
         self._clock = clock
-        self._guard = epoch_guard
         self._readback = Readback(target, self._knob, clock, sleep)
-        self._restorer = Restorer(target, journal, self._readback, self._knob, self._check_epoch)
+        self._guard = EpochGuard(journal)
+        self._restorer = Restorer(target, journal, self._readback, self._knob, self._guard)
         self._last_undone: dict[object, tuple[ChangeRecord, ...]] = {}
-
-    # -- reading ----------------------------------------------------------------------------
-
-    def current_config(self, names: Sequence[str]) -> Mapping[str, KnobValue]:
-        """The values in effect, in native units; names that the server lacks are left out."""
-        return {name: r.value for name, r in self._target.read_knobs(names).items()}
 
     # -- changing ---------------------------------------------------------------------------
 
@@ -116,7 +109,7 @@ class ParameterAdjuster:
 
         Raises:
             KnobError: a name or a value is refused; nothing was touched.
-            FrozenError, StaleEpochError: we may not act; nothing was touched.
+            StaleEpochError: we may not act; nothing was touched.
             ConflictError: somebody else changed a knob meanwhile; the rest was undone.
             AdjustmentError: it did not take effect, and was undone (or, where the message says
                 so, stays open in the journal for ``reconcile``).
@@ -127,8 +120,6 @@ class ParameterAdjuster:
             checked = None if value is None else self._catalog.check(name, value)
             self._catalog.knob(name)
             goals.append(Goal(name, None if checked is None else entry_text(checked), checked))
-        if self._guard is not None:
-            self._guard()
         return self._carry_out(goals, actor, epoch, trial_id, allow_restart, verify_timeout_s)
 
     def keep(self, batch_id: str) -> tuple[ChangeRecord, ...]:
@@ -143,7 +134,7 @@ class ParameterAdjuster:
         rows = tuple(row for row in opened if row.batch_id == batch_id)
         if not rows or any(row.state is not ChangeState.APPLIED for row in rows):
             raise AdjustmentError(f"batch {batch_id} is not applied, so it cannot be kept")
-        self._check_epoch(max(row.epoch for row in rows))
+        self._guard.check(max(row.epoch for row in rows))
         knobs = {row.knob for row in rows}
         below = [r for r in opened if r.knob in knobs and row_id(r) < row_id(rows[0])]
         if below:
@@ -161,7 +152,7 @@ class ParameterAdjuster:
             raise ConflictError(
                 f"batch {batch_id} cannot be kept: {', '.join(foreign)} was changed by somebody "
                 "else meanwhile",
-                remedy="roll the batch back; the other's value stays",
+                remedy="the other's value stays; set yours again if you want it",
             )
         self._journal.settle_changes([row_id(row) for row in rows], ChangeState.KEPT)
         return tuple(replace(row, state=ChangeState.KEPT) for row in rows)
@@ -241,7 +232,7 @@ class ParameterAdjuster:
         allow_restart: bool,
         timeout_s: float,
     ) -> AppliedBatch:
-        self._check_epoch(epoch)
+        self._guard.hold(epoch, LEASE_TTL_S)
         readings = self._readings([goal.name for goal in goals])
         goals = [g for g in goals if not self._readback.stands(g, readings[g.name])]
         restart = restart_needed(
@@ -251,22 +242,25 @@ class ParameterAdjuster:
         if not rows:
             return AppliedBatch(_new_batch_id(), ())
         try:
-            self._check_epoch(epoch)
+            self._guard.check(epoch)
             self._target.write_entries(
                 {g.name: writable_entry(self._knob(g.name), g.entry) for g in goals}
             )
             if restart:
+                self._guard.hold(epoch, RESTART_LEASE_S)
                 self._target.restart()
+                self._guard.hold(epoch, LEASE_TTL_S)
             else:
                 self._target.reload()
             unmet = self._readback.wait_for(goals, timeout_s)
             if unmet:
                 raise AdjustmentError("; ".join(unmet.values()))
+            # Inside: a change that the journal cannot call applied is not left on the server.
+            self._journal.settle_changes([row_id(row) for row in rows], ChangeState.APPLIED)
         except StaleEpochError:
             raise
         except Exception as error:
             raise self._undo_failed(rows, epoch, error) from error
-        self._journal.settle_changes([row_id(row) for row in rows], ChangeState.APPLIED)
         applied = tuple(replace(row, state=ChangeState.APPLIED) for row in rows)
         return AppliedBatch(rows[0].batch_id, applied, restarted=restart)
 
@@ -317,6 +311,7 @@ class ParameterAdjuster:
         remedy = error.remedy if isinstance(error, AutopilotError) else None
         failed = f"{', '.join(row.knob for row in rows)} was not applied ({told})"
         try:
+            self._guard.hold(epoch, LEASE_TTL_S)
             result = self._restorer.restore(
                 rows, epoch, ChangeState.FAILED, told, after_failure=True
             )
@@ -365,14 +360,6 @@ class ParameterAdjuster:
             rolled_back=tuple(replace(row, state=state) for row in undone),
             restarted=done.restarted,
         )
-
-    def _check_epoch(self, epoch: int) -> None:
-        newest = self._journal.current_epoch()
-        if newest != epoch:
-            raise StaleEpochError(
-                f"epoch {epoch} is over, the newest is {newest}: somebody else acts on this server",
-                remedy="start anew: take the lock and a new lease, then reconcile",
-            )
 
     def _knob(self, name: str) -> Knob | None:
         return self._catalog.knob(name).knob if name in self._catalog else None

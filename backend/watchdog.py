@@ -9,12 +9,9 @@ may not act any more, ends its sessions, so that it cannot, and undoes what the 
 from __future__ import annotations
 
 import logging
-import signal
-import socket
 import threading
 import time
 from collections.abc import Callable
-from datetime import datetime
 from typing import Protocol
 
 import psutil
@@ -23,19 +20,18 @@ from backend.catalog import load_catalog
 from backend.domain.clock import SystemClock
 from backend.domain.records import EventRecord, LeaseRecord
 from backend.errors import AutopilotError, PrivilegeError, StaleEpochError, StoreError
-from backend.lease import holder_name
+from backend.lease import holder_name, holding_process, why_ownerless
 from backend.parameter_adjuster import ParameterAdjuster, ReconcileResult
 from backend.protocols import Clock, Journal, TargetDatabase
 
 log = logging.getLogger(__name__)
 
-LEASE_TTL_S = 60.0
+_OWN_LEASE_S = 60.0
 """How long the watchdog's own lease lasts; it is released as soon as everything is undone."""
 _PING_S = 5.0
 _FIRST_BACKOFF_S = 0.5
 _LONGEST_BACKOFF_S = 5.0
 _END_SESSIONS_S = 3.0
-_START_TIME_TOLERANCE_S = 2.0
 _LAST_LOOK_S = 12.0
 """Longer than the tuner's lease lasts: a tuner that hung while all was ended is noticed too."""
 _LAST_LOOK_POLL_S = 0.2
@@ -122,7 +118,7 @@ class Watchdog:
                 return
             self._reason, self._told = reason, ""
             try:
-                self._epoch = self._store.acquire_lease(holder_name(), LEASE_TTL_S)
+                self._epoch = self._store.acquire_lease(holder_name(), _OWN_LEASE_S)
             except StoreError:
                 self._kill_hung(lease)
                 raise
@@ -136,7 +132,7 @@ class Watchdog:
         long as it lives. Its lease is over and its changes stand on the server: it has to go.
         """
         try:
-            process = _local_process(lease.holder)
+            process = holding_process(lease.holder)
         except (ValueError, psutil.Error):
             return
         if process is None or not lease.expired(self._clock.now()):
@@ -148,7 +144,7 @@ class Watchdog:
             log.error("pid %d cannot be killed: %s", process.pid, error)
 
     def _take_over(self, epoch: int) -> None:
-        if not self._store.renew_lease(epoch, LEASE_TTL_S):
+        if not self._store.renew_lease(epoch, _OWN_LEASE_S):
             raise StaleEpochError(f"epoch {epoch} is over: somebody else has taken over")
         target, adjuster = self._connected()
         self._end_sessions(target)
@@ -278,65 +274,3 @@ def _something_is_open(store: WatchedStore) -> bool:
     except AutopilotError as error:
         log.warning("ending: %s", error.message)
         return False
-
-
-def why_ownerless(lease: LeaseRecord, now: datetime) -> str | None:
-    """Why nobody acts under this lease any more; None while its holder lives and renews it."""
-    if lease.released:
-        return "the tuner ended"
-    if _is_dead(lease.holder):
-        return f"the tuner died ({lease.holder})"
-    if lease.expired(now):
-        return f"the tuner hangs ({lease.holder}: no sign of life before its lease ran out)"
-    return None
-
-
-def _is_dead(holder: str) -> bool:
-    """Whether the holder was a process of this machine that is no more.
-
-    A holder of another machine, or one that cannot be read, counts as alive: its lease tells.
-    """
-    if holder.rsplit(":", 2)[0] != socket.gethostname():
-        return False
-    try:
-        return _local_process(holder) is None
-    except (ValueError, psutil.Error):
-        return False
-
-
-def _local_process(holder: str) -> psutil.Process | None:
-    """The living process of this machine that a holder's name stands for.
-
-    Raises:
-        ValueError: the name is not ``host:pid:start time``.
-    """
-    host, pid, started = holder.rsplit(":", 2)
-    if host != socket.gethostname():
-        return None
-    try:
-        process = psutil.Process(int(pid))
-        same = abs(process.create_time() - float(started)) <= _START_TIME_TOLERANCE_S
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.NoSuchProcess:
-        return None
-
-
-def main() -> None:
-    """Watch over the server of config.yaml until SIGTERM or Ctrl-C."""
-    from backend.config import load_settings
-    from backend.telemetry import open_store
-    from backend.watchdog_process import watchdog
-
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    settings = load_settings()
-    store = open_store(settings.store_url)
-    try:
-        watchdog(settings, store, stop)
-    finally:
-        store.close()
-
-
-if __name__ == "__main__":
-    main()

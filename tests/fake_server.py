@@ -257,7 +257,7 @@ class FakeJournal:
         return epoch
 
     def renew_lease(self, epoch: int, ttl_s: float) -> bool:
-        if epoch != self.current_epoch():
+        if epoch != self.current_epoch() or self.leases[-1].released:
             return False
         expires_at = self.clock.now() + timedelta(seconds=ttl_s)
         self.leases[-1] = replace(self.leases[-1], expires_at=expires_at)

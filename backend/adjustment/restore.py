@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from backend.adjustment.epoch import EpochGuard
 from backend.adjustment.readback import Goal, Readback
 from backend.catalog.entries import same_entry, same_value, writable_entry
 from backend.domain.knobs import Knob, KnobValue
@@ -12,6 +13,7 @@ from backend.domain.modes import ChangeState
 from backend.domain.records import ChangeRecord
 from backend.domain.server import KnobReading
 from backend.errors import AutopilotError, ServerConnectionError
+from backend.lease import LEASE_TTL_S, RESTART_LEASE_S
 from backend.protocols import Journal, TargetDatabase
 
 RESTORE_TIMEOUT_S = 5.0
@@ -68,7 +70,7 @@ class Restorer:
         journal: where the outcome is written.
         readback: verifies.
         knob_of: a knob's definition by its name, None where it is not catalogued (any more).
-        check_epoch: raises StaleEpochError where the lease is lost.
+        guard: asked before anything is written.
     """
 
     def __init__(
@@ -77,13 +79,13 @@ class Restorer:
         journal: Journal,
         readback: Readback,
         knob_of: Callable[[str], Knob | None],
-        check_epoch: Callable[[int], None],
+        guard: EpochGuard,
     ) -> None:
         self._target = target
         self._journal = journal
         self._readback = readback
         self._knob_of = knob_of
-        self._check_epoch = check_epoch
+        self._guard = guard
 
     def restore(
         self,
@@ -105,7 +107,7 @@ class Restorer:
             StaleEpochError: we may not act any more; nothing more was touched.
             ServerConnectionError: the server is gone; what is not verified stays open.
         """
-        self._check_epoch(epoch)
+        self._guard.check(epoch)
         if not rows:
             return ReconcileResult()
         by_knob: dict[str, list[ChangeRecord]] = {}
@@ -180,7 +182,7 @@ class Restorer:
         """Write the entries; where that fails as a whole, one by one. Returns name → problem."""
         if not plan.write:
             return {}
-        self._check_epoch(epoch)
+        self._guard.check(epoch)
         try:
             self._target.write_entries(plan.write)
             return {}
@@ -203,13 +205,15 @@ class Restorer:
         """Restart where a value of ours is in effect until then; return name → problem."""
         if not plan.restart:
             return {}
-        self._check_epoch(epoch)
+        self._guard.hold(epoch, RESTART_LEASE_S)
         try:
             self._target.restart()
         except ServerConnectionError:
             raise
         except AutopilotError as error:
             return {name: f"{name} needs a restart: {error.message}" for name in plan.restart}
+        finally:
+            self._guard.hold(epoch, LEASE_TTL_S)
         return {}
 
     def _verify(
@@ -247,7 +251,7 @@ class Restorer:
         state: ChangeState,
         reason: str,
     ) -> ReconcileResult:
-        self._check_epoch(epoch)
+        self._guard.check(epoch)
         result = ReconcileResult(problems=tuple(problems.values()), restarted=bool(plan.restart))
         undone = [r for n in plan.goals if n not in problems for r in by_knob[n]]
         self._journal.settle_changes([row_id(r) for r in undone], state, reason)

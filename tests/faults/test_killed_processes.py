@@ -13,8 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from backend.components import LEASE_TTL_S
 from backend.errors import EmbeddedServerError
+from backend.lease import LEASE_TTL_S
 from tests.running_product import Candidate, RunningProduct, eventually, lives, open_folder, send
 
 pytestmark = [pytest.mark.faults, pytest.mark.integration, pytest.mark.slow]

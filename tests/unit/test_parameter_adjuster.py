@@ -14,12 +14,12 @@ from backend.domain.modes import ChangeState
 from backend.errors import (
     AdjustmentError,
     ConflictError,
-    FrozenError,
     KnobBoundsError,
     NeverKnobError,
     ServerConnectionError,
     ServerError,
     StaleEpochError,
+    StoreError,
     UnknownKnobError,
 )
 from backend.parameter_adjuster import AppliedBatch, ParameterAdjuster
@@ -34,7 +34,6 @@ class World:
         self.clock = FakeClock()
         self.server = FakeServer(self.steps)
         self.journal = FakeJournal(self.steps, self.clock)
-        self.guard: Callable[[], None] = lambda: None
         self.new_tuner()
 
     def new_tuner(self) -> None:
@@ -45,7 +44,6 @@ class World:
             self.journal,
             CATALOG,
             self.clock,
-            epoch_guard=lambda: self.guard(),
             sleep=self.clock.sleep,
         )
 
@@ -146,19 +144,6 @@ def test_refused_requests_touch_nothing(
     assert world.steps.log == []
 
 
-def test_a_frozen_tuner_applies_nothing_but_still_undoes(world: World) -> None:
-    batch = world.apply(work_mem=8192)
-
-    def frozen() -> None:
-        raise FrozenError("the freeze switch is on")
-
-    world.guard = frozen
-    with pytest.raises(FrozenError):
-        world.apply(jit=False)
-    world.adjuster.roll_back(batch.batch_id, epoch=world.epoch, reason="operator")
-    assert world.server.entries == {}
-
-
 def test_a_stale_epoch_may_neither_apply_nor_undo_nor_keep(world: World) -> None:
     batch = world.apply(work_mem=8192)
     world.journal.acquire_lease("watchdog", 10)
@@ -172,6 +157,30 @@ def test_a_stale_epoch_may_neither_apply_nor_undo_nor_keep(world: World) -> None
         with pytest.raises(StaleEpochError, match="epoch 1 is over, the newest is 2"):
             act()
     assert world.server.writes == writes
+
+
+def test_what_the_journal_cannot_call_applied_is_not_left_on_the_server(world: World) -> None:
+    world.steps.fail_at("settle applied", lambda: StoreError("the store is locked"))
+    with pytest.raises(AdjustmentError, match=r"the store is locked.*stands again"):
+        world.apply(trial_id=7, work_mem=8192)
+    assert world.server.entries == {}
+    assert world.states() == [ChangeState.FAILED]
+    world.steps.clear()
+    assert world.apply(trial_id=7, work_mem=8192).changes
+
+
+def test_a_change_after_long_thought_begins_with_a_sign_of_life(world: World) -> None:
+    world.clock.seconds += 60.0
+    assert world.journal.lease_expired(world.clock.now())
+    world.apply(work_mem=8192)
+    assert not world.journal.lease_expired(world.clock.now())
+
+
+def test_a_lease_that_was_given_back_may_not_act(world: World) -> None:
+    world.journal.release_lease(world.epoch)
+    with pytest.raises(StaleEpochError, match="given back"):
+        world.apply(work_mem=8192)
+    assert world.steps.log == []
 
 
 def test_the_lease_is_looked_at_again_between_intent_and_action(world: World) -> None:
@@ -225,14 +234,6 @@ def test_removing_an_entry_is_a_change_too(world: World) -> None:
     assert world.server.running["work_mem"] == 4096
     world.adjuster.roll_back(batch.batch_id, epoch=world.epoch, reason="x")
     assert world.server.entries == {"work_mem": "65536"}
-
-
-def test_current_config(world: World) -> None:
-    world.apply(work_mem=8192)
-    assert world.adjuster.current_config(["work_mem", "jit", "nonsense"]) == {
-        "work_mem": 8192,
-        "jit": True,
-    }
 
 
 # -- undoing and keeping ----------------------------------------------------------------------

@@ -22,9 +22,9 @@ from backend.errors import (
     StaleEpochError,
     StoreError,
 )
-from backend.lease import holder_name
+from backend.lease import holder_name, why_ownerless
 from backend.parameter_adjuster import ParameterAdjuster
-from backend.watchdog import Watchdog, run_watchdog, why_ownerless
+from backend.watchdog import Watchdog, run_watchdog
 from tests.fake_server import CATALOG, START, FakeClock, FakeJournal, FakeServer, Steps
 
 TTL_S = 8.0
@@ -122,6 +122,12 @@ def test_a_reused_pid_is_not_the_holder() -> None:
     assert why_ownerless(lease_of(f"{host}:{pid}:{float(started) - 100:.2f}"), START) is not None
 
 
+def test_a_step_of_the_clock_kills_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    lease = lease_of(holder_name())
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: 12345.0)
+    assert why_ownerless(lease, START) is None
+
+
 @pytest.mark.parametrize("holder", ["", "watchdog", "a:b:c", "host:-1:x", ":::", "h:1:nan"])
 def test_holders_that_cannot_be_told_count_as_alive(holder: str) -> None:
     assert why_ownerless(lease_of(holder), START) is None
@@ -183,6 +189,24 @@ def test_a_hung_tuner_is_rolled_back_when_its_lease_runs_out_and_may_not_act_aga
         scene.open_change(epoch)
     assert scene.server.entries == {}
     assert not scene.journal.renew_lease(epoch, TTL_S)
+
+
+def test_a_tuner_that_waits_for_a_restart_does_not_hang(scene: Scene) -> None:
+    epoch = scene.begin(holder_name())
+    restart = scene.server.restart
+
+    def slowly() -> None:
+        scene.ticks(30)
+        restart()
+
+    scene.server.restart = slowly  # type: ignore[method-assign]
+    scene.tuner.apply({"shared_buffers": 131072}, actor="test", epoch=epoch, allow_restart=True)
+    assert scene.server.running["shared_buffers"] == 131072
+    [batch] = {row.batch_id for row in scene.journal.open_changes()}
+    scene.tuner.roll_back(batch, epoch=epoch, reason="test")
+    assert scene.server.running["shared_buffers"] == 16384
+    assert scene.journal.current_epoch() == epoch
+    assert scene.journal.events == []
 
 
 def test_a_hung_tuner_without_open_changes_keeps_its_epoch(scene: Scene) -> None:
