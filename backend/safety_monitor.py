@@ -112,7 +112,8 @@ class SafetyMonitor:
             waits += self._vetoes(window)
             faults += self._faults(window, baseline, error_rate)
             faults += self._regression(window, log_ratio)
-            known = [] if baseline is None else self._faults(baseline, None, None)
+            # Errors are compared with the usual share already, so a usual share hides no rise.
+            known = [] if baseline is None else self._faults(baseline, baseline, None)
             shared = {_subject(reason) for reason in known}
             waits += [reason for reason in faults if _subject(reason) in shared]
             faults = [reason for reason in faults if _subject(reason) not in shared]

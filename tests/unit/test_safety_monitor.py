@@ -120,6 +120,13 @@ def test_client_errors_stand_above_rolled_back_transactions() -> None:
     assert "5.0% of statements failed" in bad.reasons[0]
 
 
+def test_usual_rollbacks_do_not_hide_that_most_fail_under_the_candidate() -> None:
+    usual = window(rollback=10.0)
+    verdict = MONITOR.judge(window(rollback=150.0), baseline=usual, candidate_active=True)
+    assert verdict.action is SafetyAction.ROLLBACK
+    assert "60.0% of statements failed, 9.1% is usual" in verdict.reasons[0]
+
+
 def test_usual_rollbacks_are_no_errors() -> None:
     usual = window(rollback=10.0)
     verdict = MONITOR.judge(window(rollback=11.0), baseline=usual, candidate_active=True)
