@@ -125,14 +125,21 @@ class DatabaseConnector:
 
     def sibling(self, **session_settings: str) -> DatabaseConnector:
         """A second connection like this one, with more settings of its session."""
+        return self._like_this(self.url, {**self._session_settings, **session_settings})
+
+    def in_database(self, name: str) -> DatabaseConnector:
+        """A connection like this one to another database of the same server."""
+        return self._like_this(self.url.set(database=name), self._session_settings)
+
+    def _like_this(self, url: URL, session_settings: Mapping[str, str]) -> DatabaseConnector:
         return DatabaseConnector(
-            self.url,
+            url,
             application_name=self.application_name,
             connect_timeout_s=self._connect_timeout_s,
             statement_timeout_ms=self._statement_timeout_ms,
             lock_timeout_ms=self._lock_timeout_ms,
             search_path=self._search_path,
-            session_settings={**self._session_settings, **session_settings},
+            session_settings=session_settings,
         )
 
     def __repr__(self) -> str:

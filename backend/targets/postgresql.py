@@ -13,7 +13,6 @@ from datetime import timezone
 from typing import Any
 
 from psycopg2 import sql
-from sqlalchemy.engine import URL
 
 from backend.db_connector import TUNER_APPLICATION, DatabaseConnector, quoted_identifier
 from backend.domain.knobs import KnobValue
@@ -87,8 +86,6 @@ class PostgresTarget:
         connector: connection to the database that is tuned.
         restarter: restarts the server and returns when that is done; None: restarts are not
             allowed.
-        lock_url: a direct connection to database ``postgres`` for the one-tuner lock; by default
-            the connector's own address.
         metric_names: the metrics to read; None for all that the server's version offers.
         monotonic_s: the clock for metrics that are read only now and then.
     """
@@ -98,14 +95,12 @@ class PostgresTarget:
         connector: DatabaseConnector,
         *,
         restarter: Callable[[], None] | None = None,
-        lock_url: URL | None = None,
         metric_names: Iterable[str] | None = None,
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connector = connector
         self._restarter = restarter
-        url = lock_url if lock_url is not None else connector.url.set(database="postgres")
-        self._lock = TunerLock(url, connector.application_name)
+        self._lock = TunerLock(connector.in_database("postgres"))
         self._monotonic_s = monotonic_s
         # Snapshots have a session of their own: knobs that are being tried (jit_above_cost = 0)
         # would otherwise compile our little statements, and settings that prevent that must not

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from sqlalchemy.engine import URL
-
 from backend.db_connector import DatabaseConnector
 from backend.errors import ServerConnectionError
 
@@ -19,12 +17,12 @@ class TunerLock:
     https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
 
     Args:
-        url: database ``postgres`` of the server: advisory locks hold per database.
-        application_name: what pg_stat_activity shows for the session that holds the lock.
+        connector: to database ``postgres`` of the server (advisory locks hold per database), for
+            the lock alone.
     """
 
-    def __init__(self, url: URL, application_name: str) -> None:
-        self._connector = DatabaseConnector(url, application_name=application_name)
+    def __init__(self, connector: DatabaseConnector) -> None:
+        self._connector = connector
         self._pid: int | None = None
 
     @property

@@ -116,10 +116,12 @@ def _missing(connector: DatabaseConnector, row: Mapping[str, Any], version: int)
             f"GRANT SELECT ON pg_catalog.pg_file_settings TO {role}; "
             f"GRANT EXECUTE ON FUNCTION pg_catalog.pg_show_all_file_settings() TO {role};"
         )
+    to_undo = [missing[name] for name in ("file_settings", "reload") if name in missing]
+    if to_undo:
         missing.setdefault(
             "alter_system",
-            f"{missing['file_settings']} -- without sight of postgresql.auto.conf no change "
-            "could be undone",
+            f"{' '.join(to_undo)} -- without sight of postgresql.auto.conf, or the right to have "
+            "it read again, no change could be undone",
         )
     if not row["read_all_stats"]:
         missing["read_all_stats"] = f"GRANT pg_monitor TO {role};"

@@ -103,6 +103,16 @@ def test_a_sibling_differs_in_its_session_settings_alone() -> None:
     assert mine == its
 
 
+def test_another_database_of_the_server_has_the_same_limits() -> None:
+    ours = connector(connect_timeout_s=33, statement_timeout_ms=777)
+    other = ours.in_database("postgres")
+    assert other.address == "127.0.0.1:5432/postgres"
+    assert other._connect_timeout_s == 33
+    mine, its = ours._connect_arguments(), other._connect_arguments()
+    assert (mine.pop("dbname", None), its.pop("dbname", None)) == ("shop", "postgres")
+    assert mine == its
+
+
 # -- deadlines and errors ---------------------------------------------------------------------
 
 
@@ -188,6 +198,17 @@ def test_a_server_that_falls_silent_after_the_login_cannot_hang_us(
     ours = connector(silent.port, statement_timeout_ms=100)
     assert ours.server_version == 170001
     with pytest.raises(ServerConnectionError, match=r"no answer within 0\.2 s"):
+        ours.fetch("SELECT 1", reconnect=False)
+    assert not ours.is_connected
+
+
+def test_a_server_that_vanishes_without_a_word_is_a_lost_connection(
+    listen: type[Listener],
+) -> None:
+    gone = listen(ready_answer("17.1"), hang_up=True)
+    ours = connector(gone.port)
+    assert ours.server_version == 170001
+    with pytest.raises(ServerConnectionError, match="lost the connection"):
         ours.fetch("SELECT 1", reconnect=False)
     assert not ours.is_connected
 
