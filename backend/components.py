@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import Any
 
 from backend.catalog.knobs import KnobCatalog, load_catalog
 from backend.config import Settings
 from backend.data_collector import DataCollector
-from backend.deployment import Deployment
-from backend.domain.knobs import KnobSpace
+from backend.deployment import ALL_VERSIONS, Deployment
+from backend.domain.knobs import Knob, KnobSpace, KnobValue
 from backend.domain.modes import Mode
 from backend.domain.server import ServerInfo
 from backend.errors import LockNotAvailableError
 from backend.learning import Learner
-from backend.lease import TunerLease
+from backend.lease import LEASE_TTL_S, TunerLease
 from backend.memory_budget import MemoryBudget
 from backend.parameter_adjuster import ParameterAdjuster
 from backend.protocols import Clock, TargetDatabase
@@ -25,8 +26,6 @@ from backend.servers import postgres_target
 from backend.telemetry import SqlStore, open_store
 
 TargetFactory = Callable[[Settings], TargetDatabase]
-LEASE_TTL_S = 8.0
-"""A tuner silent for longer is taken for hung: the watchdog then undoes what it left open."""
 
 
 @dataclass
@@ -60,9 +59,10 @@ class Components:
 
     def close(self) -> None:
         """Release lease, lock and connections."""
-        self.lease.release()
-        self.target.close()
-        self.store.close()
+        with ExitStack() as closing:  # each of them, whatever the one before it raises
+            closing.callback(self.store.close)
+            closing.callback(self.target.close)
+            closing.callback(self.lease.release)
 
 
 def build_components(
@@ -101,6 +101,9 @@ def _wire(
 ) -> Components:
     lease = TunerLease(store, LEASE_TTL_S, clock)
     catalog = load_catalog(info.version, info.host)
+    present = {name: r.value for name, r in target.read_knobs(catalog.names).items()}
+    versions = store.policy_versions(limit=ALL_VERSIONS)
+    catalog = including(catalog, [present, *(version.config for version in versions)])
     adjuster = ParameterAdjuster(target, store, catalog, clock, sleep=clock.sleep)
     if info.can("alter_system"):
         adjuster.reconcile(lease.epoch)
@@ -120,7 +123,7 @@ def _wire(
     space = tunable_space(catalog, settings, info, present=deployment.present)
     budget = MemoryBudget(
         info.host,
-        clients=settings.workload.max_concurrency,
+        clients=most_clients(settings, target),
         memory_limit_gb=settings.safety.memory_limit_gb,
         present=lambda: deployment.present,
     )
@@ -135,12 +138,51 @@ def _wire(
         budget=budget,
         adjuster=adjuster,
         deployment=deployment,
-        collector=DataCollector(target, sampler, clock),
+        collector=DataCollector(target, sampler),
         recorder=Recorder(store, target, clock),
         learner=Learner(settings, space, info.host, budget, store, clock),
         monitor=SafetyMonitor(safety_limits(settings)),
         lease=lease,
     )
+
+
+def most_clients(settings: Settings, target: TargetDatabase) -> int:
+    """How many clients may run statements at once: the demo's, or all that a server lets in."""
+    if not settings.is_embedded:
+        limit = target.read_knobs(("max_connections",)).get("max_connections")
+        if limit is not None:
+            return int(limit.value)
+    return settings.workload.max_concurrency
+
+
+def including(catalog: KnobCatalog, stood: Iterable[Mapping[str, KnobValue]]) -> KnobCatalog:
+    """The catalogue with bounds that hold every value that has stood on this server.
+
+    Whoever runs the server may have gone beyond our bounds. What stands must not stop us from
+    looking at it, and what stood must be allowed to stand again: going back is never refused.
+    """
+    entries = {entry.name: entry for entry in catalog}
+    for config in stood:
+        for name, value in config.items():
+            entry = entries.get(name)
+            if entry is not None:
+                entries[name] = replace(entry, knob=_widened(entry.knob, value))
+    return replace(catalog, entries=tuple(entries.values()))
+
+
+def _widened(knob: Knob, value: KnobValue) -> Knob:
+    if knob.kind == "categorical":
+        if not isinstance(value, str) or value in knob.choices:
+            return knob
+        return replace(knob, choices=(*knob.choices, value))
+    if knob.kind == "boolean" or isinstance(value, (bool, str)) or value in knob.special:
+        return knob
+    low, high = knob.bounds
+    if low <= value <= high:
+        return knob
+    if value < 0 and knob.scale == "log":
+        return replace(knob, special=(*knob.special, value))
+    return replace(knob, low=min(low, value), high=max(high, value))
 
 
 def tunable_space(

@@ -18,7 +18,7 @@ from backend.domain.metrics import (
     QueryWindow,
 )
 from backend.host_metrics import HostSampler
-from backend.protocols import Clock, TargetDatabase
+from backend.protocols import TargetDatabase
 
 # With more of the execution time than this in query classes that were evicted and came back, a
 # window shows too little of what ran.
@@ -31,14 +31,11 @@ class DataCollector:
     Args:
         target: the database.
         host: the machine's sampler; None where the server is elsewhere.
-        clock: tells how long a snapshot took.
     """
 
-    def __init__(self, target: TargetDatabase, host: HostSampler | None, clock: Clock) -> None:
+    def __init__(self, target: TargetDatabase, host: HostSampler | None) -> None:
         self._target = target
         self._host = host
-        self._clock = clock
-        self.last_duration_s = 0.0
 
     def collect(self) -> MetricsSnapshot:
         """Read everything once.
@@ -46,7 +43,6 @@ class DataCollector:
         Raises:
             ServerConnectionError: the server cannot be reached.
         """
-        began_s = self._clock.monotonic_s()
         snapshot = self._target.snapshot()
         if self._host is not None:
             sample = self._host.sample()
@@ -55,7 +51,6 @@ class DataCollector:
                 counters={**snapshot.counters, **sample.counters},
                 gauges={**snapshot.gauges, **sample.gauges},
             )
-        self.last_duration_s = self._clock.monotonic_s() - began_s
         return snapshot
 
 

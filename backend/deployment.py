@@ -6,6 +6,7 @@ is a kept batch of knob changes *and* a version in the store, both or neither.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -14,11 +15,22 @@ from backend.domain.knobs import KnobConfig, KnobValue
 from backend.domain.modes import ChangeState, Mode
 from backend.domain.records import EventRecord, PolicyVersionRecord
 from backend.domain.server import KnobReading
-from backend.errors import AdjustmentError, ConflictError, FrozenError
-from backend.parameter_adjuster import AppliedBatch, ParameterAdjuster
+from backend.errors import (
+    AdjustmentError,
+    AutopilotError,
+    ConfigError,
+    ConflictError,
+    FrozenError,
+)
+from backend.parameter_adjuster import AppliedBatch, ParameterAdjuster, ReconcileResult
 from backend.protocols import Clock, Store, TargetDatabase
 
+log = logging.getLogger(__name__)
+
 AUTOPILOT = "autopilot"
+ALL_VERSIONS = 5000
+"""So many of the newest policy versions are looked through; older ones are history."""
+_ALL_CHANGES = 100_000
 
 
 class Deployment:
@@ -146,7 +158,7 @@ class Deployment:
             AdjustmentError: there is no such batch, or it never took effect.
             ConflictError: somebody else changed a knob since; that knob is left alone.
         """
-        rows = [row for row in self._store.changes(limit=5000) if row.batch_id == batch_id]
+        rows = [row for row in self._store.changes(limit=_ALL_CHANGES) if row.batch_id == batch_id]
         kept = [row for row in rows if row.state is ChangeState.KEPT]
         if rows and self.version and all(row.state is ChangeState.ROLLED_BACK for row in rows):
             return self.version  # it was a trial's, and went with it
@@ -179,9 +191,41 @@ class Deployment:
         )
         return self._keep(batch, author, version.index, reason, None)
 
+    def version_to_return_to(self, version_id: int | None) -> PolicyVersionRecord:
+        """The policy version of that id; None: the one before the present.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if version_id is None and self.version is not None:
+            version_id = self.version.parent_id
+        versions = self._store.policy_versions(limit=ALL_VERSIONS)
+        found = next((v for v in versions if v.id is not None and v.id == version_id), None)
+        if found is None:
+            raise ConfigError(
+                f"there is no policy version {version_id!r:.40} to go back to",
+                remedy="the Decisions page and run.py report list the versions",
+            )
+        return found
+
+    def undo_left_open(self) -> ReconcileResult | None:
+        """Undo what the journal still holds open; None where there is nothing.
+
+        Between two trials nothing is open, unless taking it off failed.
+
+        Raises:
+            StaleEpochError: we may not act any more.
+            ServerConnectionError: the server is gone; it stays open.
+        """
+        if not self._store.open_changes():
+            return None
+        result = self._adjuster.reconcile(self._epoch())
+        self.refresh()
+        return result
+
     def root_entries(self) -> Mapping[str, KnobValue]:
         """The entries that stood when this lineage began."""
-        versions = {v.id: v for v in self._store.policy_versions(limit=5000)}
+        versions = {v.id: v for v in self._store.policy_versions(limit=ALL_VERSIONS)}
         version = self.version
         while version is not None and version.parent_id in versions:
             version = versions[version.parent_id]
@@ -214,11 +258,26 @@ class Deployment:
     ) -> PolicyVersionRecord:
         """Make an applied batch the deployed state: changes and version, both or neither."""
         parent = self.version
-        self.refresh()
-        with self._store.transaction():
-            if batch.changes:
-                self._adjuster.keep(batch.batch_id)
-            return self._add_version(author, index, note, trial_id, parent)
+        try:
+            self.refresh()
+            with self._store.transaction():
+                if batch.changes:
+                    self._adjuster.keep(batch.batch_id)
+                return self._add_version(author, index, note, trial_id, parent)
+        except Exception:
+            self.version = parent
+            self._take_back(batch)
+            raise
+
+    def _take_back(self, batch: AppliedBatch) -> None:
+        """Undo what could not be kept; where that fails too, the journal holds it open."""
+        try:
+            self._adjuster.roll_back(
+                batch.batch_id, epoch=self._epoch(), reason="it could not be kept"
+            )
+            self.refresh()
+        except AutopilotError as error:
+            log.error("batch %s is neither kept nor undone: %s", batch.batch_id, error.message)
 
     def _add_version(
         self,

@@ -6,7 +6,6 @@ A refusal is an answer: the command's record says why, and nothing else happens.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from backend.components import Components
 from backend.domain.modes import CommandKind, CommandState, Mode
@@ -55,14 +54,17 @@ class OperatorCommands:
         if command is None or command.id is None:
             return
         try:
-            result, state = self._handlers[command.kind](command), CommandState.DONE
+            result = self._handlers[command.kind](command)
         except AutopilotError as error:
-            result, state = str(error), CommandState.REFUSED
-            self._finish(command, state, result)
+            self._finish(command, CommandState.REFUSED, str(error))
             if isinstance(error, ServerConnectionError):
                 raise
-            return
-        self._finish(command, state, result)
+        except Exception as error:
+            # A defect, or a payload that nobody thought of: answered all the same, then told.
+            self._finish(command, CommandState.REFUSED, f"it failed: {error!r:.300}")
+            raise
+        else:
+            self._finish(command, CommandState.DONE, result)
 
     def _finish(self, command: CommandRecord, state: CommandState, result: str) -> None:
         assert command.id is not None  # checked by the caller
@@ -102,30 +104,25 @@ class OperatorCommands:
     def _roll_back(self, command: CommandRecord) -> str:
         # Rolling back is never refused by mode or freeze switch.
         payload, deployment = command.payload, self._parts.deployment
-        self._loop.stand_down(f"{command.actor} rolls back")
+        reason = f"{command.actor} rolls back"
         if "batch_id" in payload:
-            version = deployment.undo_batch(
-                str(payload["batch_id"]), author=command.actor, index=self._index()
-            )
+            self._loop.stand_down(reason)
+            before = deployment.version
+            try:
+                version = deployment.undo_batch(
+                    str(payload["batch_id"]), author=command.actor, index=self._index()
+                )
+            finally:  # a knob that somebody else holds does not keep the others from going back
+                if deployment.version is not before:
+                    self._changed_by_hand()
         else:
+            wanted = deployment.version_to_return_to(payload.get("version_id"))
+            self._loop.stand_down(reason)
             version = deployment.return_to(
-                self._wanted_version(payload),
-                author=command.actor,
-                reason=f"rolled back by {command.actor}",
+                wanted, author=command.actor, reason=f"rolled back by {command.actor}"
             )
-        self._changed_by_hand()
+            self._changed_by_hand()
         return f"rolled back; now policy version {version.id}"
-
-    def _wanted_version(self, payload: Mapping[str, Any]) -> Any:
-        versions = {v.id: v for v in self._parts.store.policy_versions(limit=5000)}
-        present = self._parts.deployment.version
-        wanted = payload.get("version_id", present.parent_id if present else None)
-        if wanted not in versions:
-            raise ConfigError(
-                f"there is no policy version {wanted!r:.40} to go back to",
-                remedy="the Decisions page lists the versions",
-            )
-        return versions[wanted]
 
     def _pause(self, paused: bool) -> str:
         if not paused:
@@ -136,9 +133,10 @@ class OperatorCommands:
         return "paused: nothing new is tried"
 
     def _freeze(self, frozen: bool) -> str:
+        # First the switch: a candidate that cannot be taken off yet must not keep it open.
+        self._parts.deployment.frozen = frozen
         if frozen:
             self._loop.stand_down("frozen by the operator")
-        self._parts.deployment.frozen = frozen
         return "frozen: only rollbacks are made" if frozen else "unfrozen"
 
     def _set_mode(self, command: CommandRecord) -> str:
@@ -154,9 +152,10 @@ class OperatorCommands:
                 f"mode {mode.value} needs ALTER SYSTEM, which is not available here",
                 remedy=self._parts.info.missing.get("alter_system"),
             )
-        if mode in (Mode.OBSERVE, Mode.ADVISE):
+        former, self._parts.deployment.mode = self._parts.deployment.mode, mode
+        if mode is not former:
+            # What runs or waits was begun under other rules: it was not approved, or needs not be.
             self._loop.stand_down(f"mode {mode.value} was chosen")
-        self._parts.deployment.mode = mode
         return f"mode is now {mode.value}"
 
     def _approve(self, command: CommandRecord) -> str:

@@ -1,44 +1,37 @@
 """SystemOrchestrator: wires the tuner and owns its jobs.
 
-The jobs that touch the server run one after the other in a single worker thread; they tick, they
-never sleep. A job that fails is recorded as an event and shows on the page.
+What the jobs do is here, how they are repeated is in jobs.py. A job that fails is recorded as an
+event and shows on the page.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
-from apscheduler.executors.pool import ThreadPoolExecutor
-from apscheduler.schedulers.background import BackgroundScheduler
-
 from backend.components import Components, TargetFactory, build_components
 from backend.config import Settings, load_settings
-from backend.data_collector import why_no_window, window_between
 from backend.domain.clock import SystemClock
-from backend.domain.metrics import MetricsSnapshot, MetricsWindow
 from backend.domain.modes import Phase, SafetyAction
 from backend.domain.records import EventRecord, StatusRecord
-from backend.domain.safety import SafetyVerdict
 from backend.errors import (
     AutopilotError,
     LockNotAvailableError,
     ServerConnectionError,
     StaleEpochError,
 )
+from backend.jobs import Jobs
+from backend.observer import Observer
 from backend.operator_commands import OperatorCommands
 from backend.protocols import Clock
 from backend.report import build_report, write_reports
 from backend.run_options import RunOptions
-from backend.sample_filter import latency_index, sample_quality
 from backend.status import knob_statuses, status_record
 from backend.trial_planner import RunSchedule
-from backend.trials import MeasuredWindow
 from backend.tuning_loop import TuningLoop
 
 log = logging.getLogger(__name__)
@@ -48,6 +41,8 @@ STATUS_S = 1.0
 SIGN_OF_LIFE = timedelta(seconds=3)
 KNOBS_S = 15.0
 RETENTION_S = 3600.0
+UNDO_AGAIN_S = 5.0
+"""Between two attempts to undo what could not be undone."""
 
 
 class SystemOrchestrator:
@@ -81,11 +76,12 @@ class SystemOrchestrator:
         self._parts: Components | None = None
         self._loop: TuningLoop | None = None
         self._commands: OperatorCommands | None = None
-        self._last: MetricsSnapshot | None = None
-        self._safety = SafetyVerdict(SafetyAction.ALLOW)
+        self._observer: Observer | None = None
         self._server_lost = False
         self._last_status: StatusRecord | None = None
         self._fault = ""
+        self._undo_due_s = -math.inf
+        self._jobs = Jobs(lambda fault: self._event("error", "job_failed", fault))
         self._started_at = self._clock.now()
         self.exit_code = 0
 
@@ -118,12 +114,19 @@ class SystemOrchestrator:
         if stop is not None:
             self._stop = stop
         self.begin(duration_days, fast_mode)
-        scheduler = self._make_scheduler()
-        scheduler.start()
+        for job, seconds in (
+            (self.tune, TICK_S),
+            (self.observe, self.settings.telemetry.collection_interval),
+            (self.save_status, STATUS_S),
+            (self.save_knobs, KNOBS_S),
+        ):
+            self._jobs.repeat(job, seconds)
+        self._jobs.repeat(self.retain, RETENTION_S, worker="store")
+        self._jobs.start()
         try:
             self._stop.wait()
         finally:
-            scheduler.shutdown(wait=True)
+            self._jobs.shut_down()
             self.end()
 
     def begin(self, duration_days: float | None = None, fast_mode: bool = False) -> None:
@@ -139,7 +142,8 @@ class SystemOrchestrator:
             parts.deployment.reset("demo")
         self._tell_loading(parts)
         parts.learner.load(parts.deployment.present)
-        self._loop = self._make_loop(parts)
+        self._observer = Observer(parts, lambda: self.loop)
+        self._loop = self._make_loop(parts, self._observer)
         self._go_on(parts, self._loop)
         self._commands = OperatorCommands(parts, self._loop, self._clock)
         self.save_knobs()
@@ -151,13 +155,15 @@ class SystemOrchestrator:
     def end(self) -> None:
         """Take a candidate off the server, release lock and lease. The last call."""
         parts = self._components
-        if self._loop is not None:
-            try:
+        try:
+            if self._loop is not None:
                 self._loop.interrupt("the tuner was stopped")
-            except AutopilotError as error:
-                log.error("a trial could not be undone at the end: %s", error)
+        except AutopilotError as error:
+            log.error("a trial could not be undone at the end: %s", error)
+        try:
             self.save_status()
-        parts.close()
+        finally:
+            parts.close()
 
     @property
     def loop(self) -> TuningLoop:
@@ -165,6 +171,12 @@ class SystemOrchestrator:
         if self._loop is None:
             raise AutopilotError("call begin() or start() first")
         return self._loop
+
+    @property
+    def _eyes(self) -> Observer:
+        if self._observer is None:
+            raise AutopilotError("call begin() or start() first")
+        return self._observer
 
     @property
     def _components(self) -> Components:
@@ -192,7 +204,7 @@ class SystemOrchestrator:
             if last.started_at == self._started_at and parts.info.can("alter_system"):
                 parts.deployment.mode = last.mode
 
-    def _make_loop(self, parts: Components) -> TuningLoop:
+    def _make_loop(self, parts: Components, observer: Observer) -> TuningLoop:
         schedule = RunSchedule()
         duration_s = self._options.duration_s
         if duration_s is not None:
@@ -207,55 +219,30 @@ class SystemOrchestrator:
             parts.store,
             self._clock,
             collect=parts.collector.collect,
-            record_window=self._record_trial_window,
-            judge_safety=self._judge_candidate,
+            record_window=observer.record_trial_window,
+            judge_safety=observer.judge_candidate,
             schedule=schedule,
             on_deployment=parts.recorder.forget_recent,
         )
 
     # -- jobs -----------------------------------------------------------------------------------
 
-    def _make_scheduler(self) -> BackgroundScheduler:
-        scheduler = BackgroundScheduler(
-            # One worker for all that touches the server; retention works on the store alone.
-            executors={"default": ThreadPoolExecutor(1), "store": ThreadPoolExecutor(1)},
-            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
-            timezone="UTC",
-        )
-        jobs: tuple[tuple[Callable[[], None], float, str], ...] = (
-            (self.tune, TICK_S, "default"),
-            (self.observe, self.settings.telemetry.collection_interval, "default"),
-            (self.save_status, STATUS_S, "default"),
-            (self.save_knobs, KNOBS_S, "default"),
-            (self.retain, RETENTION_S, "store"),
-        )
-        for job, seconds, executor in jobs:
-            scheduler.add_job(job, "interval", seconds=seconds, id=job.__name__, executor=executor)
-        scheduler.add_listener(self._on_job_error, EVENT_JOB_ERROR)
-        return scheduler
-
-    def _on_job_error(self, event: JobExecutionEvent) -> None:
-        """A job raised what it could not handle: told, never silent."""
-        self._fault = f"{event.job_id}: {event.exception}"
-        log.error("job %s failed: %s\n%s", event.job_id, event.exception, event.traceback)
-        self._event("error", "job_failed", self._fault)
-
     def tune(self) -> None:
         """Keep the lease, carry out operators' commands, advance the trial."""
-        parts, loop = self._components, self._loop
-        assert loop is not None  # set before the jobs start
-        assert self._commands is not None
+        parts, loop = self._components, self.loop
+        assert self._commands is not None  # made together with the loop
         try:
             if not parts.lease.renew():
                 raise StaleEpochError("the watchdog ended this tuner's epoch")
-            if self._server_lost:
-                self._reconnect(parts)
             if not parts.target.hold_tuner_lock():
                 raise LockNotAvailableError("another tuner holds this server's lock")
+            if self._server_lost:
+                self._reconnect(parts)
             self._commands.run_next()
-            loop.blocked = (
-                self._safety.reasons if self._safety.action is not SafetyAction.ALLOW else ()
-            )
+            if loop.trial is None and not self._nothing_left_open(parts):
+                return
+            safety = self._eyes.safety
+            loop.blocked = safety.reasons if safety.action is not SafetyAction.ALLOW else ()
             loop.tick()
             if loop.phase is Phase.FINISHED and not self._stop.is_set():
                 self._finish()
@@ -266,66 +253,12 @@ class SystemOrchestrator:
 
     def observe(self) -> None:
         """Measure a window of the deployed configuration where no trial measures."""
-        parts, loop = self._components, self._loop
-        assert loop is not None  # set before the jobs start
-        if loop.trial is not None or self._server_lost:
-            self._last = None
+        if self._server_lost:
             return
         try:
-            snapshot = parts.collector.collect()
+            self._eyes.observe()
         except ServerConnectionError as error:
             self._lost_server(error)
-            return
-        last, self._last = self._last, snapshot
-        if last is None:
-            return
-        window = window_between(last, snapshot)
-        if window is None:
-            log.info("no window: %s", why_no_window(last, snapshot))
-            return
-        self._safety = parts.monitor.judge(
-            window, baseline=loop.usual, consecutive_failures=loop.failures
-        )
-        coverage = 1.0  # before the baseline there is nothing to compare with
-        if loop.chain is not None:
-            index = latency_index([window], loop.chain.reference)
-            coverage = index.coverage if index else 0.0
-        quality = sample_quality(window, coverage=coverage)
-        loop.observe(window, quality.value)
-        parts.recorder.record(
-            window,
-            quality,
-            phase=loop.phase,
-            config=parts.deployment.deviating,
-            chain=loop.chain,
-        )
-
-    def _record_trial_window(self, measured: MeasuredWindow, trial_id: int | None) -> None:
-        parts, loop = self._components, self._loop
-        assert loop is not None  # only trials call this
-        assert loop.trial is not None
-        deployed = measured.arm is loop.trial.plan.deployed
-        config = dict(parts.deployment.deviating)
-        if not deployed:
-            other = loop.trial.plan.other_values
-            config |= {name: value for name, value in other.items() if value is not None}
-        parts.recorder.record(
-            measured.window,
-            measured.quality,
-            phase=loop.phase,
-            config=config,
-            chain=loop.chain,
-            deployed=deployed,
-            arm=measured.arm,
-            trial_id=trial_id,
-        )
-
-    def _judge_candidate(
-        self, window: MetricsWindow, baseline: MetricsWindow | None, log_ratio: float | None
-    ) -> SafetyVerdict:
-        return self._components.monitor.judge(
-            window, baseline=baseline, log_ratio=log_ratio, candidate_active=True
-        )
 
     def save_status(self) -> None:
         """Store the state that the pages' head shows."""
@@ -340,12 +273,12 @@ class SystemOrchestrator:
             now,
             parts,
             loop,
-            self._safety,
+            self._eyes.safety,
             workload=self.settings.workload.name if self.settings.is_embedded else "",
             fast_mode=self._options.fast_mode,
             started_at=self._started_at,
             ends_at=end,
-            fault=self._fault,
+            fault=self._fault or self._jobs.fault,
         )
         # Unchanged, it is only a sign of life; each write is a sync of the disk.
         last = self._last_status
@@ -377,7 +310,7 @@ class SystemOrchestrator:
 
     def _lost_server(self, error: ServerConnectionError) -> None:
         first, self._server_lost = not self._server_lost, True
-        self._last = None
+        self._eyes.forget()
         self._fault = f"the server does not answer: {error.message}"
         if self._loop is not None:
             self._loop.lost_server(self._fault)
@@ -387,26 +320,48 @@ class SystemOrchestrator:
     def _reconnect(self, parts: Components) -> None:
         """The journal is reconciled before anything else happens on a new connection."""
         parts.target.describe()
-        parts.adjuster.reconcile(parts.lease.epoch)
+        parts.deployment.undo_left_open()
         parts.deployment.refresh()
         self._server_lost = False
         self._fault = ""
         self._event("info", "server_back", "the server answers again; the journal was reconciled")
 
+    def _nothing_left_open(self, parts: Components) -> bool:
+        """Undo what could not be undone when its trial ended: nothing new is tried on top of it."""
+        if not parts.info.can("alter_system"):
+            return True
+        now_s = self._clock.monotonic_s()
+        if now_s < self._undo_due_s:
+            return False
+        result = parts.deployment.undo_left_open()
+        if result is None:
+            return True
+        undone = ", ".join(sorted({row.knob for row in result.rolled_back}))
+        if result.clean:
+            self._undo_due_s, self._fault = -math.inf, ""
+            self._event("warning", "undone_late", f"what was left open is undone now: {undone}")
+            return True
+        self._undo_due_s = now_s + UNDO_AGAIN_S
+        fault = f"not undone yet: {'; '.join(result.problems)}"
+        if fault != self._fault:
+            self._fault = fault
+            self._event("error", "not_undone", fault)
+        return False
+
     def _lost_right(self, error: AutopilotError) -> None:
         """We may not act any more: end, so that the supervisor starts a fresh tuner."""
+        self.exit_code = 3
+        self._stop.set()
         self._fault = error.message
         self._event("error", "lost_right", error.message)
         if self._loop is not None:
             self._loop.lost_server(error.message)
-        self.exit_code = 3
-        self._stop.set()
 
     # -- the end of a bounded run ---------------------------------------------------------------
 
     def _finish(self) -> None:
-        parts, loop = self._components, self._loop
-        assert loop is not None  # only a running loop finishes
+        parts, loop = self._components, self.loop
+        self._stop.set()  # whatever comes of the report: without it the run would never end
         self.save_status()
         final = loop.final_trial.record() if loop.final_trial else None
         report = build_report(
@@ -423,7 +378,6 @@ class SystemOrchestrator:
         for path in write_reports(report, Path(self.settings.paths.data_dir)):
             log.info("wrote %s", path)
         self._event("info", "finished", "the run is over; the final report is written")
-        self._stop.set()
 
     def _event(self, level: str, kind: str, message: str) -> None:
         self._components.store.add_event(EventRecord(self._clock.now(), level, kind, message))

@@ -12,7 +12,8 @@ from backend.config import Settings
 from backend.domain.clock import SystemClock
 from backend.domain.modes import CommandKind, CommandState
 from backend.domain.records import CommandRecord
-from backend.errors import AdjustmentError, ConfigError
+from backend.errors import AdjustmentError
+from backend.lease import why_ownerless
 from backend.servers import embedded_server
 from backend.telemetry import SqlStore, open_store
 
@@ -23,13 +24,13 @@ def roll_back(settings: Settings, to: int | None) -> str:
     """Go back to policy version ``to`` (default: the one before the present); tells the result.
 
     Raises:
+        ConfigError: there is no such version.
         AdjustmentError: it was refused, or the tuner did not answer in time.
     """
     store = open_store(settings.store_url)
     try:
-        # A tuner that ended gave its lease back; one that was killed lets it run out.
         lease = store.lease()
-        if lease is not None and not lease.released and not lease.expired(_now()):
+        if lease is not None and why_ownerless(lease, _now()) is None:
             return _ask_tuner(store, to)
     finally:
         store.close()
@@ -72,16 +73,10 @@ def _ask_tuner(store: SqlStore, to: int | None) -> str:
 def _do_it(settings: Settings, to: int | None) -> str:
     parts = build_components(settings, SystemClock())
     try:
-        present = parts.deployment.version
-        wanted = to if to is not None else present.parent_id if present else None
-        versions = {version.id: version for version in parts.store.policy_versions(limit=5000)}
-        if wanted not in versions:
-            raise ConfigError(
-                f"there is no policy version {wanted} to go back to",
-                remedy="python run.py report lists the versions",
-            )
         version = parts.deployment.return_to(
-            versions[wanted], author=operator(), reason="rolled back from the command line"
+            parts.deployment.version_to_return_to(to),
+            author=operator(),
+            reason="rolled back from the command line",
         )
         return f"rolled back; now policy version {version.id}"
     finally:

@@ -12,7 +12,6 @@ import pytest
 from backend.catalog.metrics import postgresql_metrics
 from backend.data_collector import DataCollector, why_no_window, window_between
 from backend.db_connector import WATCHDOG_APPLICATION, DatabaseConnector
-from backend.domain.clock import SystemClock
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.errors import (
     KnobBoundsError,
@@ -246,7 +245,7 @@ def test_a_window_shows_the_work_between(
 ) -> None:
     sampler = target.host_sampler()
     assert sampler is not None
-    collector = DataCollector(target, sampler, SystemClock())
+    collector = DataCollector(target, sampler)
     first = collector.collect()
     for number in range(20):
         application.execute(
@@ -503,7 +502,7 @@ def test_a_restart_takes_restart_knobs_and_breaks_windows(server: EmbeddedPostgr
     assert target.hold_tuner_lock()
     sampler = target.host_sampler()
     assert sampler is not None
-    collector = DataCollector(target, sampler, SystemClock())
+    collector = DataCollector(target, sampler)
     first = collector.collect()
     try:
         target.write_entries({"max_locks_per_transaction": 100})
