@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -206,18 +206,6 @@ class EmbeddedPostgres:
         """
         with self._existing() as cluster:
             return self._start_or_recover(cluster)
-
-    def remove_auto_conf_entries(self, names: Iterable[str] | None) -> None:
-        """Rewrite postgresql.auto.conf while the server is down: the last resort.
-
-        Args:
-            names: the settings to take out; None puts back the copy from the last good start.
-
-        Raises:
-            EmbeddedServerError: the server runs (then ALTER SYSTEM RESET is the way).
-        """
-        with self._existing() as cluster:
-            cluster.remove_auto_conf_entries(names)
 
     def destroy(self) -> None:
         """Stop the server and remove all that was made: databases, password, relocated folders.

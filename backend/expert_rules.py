@@ -95,7 +95,7 @@ def _work_mem(machine: Machine) -> float:
 
 
 def _parallel_workers(machine: Machine) -> float:
-    """None where clients already keep all cores busy with fewer than four of them."""
+    """No worker below four cores, one where clients keep the cores busy, else up to four."""
     if machine.cores < 4:
         return 0
     return 1 if machine.few_cores else min(4, machine.cores // 4)

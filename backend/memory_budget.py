@@ -199,24 +199,6 @@ def memory_parts(config: Mapping[str, KnobValue], clients: int) -> Mapping[str, 
     }
 
 
-def check_memory_budget(
-    config: Mapping[str, KnobValue], host: HostFacts, clients: int, memory_limit_gb: float
-) -> None:
-    """Refuse a configuration whose memory or WAL could outgrow the machine.
-
-    Raises:
-        MemoryBudgetError: with the sum, its parts and the limit.
-    """
-    MemoryBudget(host, clients, memory_limit_gb).check(config)
-
-
-def clamp_to_budget(
-    config: Mapping[str, KnobValue], host: HostFacts, clients: int, memory_limit_gb: float
-) -> KnobConfig:
-    """Shrink a configuration until it fits the machine; see :meth:`MemoryBudget.clamp`."""
-    return MemoryBudget(host, clients, memory_limit_gb).clamp(config)
-
-
 def _number(config: Mapping[str, KnobValue], name: str) -> float:
     return float(config.get(name, _DEFAULTS.get(name, 0.0)))
 

@@ -22,6 +22,7 @@ MIN_QUALITY = 0.3
 """Below this quality a window does not count towards the present index."""
 TOP_CLASSES = 100
 """Query classes stored a window, by total time; a page shows no more."""
+_MOST_KNOWN = 50_000
 
 
 class Recorder:
@@ -105,3 +106,6 @@ class Recorder:
             [QueryClassRecord(str(key), text, now) for key, text in texts.items()]
         )
         self._known.update(unknown)
+        if len(self._known) > _MOST_KNOWN:
+            # Asking again costs one statement; remembering every class ever seen has no end.
+            self._known = set(window.queries)

@@ -10,7 +10,6 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -369,19 +368,3 @@ class Cluster:
         """Replace postgresql.auto.conf; only while the server is down."""
         with telling(f"cannot write {self._auto_conf}"):
             write_atomically(self._auto_conf, text, owner=self._owner)
-
-    def remove_auto_conf_entries(self, names: Iterable[str] | None) -> None:
-        """Take entries out of postgresql.auto.conf; None puts the last good file back.
-
-        Raises:
-            EmbeddedServerError: the server runs, and could rewrite the file at the same time.
-        """
-        if (found := self.living()) is not None:
-            raise EmbeddedServerError(
-                f"postgresql.auto.conf is not rewritten while the server runs (pid {found.pid})",
-                remedy="use ALTER SYSTEM RESET, or stop the server first",
-            )
-        if names is None:
-            self.write_auto_conf(self.read_good_auto_conf())
-        else:
-            self.write_auto_conf(autoconf.without(self.read_auto_conf(), names))

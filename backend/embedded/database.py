@@ -12,6 +12,7 @@ from sqlalchemy.engine import URL
 from backend.errors import EmbeddedServerError
 
 _CONNECT_TIMEOUT_S = 10
+_STATEMENT_TIMEOUT_S = 120  # CREATE DATABASE copies a template, which may wait for a checkpoint
 
 
 def ensure_database(address: URL, dbname: str) -> None:
@@ -44,6 +45,7 @@ def _cursor(address: URL, dbname: str) -> Iterator[psycopg2.extensions.cursor]:
             dbname=dbname,
             application_name="autopilot-setup",
             connect_timeout=_CONNECT_TIMEOUT_S,
+            options=f"-c statement_timeout={_STATEMENT_TIMEOUT_S * 1000}",
         )
         try:
             connection.autocommit = True

@@ -462,22 +462,6 @@ class TestBadSettings:
             server.start_or_recover()
         assert auto_conf.read_text() == before
 
-    def test_entries_are_removed_by_name_or_put_back(self, server: EmbeddedPostgres) -> None:
-        query(server, "ALTER SYSTEM SET work_mem = '17MB'")
-        server.restart()
-        query(server, self.BAD)
-        with pytest.raises(EmbeddedServerError, match="while the server runs"):
-            server.remove_auto_conf_entries(["wal_level"])
-        server.stop()
-        server.remove_auto_conf_entries(["wal_level", "work_mem"])
-        server.start()
-        assert query(server, "SHOW work_mem") == [("4MB",)]
-        query(server, "ALTER SYSTEM SET work_mem = '18MB'")
-        server.stop()
-        server.remove_auto_conf_entries(None)
-        server.start()
-        assert query(server, "SHOW work_mem") == [("4MB",)]
-
 
 class TestSeveralProcesses:
     def test_all_that_start_at_once_get_the_same_server(self, open_dir: Path) -> None:

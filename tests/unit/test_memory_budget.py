@@ -12,12 +12,7 @@ from backend.catalog import load_catalog
 from backend.domain.knobs import KnobValue
 from backend.domain.server import HostFacts
 from backend.errors import MemoryBudgetError
-from backend.memory_budget import (
-    MemoryBudget,
-    check_memory_budget,
-    clamp_to_budget,
-    memory_parts,
-)
+from backend.memory_budget import MemoryBudget, memory_parts
 
 MB = 1024**2
 GB = 1024**3
@@ -68,7 +63,7 @@ def test_wal_buffers_choose_themselves_up_to_16_mb() -> None:
 
 def test_a_refusal_names_the_sum_its_parts_and_the_limit() -> None:
     with pytest.raises(MemoryBudgetError) as caught:
-        check_memory_budget({"work_mem": 262144}, HOST, clients=10, memory_limit_gb=2)
+        MemoryBudget(HOST, 10, 2).check({"work_mem": 262144})
     told = str(caught.value)
     assert "the limit is 2.00 GB" in told
     assert "10 clients and 8 workers, work_mem each for a sort and a hash 13.50 GB" in told
@@ -79,14 +74,14 @@ def test_a_refusal_names_the_sum_its_parts_and_the_limit() -> None:
 def test_the_limit_never_passes_the_machines_share() -> None:
     small = HostFacts(memory_bytes=GB, cpu_count=2.0)
     with pytest.raises(MemoryBudgetError, match="the limit is 819 MB"):
-        check_memory_budget({"shared_buffers": 131072}, small, clients=2, memory_limit_gb=64)
+        MemoryBudget(small, 2, 64).check({"shared_buffers": 131072})
 
 
 def test_an_unknown_machine_is_held_against_the_setting_alone() -> None:
     remote = HostFacts(memory_bytes=0, cpu_count=0, free_disk_bytes=None, is_local=False)
-    check_memory_budget({"max_wal_size": 32768}, remote, clients=2, memory_limit_gb=2)
+    MemoryBudget(remote, 2, 2).check({"max_wal_size": 32768})
     with pytest.raises(MemoryBudgetError):
-        check_memory_budget({"shared_buffers": 524288}, remote, clients=2, memory_limit_gb=2)
+        MemoryBudget(remote, 2, 2).check({"shared_buffers": 524288})
 
 
 def test_what_stands_already_is_not_held_against_a_change() -> None:
@@ -100,29 +95,29 @@ def test_what_stands_already_is_not_held_against_a_change() -> None:
 
 def test_wal_gets_half_the_free_disk() -> None:
     tight = HostFacts(memory_bytes=16 * GB, cpu_count=4.0, free_disk_bytes=10 * GB)
-    check_memory_budget({"max_wal_size": 5120}, tight, clients=2, memory_limit_gb=2)
+    MemoryBudget(tight, 2, 2).check({"max_wal_size": 5120})
     with pytest.raises(MemoryBudgetError, match=r"max_wal_size = 8192 MB is more than 50%"):
-        check_memory_budget({"max_wal_size": 8192}, tight, clients=2, memory_limit_gb=2)
-    assert clamp_to_budget({"max_wal_size": 8192}, tight, 2, 2)["max_wal_size"] == 5120
+        MemoryBudget(tight, 2, 2).check({"max_wal_size": 8192})
+    assert MemoryBudget(tight, 2, 2).clamp({"max_wal_size": 8192})["max_wal_size"] == 5120
     full = HostFacts(memory_bytes=16 * GB, cpu_count=4.0, free_disk_bytes=MB)
-    assert clamp_to_budget({"max_wal_size": 8192}, full, 2, 2)["max_wal_size"] == 1024
+    assert MemoryBudget(full, 2, 2).clamp({"max_wal_size": 8192})["max_wal_size"] == 1024
 
 
 def test_clamp_shrinks_maintenance_first_then_work_mem_as_little_as_it_can() -> None:
     wanted = {"work_mem": 262144, "maintenance_work_mem": 131072, "random_page_cost": 1.1}
-    clamped = clamp_to_budget(wanted, HOST, clients=10, memory_limit_gb=2)
+    clamped = MemoryBudget(HOST, 10, 2).clamp(wanted)
     assert clamped["maintenance_work_mem"] == 65536
     assert clamped["random_page_cost"] == 1.1
     assert 4096 < clamped["work_mem"] < 262144
-    check_memory_budget(clamped, HOST, clients=10, memory_limit_gb=2)
+    MemoryBudget(HOST, 10, 2).check(clamped)
     more = dict(clamped) | {"work_mem": int(clamped["work_mem"]) + 1}
     with pytest.raises(MemoryBudgetError):
-        check_memory_budget(more, HOST, clients=10, memory_limit_gb=2)
+        MemoryBudget(HOST, 10, 2).check(more)
 
 
 def test_clamp_leaves_what_fits_alone() -> None:
     config = {"work_mem": 16384, "hash_mem_multiplier": 2.5}
-    assert clamp_to_budget(config, HOST, clients=10, memory_limit_gb=2) == config
+    assert MemoryBudget(HOST, 10, 2).clamp(config) == config
 
 
 @given(data=st.data(), clients=st.integers(1, 200), limit_gb=st.floats(1, 64))
@@ -136,7 +131,7 @@ def test_clamped_configurations_are_legal_smaller_and_pass_where_they_can(
         low, high = knob.bounds
         number = st.floats(low, high) if knob.kind == "real" else st.integers(int(low), int(high))
         config[name] = data.draw(number)
-    clamped = clamp_to_budget(config, HOST, clients, limit_gb)
+    clamped = MemoryBudget(HOST, clients, limit_gb).clamp(config)
     assert clamped.keys() == config.keys()
     assert space.validate(dict(clamped)) == clamped
     for name, value in config.items():
