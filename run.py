@@ -252,7 +252,7 @@ def process(name: str) -> None:
     from backend.supervisor import stop_event_for_child
 
     configure_logging(settings, name)
-    stop = stop_event_for_child(os.getppid())
+    stop = stop_event_for_child(options.supervisor_pid or os.getppid())
     if name == "dashboard":
         raise typer.Exit(_dashboard(settings, stop))
     from backend.telemetry import open_store

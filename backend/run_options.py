@@ -29,6 +29,7 @@ class RunOptions:
         fast_mode: the workload's day passes 100 times as fast; windows stay real seconds.
         from_defaults: begin from the server's own configuration (demo).
         begun_at: when the run began (POSIX seconds); a tuner started again goes on by it.
+        supervisor_pid: the process id of the supervisor, without which a process ends.
     """
 
     config_path: str | None = None
@@ -37,6 +38,7 @@ class RunOptions:
     fast_mode: bool = False
     from_defaults: bool = False
     begun_at: float | None = None
+    supervisor_pid: int | None = None
 
     @property
     def time_scale(self) -> float:

@@ -21,6 +21,7 @@ from backend.config import Settings
 from backend.domain.modes import Phase
 from backend.domain.records import EventRecord, StatusRecord
 from backend.embedded_postgres import EmbeddedPostgres
+from backend.errors import AutopilotError
 from backend.protocols import Store
 from backend.run_options import RunOptions
 from backend.servers import demo_store, embedded_server
@@ -65,7 +66,8 @@ class Supervisor:
         commands: Mapping[str, Sequence[str]],
         on_progress: Progress,
     ) -> None:
-        self._settings, self._options, self._store = settings, options, store
+        self._settings, self._store = settings, store
+        self._options = replace(options, supervisor_pid=os.getpid())
         self._children = {name: _Child(name, command) for name, command in commands.items()}
         self._on_progress = on_progress
         self._stopping = threading.Event()
@@ -108,11 +110,15 @@ class Supervisor:
         if self._stopping.is_set():
             raise KeyboardInterrupt
         self._on_progress(activity, progress)
+        last = self._store.status()
         self._store.save_status(
             StatusRecord(
                 at=datetime.now(timezone.utc),
                 mode=self._settings.effective_mode,
                 phase=Phase.STARTING,
+                # The operator's switches stand until they are lifted, over restarts of the product.
+                paused=last.paused if last else False,
+                frozen=last.frozen if last else False,
                 activity=activity,
                 progress=progress,
                 workload=self._settings.workload.name if self._settings.is_embedded else "",
@@ -172,7 +178,11 @@ class Supervisor:
 
     def _event(self, level: str, kind: str, message: str) -> None:
         log.log(logging.getLevelName(level.upper()), message)
-        self._store.add_event(EventRecord(datetime.now(timezone.utc), level, kind, message))
+        try:
+            self._store.add_event(EventRecord(datetime.now(timezone.utc), level, kind, message))
+        except AutopilotError as error:
+            # A store that a hung process holds is the watchdog's trouble, not the end of the run.
+            log.warning("the event could not be stored: %s", error.message)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -195,7 +205,7 @@ def _told(code: int) -> str:
 
 
 def stop_event_for_child(parent_pid: int) -> threading.Event:
-    """An event that is set on SIGTERM, SIGINT, or when the supervisor is gone."""
+    """An event that is set on SIGTERM, SIGINT, or when the parent, the supervisor, is gone."""
     stop = threading.Event()
 
     def on_signal(number: int, frame: FrameType | None) -> None:

@@ -9,6 +9,8 @@ import pytest
 from backend.config import Settings
 from backend.errors import StoreError
 from backend.fresh_start import KEPT_RUNS, set_aside
+from backend.lease import holder_name
+from backend.telemetry import open_store
 
 
 def _settings(root: Path, database: str = "telemetry.db") -> Settings:
@@ -68,6 +70,23 @@ def test_files_that_only_begin_like_the_store_stay(tmp_path, database):
     folder = set_aside(_settings(tmp_path, database))
     assert _files(folder) == {store.name}
     assert names <= _files(tmp_path)
+
+
+def test_a_store_that_a_living_tuner_uses_stays(tmp_path):
+    settings = _settings(tmp_path)
+    store = open_store(settings.store_url)
+    epoch = store.acquire_lease(holder_name(), 60.0)
+    report = _write(tmp_path / "final_report.txt")
+    with pytest.raises(StoreError, match="a run is under way") as raised:
+        set_aside(settings)
+    assert "Ctrl-C" in raised.value.remedy
+    assert report.exists()
+    assert not (tmp_path / "earlier").exists()
+    store.release_lease(epoch)
+    store.close()
+    folder = set_aside(settings)
+    assert (folder / "telemetry.db").exists()
+    assert not (tmp_path / "telemetry.db").exists()
 
 
 def test_only_the_newest_runs_are_kept(tmp_path):

@@ -22,6 +22,7 @@ from backend.run_options import ENVIRONMENT_KEY, FAST_MODE_FACTOR, RunOptions
             fast_mode=True,
             from_defaults=True,
             begun_at=1700000000.25,
+            supervisor_pid=4711,
         ),
     ],
 )
