@@ -260,9 +260,10 @@ class Deployment:
         parent = self.version
         try:
             self.refresh()
+            rows = self._adjuster.keepable(batch.batch_id) if batch.changes else ()
             with self._store.transaction():
-                if batch.changes:
-                    self._adjuster.keep(batch.batch_id)
+                if rows:
+                    self._adjuster.mark_kept(rows)
                 return self._add_version(author, index, note, trial_id, parent)
         except Exception:
             self.version = parent

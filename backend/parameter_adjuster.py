@@ -123,7 +123,14 @@ class ParameterAdjuster:
         return self._carry_out(goals, actor, epoch, trial_id, allow_restart, verify_timeout_s)
 
     def keep(self, batch_id: str) -> tuple[ChangeRecord, ...]:
-        """Make a batch part of the deployed state: it is no longer undone by ``reconcile``.
+        """Make a batch part of the deployed state, which ``reconcile`` leaves alone."""
+        return self.mark_kept(self.keepable(batch_id))
+
+    def keepable(self, batch_id: str) -> tuple[ChangeRecord, ...]:
+        """Look at journal and server whether a batch may be kept; its rows.
+
+        Apart from :meth:`mark_kept`, since nobody else can write to the store while a transaction
+        of ours waits for the server.
 
         Raises:
             StaleEpochError: the lease under which it was applied is over.
@@ -154,6 +161,11 @@ class ParameterAdjuster:
                 "else meanwhile",
                 remedy="the other's value stays; set yours again if you want it",
             )
+        return rows
+
+    def mark_kept(self, rows: Sequence[ChangeRecord]) -> tuple[ChangeRecord, ...]:
+        """Settle what :meth:`keepable` returned just now; raises StaleEpochError as it does."""
+        self._guard.check(max(row.epoch for row in rows))
         self._journal.settle_changes([row_id(row) for row in rows], ChangeState.KEPT)
         return tuple(replace(row, state=ChangeState.KEPT) for row in rows)
 

@@ -30,10 +30,10 @@ def test_a_change_that_cannot_be_kept_is_taken_back(
     parts = run.orchestrator._components
     version = parts.deployment.version
 
-    def keep(batch_id: str) -> None:
+    def keepable(batch_id: str) -> None:
         raise ConflictError(f"batch {batch_id} cannot be kept: somebody else was there")
 
-    monkeypatch.setattr(parts.adjuster, "keep", keep)
+    monkeypatch.setattr(parts.adjuster, "keepable", keepable)
     refused = run.command(CommandKind.SET_KNOBS, knobs={"work_mem": 16384})
     assert refused.state is CommandState.REFUSED
     assert "somebody else" in refused.result
@@ -41,6 +41,25 @@ def test_a_change_that_cannot_be_kept_is_taken_back(
     assert not run.store.open_changes()
     assert parts.deployment.version == version
     assert len(run.store.policy_versions()) == 1
+
+
+def test_no_transaction_of_the_store_waits_for_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path, make_target())
+    store = run.orchestrator._components.store
+    inside: list[str] = []
+    reached = run.target._enter
+
+    def enter(operation: str) -> None:
+        if getattr(store._thread, "connection", None) is not None:
+            inside.append(operation)
+        reached(operation)
+
+    monkeypatch.setattr(run.target, "_enter", enter)
+    run.command(CommandKind.SET_KNOBS, knobs={"work_mem": 16384})
+    assert run.command(CommandKind.ROLL_BACK).state is CommandState.DONE
+    assert inside == []
 
 
 def test_what_was_left_open_is_undone_before_anything_new_is_tried(tmp_path: Path) -> None:
