@@ -24,7 +24,9 @@ TYPICAL_MS = {
     "analytical": 100.0,
     "write": 1.0,
 }
-"""What a statement takes, roughly, by kind: turns shares of time into shares of calls."""
+"""What a statement takes, roughly, by kind: for the first guess of the rate."""
+CLASSES_PER_SHARE = 300
+"""Classes of a group that has all calls, at most; one with a hundredth of them has 3."""
 GROUPS = (("simple", "two-table join"), ("write",), ("multi-join", "aggregation", "analytical"))
 """Pages, writes and reports."""
 
@@ -63,8 +65,8 @@ class TrainingWorkload:
 def training_workload(seed: int, number: int) -> TrainingWorkload:
     """The workload of that number; the same for the same seed.
 
-    Pages, writes and reports get random shares of the execution time, and so do the classes in
-    each of them, of which some are left out.
+    Pages, writes and reports get random shares of the calls, and so do the classes in each of
+    them, of which some are left out.
     """
     rng = np.random.default_rng([seed, number])
     while True:
@@ -79,16 +81,19 @@ def training_workload(seed: int, number: int) -> TrainingWorkload:
 
 
 def _draw(rng: np.random.Generator) -> dict[str, float]:
+    """Call shares: reports from a hundredth to nearly all, pages and writes share the rest."""
+    reports = 10.0 ** rng.uniform(-2.0, 0.0)
+    pages, writes = (1.0 - reports) * rng.dirichlet([0.7, 0.7])
     weights: dict[str, float] = {}
-    for kinds, share in zip(GROUPS, rng.dirichlet([0.6] * len(GROUPS)), strict=True):
+    for kinds, share in zip(GROUPS, (pages, writes, reports), strict=True):
         names = [name for name, s in STATEMENTS.items() if s.kind in kinds]
         chosen = [name for name in names if rng.random() < 0.5] or [str(rng.choice(names))]
+        # Classes that each run too rarely for a window would not be compared at all.
+        most = max(1, round(CLASSES_PER_SHARE * share))
+        chosen = [str(name) for name in rng.permutation(chosen)[:most]]
         spread = rng.lognormal(0.0, 0.8, len(chosen))
-        for name, part in zip(chosen, spread / spread.sum(), strict=True):
-            weights[name] = float(share * part / TYPICAL_MS[STATEMENTS[name].kind])
-    # What hardly ever runs is never measured.
-    most = max(weights.values())
-    return {name: weight / most for name, weight in weights.items() if weight > 1e-4 * most}
+        weights.update(zip(chosen, map(float, share * spread / spread.sum()), strict=True))
+    return weights
 
 
 def distance(weights: Mapping[str, float], mix: Mix) -> float:

@@ -96,7 +96,9 @@ def test_every_measurement_is_recorded_with_all_that_training_needs(
     assert (spoilt.objective, spoilt.quality, spoilt.censored) == (0.8, 0.05, False)
     assert spoilt.reward_terms["latency"] == pytest.approx(-math.log(0.8))
     assert (spoilt.workload, spoilt.state_layout) == ("mixed", STATE_LAYOUT)
-    assert store.knob_spaces()[spoilt.knob_space].space() == space
+    known = store.knob_spaces()[spoilt.knob_space].space()
+    assert known.fingerprint == space.fingerprint
+    assert known.default_config() == space.default_config()
     assert (crash.censored, crash.state) == (True, ())
     assert math.isnan(crash.objective)
     assert spoilt.run == crash.run
