@@ -18,6 +18,7 @@ from benchmarks.surrogates.command import guarded, parser_of, run_benchmark
 ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "ours": {},
     "one critic": {"ensemble_size": 1},
+    "no ordinal inputs": {"ordinal_steps": 0},
     "no optimism": {"optimism": 0.0},
     "no design": {"design_size": 1},
     "no trust region": {"trust_start": 2.0, "trust_min": 1.99, "trust_max": 2.0},

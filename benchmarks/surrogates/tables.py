@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.surrogates.runs import Run
+from benchmarks.tuners import TUNERS
 
 OURS = ("ours", "ours-warm")
+PEERS = tuple(name for name in TUNERS if name not in OURS)
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def print_tables(
     if len(by_data) > 1:
         _print(f"mean over {len(by_data)} data sets", means, at, console)
     for method in methods:
-        if method in OURS and means[method] and any(means[p] for p in methods if p not in OURS):
+        if method in OURS and means[method] and any(means.get(peer) for peer in PEERS):
             leads = (lead(means, method, column) for column in range(len(at)))
             parts = [
                 f"@{evaluations} {ahead:+.3f} ± {error:.3f} ({peer})"
@@ -83,7 +85,7 @@ def mean_rows(by_data: Mapping[str, Mapping[str, Mapping[int, Row]]], method: st
 def lead(rows: Mapping[str, Sequence[Row]], ours: str, column: int) -> tuple[str, float, float]:
     """The best peer in a column of shares, how far ahead of it we are, and the standard error."""
     shares = {method: np.array([row.shares[column] for row in rows[method]]) for method in rows}
-    peers = {name: seen for name, seen in shares.items() if name not in OURS and len(seen)}
+    peers = {name: seen for name, seen in shares.items() if name in PEERS and len(seen)}
     best = max(peers, key=lambda name: float(peers[name].mean()))
     errors = [
         seen.std(ddof=1) / len(seen) ** 0.5 if len(seen) > 1 else np.nan

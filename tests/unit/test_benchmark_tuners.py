@@ -63,9 +63,9 @@ def test_the_default_comes_first_and_every_ask_is_valid(name: str) -> None:
 
 @pytest.mark.parametrize("name", COLD)
 def test_one_seed_one_course(name: str) -> None:
-    first, again, other = (drive(tuner(name, seed=seed), 18) for seed in (5, 5, 6))
+    first, again = (drive(tuner(name, seed=5), 18) for _ in range(2))
     assert first == again
-    assert first != other
+    assert first[:4] != drive(tuner(name, seed=6), 4)
 
 
 @pytest.mark.parametrize("name", COLD)
@@ -119,8 +119,8 @@ def test_states_are_taken(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["tpe", "smac3"])
 def test_models_beat_chance(name: str) -> None:
-    best = min(objective(config) for config in drive(tuner(name, seed=1), 40))
-    assert best < min(objective(config) for config in drive(tuner("random", seed=1), 40))
+    best = min(objective(config) for config in drive(tuner(name, seed=1), 30))
+    assert best < min(objective(config) for config in drive(tuner("random", seed=1), 30))
 
 
 def test_random_search_is_uniform_in_the_logarithm() -> None:

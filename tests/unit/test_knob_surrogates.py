@@ -236,7 +236,13 @@ def test_the_lead_is_over_the_best_peer() -> None:
     def rows(*shares: float) -> list[Row]:
         return [Row((share,), 0.0, 0.0, 0.0) for share in shares]
 
-    seen = {"ours": rows(0.8, 0.9), "tpe": rows(0.6, 0.6), "random": rows(0.1, 0.3), "smac3": []}
+    seen = {
+        "ours": rows(0.8, 0.9),
+        "tpe": rows(0.6, 0.6),
+        "random": rows(0.1, 0.3),
+        "smac3": [],
+        "no design": rows(1),
+    }
     peer, ahead, error = lead(seen, "ours", 0)
     assert peer == "tpe"
     assert ahead == pytest.approx(0.25)
