@@ -205,8 +205,8 @@ def _arguments() -> argparse.Namespace:
         prog="python -m benchmarks.workload_knobs", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--mix", default="mixed", choices=sorted(MIXES))
-    parser.add_argument("--arrivals", type=int, default=160, help="statements of a replay (160)")
-    parser.add_argument("--rounds", type=int, default=3, help="replays of each setting (3)")
+    parser.add_argument("--arrivals", type=int, default=120, help="statements of a replay (120)")
+    parser.add_argument("--rounds", type=int, default=5, help="replays of each setting (5)")
     parser.add_argument("--scale", type=float, default=DEMO_SCALE, help="of the demo store (0.25)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data-dir", type=Path, help="kept and used again; default: a fresh one")
