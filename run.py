@@ -16,7 +16,6 @@ from typing import Annotated, Any, Optional
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from backend.config import Settings
 from backend.errors import AutopilotError
@@ -180,7 +179,7 @@ def demo(
             f"the demo runs on the embedded server, and database.host is {settings.database.host}",
             remedy="leave database.host empty, or start run.py without demo",
         )
-    from backend.fresh_start import set_aside
+    from backend.commands.fresh_start import set_aside
 
     set_aside(settings)
     code = _supervise(replace(options, from_defaults=True))
@@ -259,18 +258,18 @@ def process(name: str) -> None:
 
     try:
         if name == "tuner":
-            from backend.tuner_process import tuner
+            from backend.processes.tuner import tuner
 
             raise typer.Exit(tuner(settings, options, stop))
-        with_store = open_store(settings.store_url)
+        store = open_store(settings.store_url)
         if name == "watchdog":
-            from backend.watchdog_process import watchdog
+            from backend.processes.watchdog import watchdog
 
-            raise typer.Exit(watchdog(settings, with_store, stop))
+            raise typer.Exit(watchdog(settings, store, stop))
         if name == "workload":
-            from backend.workload_process import workload
+            from backend.processes.workload import workload
 
-            raise typer.Exit(workload(settings, options, with_store, stop))
+            raise typer.Exit(workload(settings, options, store, stop))
     except AutopilotError:
         logging.getLogger(name).exception("the process ends")
         raise
@@ -317,37 +316,10 @@ def setup_database(
 ) -> None:
     """Create the embedded server and load the demo store; goes on where it was interrupted."""
     settings = _options(config, None, data_dir, scale=scale, seed=seed).settings()
-    from backend.servers import demo_store, embedded_server
+    from backend.commands.setup_database import set_up
 
-    server = embedded_server(settings)
-    running = server.is_running()
-    server.ensure_started()
-    store = demo_store(settings, server)
-    try:
-        if store.is_loaded():
-            console.print("The demo store is loaded already.")
-        else:
-            with Progress(
-                SpinnerColumn(), TextColumn("{task.description}"), BarColumn(),
-                TimeElapsedColumn(), console=console,
-            ) as bar:  # fmt: skip
-                task = bar.add_task("loading", total=1.0)
-                store.load(
-                    lambda step, done, total: bar.update(
-                        task, description=f"loading {step}", completed=done / max(total, 1)
-                    )
-                )
-        if verify:
-            results = store.verify()
-            table = Table("check", "result", "detail")
-            for check in results:
-                table.add_row(check.name, "ok" if check.ok else "FAILED", check.detail)
-            console.print(table)
-            if not all(check.ok for check in results):
-                raise typer.Exit(1)
-    finally:
-        if not running:
-            server.stop()
+    if not set_up(settings, console, verify=verify):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -377,7 +349,7 @@ def rollback(
 ) -> None:
     """Bring back an earlier configuration, whether or not the tuner is running."""
     settings = _options(config, dsn, data_dir).settings()
-    from backend.rollback_command import roll_back
+    from backend.commands.rollback import roll_back
 
     console.print(roll_back(settings, to), markup=False)
 
@@ -388,27 +360,9 @@ def doctor(
 ) -> None:
     """Show what is connected, which privileges we have, and the SQL that grants the rest."""
     settings = _options(config, dsn, data_dir).settings()
-    from backend.servers import embedded_server, postgres_target
+    from backend.commands.doctor import examine
 
-    server = embedded_server(settings) if settings.is_embedded else None
-    running = server is None or server.is_running()
-    target = postgres_target(settings, application_name="autopilot_doctor")
-    try:
-        info = target.describe()
-    finally:
-        target.close()
-        if server is not None and not running:
-            server.stop()
-    console.print(f"{info.version_text} at {info.address}", markup=False)
-    console.print(
-        f"host: {info.host.memory_bytes / 2**30:.1f} GiB of memory, "
-        f"{info.host.cpu_count:g} cores{'' if info.host.is_local else ' (remote: unknown)'}"
-    )
-    table = Table("capability", "we have it", "what is missing, and the remedy")
-    for name, have in info.capabilities.items():
-        table.add_row(name, "yes" if have else "no", info.missing.get(name, ""))
-    console.print(table)
-    console.print(f"mode to start in: {settings.effective_mode.value}")
+    examine(settings, console)
 
 
 def main() -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from backend.commands.fresh_start import KEPT_RUNS, set_aside
 from backend.config import Settings
 from backend.errors import StoreError
-from backend.fresh_start import KEPT_RUNS, set_aside
 from backend.lease import holder_name
 from backend.telemetry import open_store
 

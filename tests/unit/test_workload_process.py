@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from backend import workload_process
 from backend.config import Settings
 from backend.errors import StoreError
+from backend.processes import workload
 from backend.run_options import RunOptions
 
 
@@ -36,13 +36,13 @@ def test_a_locked_store_does_not_end_the_load(
         store.locked = False
         on_interval(SimpleNamespace(classes=()))
 
-    monkeypatch.setattr(workload_process, "run_workload", run)
+    monkeypatch.setattr(workload, "run_workload", run)
     monkeypatch.setattr(
-        workload_process, "embedded_server", lambda _: SimpleNamespace(dsn=lambda: "")
+        workload, "embedded_server", lambda _: SimpleNamespace(dsn=lambda: "")
     )
     settings = Settings.model_validate({"workload": {"data_scale_factor": 0.5}})
     stop = threading.Event()
-    assert workload_process.workload(settings, RunOptions(), store, stop) == 0  # type: ignore[arg-type]
+    assert workload.workload(settings, RunOptions(), store, stop) == 0  # type: ignore[arg-type]
     assert recorded == [[]]
     assert offered.scale == 0.5
     assert "database is locked" in caplog.text
