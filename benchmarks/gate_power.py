@@ -8,8 +8,10 @@ probation. Each cell of the table reads
 
 the share of all trials that is promoted, then the shares of those that stand their probation. At a
 true effect of 0 or more a promotion is a false one; below 0 the first number is the gate's power.
-Noise: independent normal blocks; Student's t with 3 degrees of freedom (heavy tails); normal
-blocks of which each is correlated with the one before. All have the same standard deviation.
+Noise, always of the same standard deviation: independent normal blocks; Student's t with 3 degrees
+of freedom (heavy tails); blocks of windows that are correlated with those before, as slow swings
+make them, in the order ABBA or BAAB by lot; and, what that order is there to prevent, blocks that
+are correlated with those before. Query classes are left out: their guard can only stop a promotion.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ PROBATION_BLOCKS = 6
 PAIR_SD = math.sqrt(2)
 """A probation's pair has half the windows of a promotion's block."""
 TAIL_DEGREES = 3
-CORRELATION = 0.3
+WINDOW_CORRELATION = 0.7
+"""Between successive windows."""
+BLOCK_CORRELATION = 0.3
 """Between successive blocks."""
 LEAST_PROMOTED = 50
 """With fewer promotions, the share that is kept is not shown."""
@@ -55,19 +59,35 @@ def heavy_tailed(rng: np.random.Generator, trials: int, blocks: int) -> Floats:
     return scale * rng.standard_t(TAIL_DEGREES, (trials, blocks))
 
 
-def autocorrelated(rng: np.random.Generator, trials: int, blocks: int) -> Floats:
-    """A stationary autoregression of first order over a trial's blocks; standard deviation 1."""
-    drawn = rng.standard_normal((trials, blocks))
-    fresh = math.sqrt(1 - CORRELATION**2)
-    for block in range(1, blocks):
-        drawn[:, block] = CORRELATION * drawn[:, block - 1] + fresh * drawn[:, block]
+def _autoregression(
+    rng: np.random.Generator, trials: int, steps: int, correlation: float
+) -> Floats:
+    """Stationary, of first order, standard deviation 1; shape (trials, steps)."""
+    drawn = rng.standard_normal((trials, steps))
+    fresh = math.sqrt(1 - correlation**2)
+    for step in range(1, steps):
+        drawn[:, step] = correlation * drawn[:, step - 1] + fresh * drawn[:, step]
     return drawn
+
+
+def correlated_windows(rng: np.random.Generator, trials: int, blocks: int) -> Floats:
+    """Blocks of four correlated windows, ABBA or BAAB by lot; standard deviation 1."""
+    windows = _autoregression(rng, trials, 4 * blocks, WINDOW_CORRELATION)
+    lots = rng.choice((-1.0, 1.0), (trials, blocks))
+    drawn = lots * (windows.reshape(trials, blocks, 4) @ np.array([1.0, -1.0, -1.0, 1.0]))
+    return drawn / float(drawn.std())
+
+
+def correlated_blocks(rng: np.random.Generator, trials: int, blocks: int) -> Floats:
+    """Blocks that are correlated with those before; standard deviation 1."""
+    return _autoregression(rng, trials, blocks, BLOCK_CORRELATION)
 
 
 NOISES: Mapping[str, Noise] = {
     "independent, normal": normal,
     f"heavy tails (t, {TAIL_DEGREES} degrees)": heavy_tailed,
-    f"autocorrelated ({CORRELATION:g})": autocorrelated,
+    f"windows correlated ({WINDOW_CORRELATION:g})": correlated_windows,
+    f"blocks correlated ({BLOCK_CORRELATION:g})": correlated_blocks,
 }
 
 
@@ -146,7 +166,9 @@ def table(trials: int, seed: int) -> Table:
                 simulate(noise, effect, sd, trials, np.random.default_rng([seed, number, row, n]))
                 for n, sd in enumerate(BLOCK_SDS)
             ]
-            shown.add_row(name if row == 0 else "", f"{effect:+.0%}", *map(str, cells))
+            shown.add_row(
+                name if row == 0 else "", f"{effect:+.0%}" if effect else "0%", *map(str, cells)
+            )
         shown.add_section()
     return shown
 

@@ -23,11 +23,11 @@ def test_noise_has_mean_zero_and_one_standard_deviation(noise: Noise) -> None:
     assert np.std(drawn) == pytest.approx(1.0, abs=0.1)
 
 
-def test_only_the_autocorrelated_noise_is_correlated() -> None:
+def test_the_lot_takes_the_correlation_of_windows_out_of_the_blocks() -> None:
     for name, noise in gate_power.NOISES.items():
         drawn = noise(rng(), 20_000, 2)
         found = float(np.corrcoef(drawn[:, 0], drawn[:, 1])[0, 1])
-        expected = gate_power.CORRELATION if name.startswith("autocorrelated") else 0.0
+        expected = gate_power.BLOCK_CORRELATION if name.startswith("blocks") else 0.0
         assert found == pytest.approx(expected, abs=0.05)
 
 
