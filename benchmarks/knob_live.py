@@ -42,6 +42,7 @@ from benchmarks.live.workloads import NAMES, LiveWorkload, Say
 
 DEFAULT_METHODS = "defaults,pgtune,tpe,smac3,ours"
 MIN_BLOCKS = 2
+GIB = 1024**3
 TRIAL_OVERHEAD_S = 3.0
 """Settling and reading back of a window, for the number of trials to expect."""
 
@@ -60,7 +61,7 @@ methods: defaults  PostgreSQL as it comes       pgtune  PGTune's rules, as far a
          ours-warm the same, from a trained checkpoint
 
 table:   gain         1 - latency index of the final configuration against the defaults, from the
-                      blocks of the comparison; 95 % interval by Student, blocks being independent
+                      blocks of the comparison (mean logarithm); Student's 95 % interval
          regret       sum over the trials of (index - the best final index of the cell)
          > 10 % worse trials with an index above 1.1; worst: the highest one's excess over 1
          over budget  configurations found on the server that pass the memory budget
@@ -81,7 +82,9 @@ def protocol_of(live: LiveServer, settings: Settings, arguments: argparse.Namesp
         statement_timeout_s=workload.statement_timeout_s,
         memory_limit_gb=settings.safety.memory_limit_gb,
         allow_restart=settings.level1.allow_restart,
-        knobs=live.space.fingerprint,
+        knobs=live.space.shape_fingerprint,
+        cores=round(live.host.cpu_count),
+        memory_gb=round(live.host.memory_bytes / GIB),
         server_version=live.info.version,
     )
 
@@ -180,6 +183,8 @@ def run(arguments: argparse.Namespace, results: Results, say: Say) -> None:
             trials=expected_trials(protocol),
             checkpoint=arguments.checkpoint,
         )
+        if methods.OURS_WARM in names:
+            methods.make(methods.OURS_WARM, 0, problem)  # a checkpoint that does not fit, told now
         for seed in arguments.seeds:
             run_cell(live, names, seed, protocol, results, problem, arguments.blocks, say)
 

@@ -1,7 +1,8 @@
 """Gains, intervals and regret: pure functions on numbers.
 
 A *ratio* is a latency index against the defaults measured in the same block (1: like the defaults,
-lower is better), a *gain* is ``1 - ratio``. A block that could not be measured holds None.
+lower is better), a *gain* is ``1 - ratio``. Ratios are averaged as logarithms, as everywhere in the
+product. A block that could not be measured holds None.
 """
 
 from __future__ import annotations
@@ -78,18 +79,39 @@ def spread(values: Sequence[float]) -> float:
     return stdev(values) if len(values) > 1 else 0.0
 
 
-def block_gains(log_ratios: BlockValues) -> list[float]:
-    """``1 - ratio`` of each block that could be measured."""
-    return [1 - math.exp(value) for value in log_ratios if value is not None]
+def gain_interval(strata: Iterable[BlockValues]) -> Estimate:
+    """``1 - exp(mean log ratio)`` with its interval; each stratum holds a seed's log ratios."""
+    found = stratified_interval(_known(blocks) for blocks in strata)
+    if found is NOTHING:
+        return NOTHING
+    return Estimate(
+        -math.expm1(found.value), -math.expm1(found.high), -math.expm1(found.low), found.blocks
+    )
 
 
-def block_differences(ours: BlockValues, peer: BlockValues) -> list[float]:
-    """Gain of ours minus gain of the peer, of each block that holds both."""
-    return [
-        math.exp(theirs) - math.exp(own)
-        for own, theirs in zip(ours, peer, strict=True)
-        if own is not None and theirs is not None
-    ]
+def difference_interval(pairs: Iterable[tuple[BlockValues, BlockValues]]) -> Estimate:
+    """Gain of ours minus gain of a peer, from (ours, peer) log ratios of each seed.
+
+    Both were measured in the same blocks, so what is averaged is the log ratio of ours to the peer,
+    *r*, in which the defaults' own noise is not: the difference is ``ratio of the peer * (1 -
+    exp(r))``, positive where ours is faster. The interval is that of *r* at the peer's ratio.
+    """
+    against: list[list[float]] = []
+    levels: list[list[float]] = []
+    for ours, peer in pairs:
+        both = [(a, b) for a, b in zip(ours, peer, strict=True) if a is not None and b is not None]
+        against.append([a - b for a, b in both])
+        levels.append([b for _, b in both])
+    found = stratified_interval(against)
+    if found is NOTHING:
+        return NOTHING
+    level = math.exp(stratified_interval(levels).value)
+    low, value, high = (-level * math.expm1(r) for r in (found.high, found.value, found.low))
+    return Estimate(value, low, high, found.blocks)
+
+
+def _known(values: BlockValues) -> list[float]:
+    return [value for value in values if value is not None]
 
 
 def best_of(gains: Mapping[str, float]) -> str | None:

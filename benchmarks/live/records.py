@@ -26,9 +26,9 @@ CellKey = tuple[str, int]
 class Protocol:
     """The rules that all parts of a results file were measured under.
 
-    ``rate_per_s`` is the offered load, ``knobs`` the fingerprint of the tuned space, times are
-    real; ``minutes`` is each method's wall clock, from the end of its baseline on, and the load
-    runs for ``warm_up_s`` before that.
+    ``rate_per_s`` is the offered load, ``knobs`` the fingerprint of the tuned space, ``cores`` and
+    ``memory_gb`` are the machine's, times are real. ``minutes`` is each method's wall clock, from
+    the end of its baseline on; the load runs for ``warm_up_s`` before that.
     """
 
     minutes: float
@@ -41,6 +41,8 @@ class Protocol:
     memory_limit_gb: float
     allow_restart: bool
     knobs: str
+    cores: int
+    memory_gb: int
     server_version: int
 
 

@@ -10,14 +10,13 @@ from rich.table import Table
 
 from benchmarks.live.arithmetic import (
     NOTHING,
+    BlockValues,
     Estimate,
     best_of,
-    block_differences,
-    block_gains,
     cumulative_regret,
-    mean_interval,
+    difference_interval,
+    gain_interval,
     spread,
-    stratified_interval,
 )
 from benchmarks.live.methods import DEFAULTS, FIXED, OURS, OURS_WARM, is_ours
 from benchmarks.live.records import CellKey, Comparison, Part, Results
@@ -58,7 +57,7 @@ class Cell:
 
     def gain(self, method: str) -> Estimate:
         """A method's gain over the blocks; that of the defaults is 0 by definition."""
-        return mean_interval(block_gains(self.comparison.log_ratios(method)))
+        return gain_interval([self.comparison.log_ratios(method)])
 
     @property
     def best_index(self) -> float:
@@ -77,10 +76,9 @@ class Cell:
         """The peer with the highest gain, the defaults and fixed rules among them."""
         return best_of({m: self.gain(m).value for m in self.methods if not is_ours(m)})
 
-    def differences(self, ours: str, peer: str) -> list[float]:
-        """Gain of ours minus gain of the peer, block by block."""
-        ratios = self.comparison.log_ratios
-        return block_differences(ratios(ours), ratios(peer))
+    def pair(self, ours: str, peer: str) -> tuple[BlockValues, BlockValues]:
+        """Log ratios of both, block by block."""
+        return self.comparison.log_ratios(ours), self.comparison.log_ratios(peer)
 
 
 def cells(results: Results) -> dict[CellKey, Cell]:
@@ -137,7 +135,7 @@ def _cell_lines(cell: Cell) -> list[Line]:
     peer = cell.best_peer()
     for ours in (m for m in cell.methods if is_ours(m)):
         if peer is not None:
-            difference = mean_interval(cell.differences(ours, peer))
+            difference = difference_interval([cell.pair(ours, peer)])
             found.append(Line(workload, seed, f"{ours} - best peer ({peer})", gain=str(difference)))
     checked = cell.comparison
     found.append(
@@ -153,7 +151,7 @@ def _cell_lines(cell: Cell) -> list[Line]:
 
 
 def _workload_lines(workload: str, group: Sequence[Cell]) -> list[Line]:
-    """Over the seeds: the mean of their means, its interval, and how far the seeds lie apart."""
+    """Over the seeds: the mean of their means, its interval, and the seeds' standard deviation."""
     shared = [m for m in group[0].methods if all(m in cell.methods for cell in group)]
     gains = {m: [cell.gain(m).value for cell in group] for m in shared}
     found = []
@@ -161,7 +159,7 @@ def _workload_lines(workload: str, group: Sequence[Cell]) -> list[Line]:
         parts = [cell.parts[method] for cell in group]
         trials = [e for part in parts for e in part.evaluations]
         regrets = [r for cell in group if (r := cell.regret(method)) is not None]
-        whole = stratified_interval(block_gains(c.comparison.log_ratios(method)) for c in group)
+        whole = gain_interval(cell.comparison.log_ratios(method) for cell in group)
         tuned = method not in FIXED
         found.append(
             Line(
@@ -183,9 +181,9 @@ def _workload_lines(workload: str, group: Sequence[Cell]) -> list[Line]:
     peer = best_of(peers)
     for ours in (m for m in (OURS, OURS_WARM) if m in shared):
         if peer is not None:
-            each = [cell.differences(ours, peer) for cell in group]
-            whole = stratified_interval(each)
-            text = _with_spread(whole, [fmean(values) for values in each if values])
+            pairs = [cell.pair(ours, peer) for cell in group]
+            each = [difference_interval([pair]).value for pair in pairs]
+            text = _with_spread(difference_interval(pairs), each)
             found.append(Line(workload, ALL, f"{ours} - best peer ({peer})", gain=text))
     return found
 

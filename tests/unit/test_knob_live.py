@@ -29,9 +29,9 @@ from benchmarks.live import comparison, methods, tuning
 from benchmarks.live.arithmetic import (
     NOTHING,
     best_of,
-    block_differences,
-    block_gains,
     cumulative_regret,
+    difference_interval,
+    gain_interval,
     is_harmful,
     mean_interval,
     regret_so_far,
@@ -58,6 +58,8 @@ PROTOCOL = Protocol(
     memory_limit_gb=2.0,
     allow_restart=False,
     knobs="0123",
+    cores=2,
+    memory_gb=24,
     server_version=170010,
 )
 
@@ -162,15 +164,42 @@ def test_a_stratum_of_one_block_leaves_the_error_unknown() -> None:
     assert found.high == math.inf
 
 
-def test_gains_and_differences_come_from_whole_blocks_only() -> None:
-    ours = [math.log(0.5), None, math.log(0.6)]
-    peer = [math.log(0.7), math.log(0.8), None]
-    assert block_gains(ours) == pytest.approx([0.5, 0.4])
-    assert block_differences(ours, peer) == pytest.approx([0.2])
+def test_a_gain_is_one_minus_the_geometric_mean_of_the_ratios() -> None:
+    logs = [math.log(0.5), None, math.log(0.6), math.log(0.55)]
+    found = gain_interval([logs])
+    known = [value for value in logs if value is not None]
+    low, high = stats.t.interval(0.95, 2, loc=np.mean(known), scale=stats.sem(known))
+    assert found.value == pytest.approx(1 - (0.5 * 0.6 * 0.55) ** (1 / 3))
+    assert (found.low, found.high) == pytest.approx((1 - math.exp(high), 1 - math.exp(low)))
+    assert found.blocks == 3
+    assert gain_interval([[None]]) is NOTHING
 
 
-def test_the_difference_is_positive_where_ours_is_faster() -> None:
-    assert block_differences([math.log(0.5)], [math.log(0.9)])[0] == pytest.approx(0.4)
+def test_a_difference_is_positive_where_ours_is_faster() -> None:
+    found = difference_interval([([math.log(0.5)] * 3, [math.log(0.9)] * 3)])
+    assert (found.low, found.value, found.high) == pytest.approx((0.4, 0.4, 0.4))
+
+
+def test_a_difference_is_the_difference_of_the_gains() -> None:
+    ours = [math.log(v) for v in (0.5, 0.61, 0.52)]
+    peer = [math.log(v) for v in (0.7, 0.66, 0.8)]
+    found = difference_interval([(ours, peer)])
+    assert found.value == pytest.approx(gain_interval([ours]).value - gain_interval([peer]).value)
+    assert found.low < found.value < found.high
+
+
+def test_the_noise_of_the_defaults_is_not_in_a_difference() -> None:
+    noise = [-0.3, 0.2, 0.4, -0.1]
+    found = difference_interval([([n - 0.5 for n in noise], [n - 0.4 for n in noise])])
+    assert found.high - found.low == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_difference_uses_blocks_that_hold_both() -> None:
+    found = difference_interval([([math.log(0.5), None, 0.0], [math.log(0.7), 0.0, None])])
+    assert found.value == pytest.approx(0.2)
+    assert found.blocks == 1
+    assert found.low == -math.inf  # one block: anything, but never faster than no time at all
+    assert found.high == pytest.approx(0.7)
 
 
 def test_regret_counts_from_the_best_known_by_then() -> None:
