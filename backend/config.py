@@ -91,7 +91,7 @@ class Level1Section(Section):
         300, ge=0, description="Real seconds between probes once nothing better is found."
     )
     alpha: float = Field(
-        0.05, gt=0, lt=0.5, description="Chance of a false promotion that one trial may take."
+        0.005, gt=0, lt=0.5, description="Chance of a false promotion that one trial may take."
     )
     daily_alpha: float = Field(
         0.2, gt=0, lt=1, description="Bound on the chance of any false promotion within a day."

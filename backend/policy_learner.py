@@ -157,9 +157,11 @@ def judge_promotion(
     last_look = blocks >= settings.max_blocks
     if blocks < 2:
         return Judgement(None, None, (f"{blocks} of at least {settings.min_blocks} blocks",))
-    ratios = pair_log_ratios or block_log_ratios
-    interval = t_interval(ratios, settings.alpha / settings.looks)
-    at_best = t_interval(ratios, max(settings.alpha, settings.futility_alpha) / settings.looks).low
+    interval = _promotion_interval(
+        block_log_ratios, pair_log_ratios, settings.alpha / settings.looks
+    )
+    futility = max(settings.alpha, settings.futility_alpha) / settings.looks
+    at_best = _promotion_interval(block_log_ratios, pair_log_ratios, futility).low
     classes = class_intervals(class_log_ratios, 0.05)
     if blocks < settings.min_blocks:
         return Judgement(
@@ -212,6 +214,21 @@ def judge_promotion(
         return Judgement(Verdict.ACCEPT, interval, (reason,), classes)
     verdict = Verdict.INCONCLUSIVE if last_look else None
     return Judgement(verdict, interval, tuple(lacking), classes)
+
+
+def _promotion_interval(
+    blocks: Sequence[float], pairs: Sequence[float], alpha_one_sided: float
+) -> Interval:
+    """Student's interval over the pairs, with the wider of both standard errors.
+
+    Pairs tell more of their own spread, but those of a block may resemble each other; blocks may
+    not, but four of them can lie close together by chance.
+    """
+    if len(pairs) <= len(blocks):
+        return t_interval(blocks, alpha_one_sided)
+    error = max(math.sqrt(_variance(some) / len(some)) for some in (blocks, pairs))
+    quantile = _t_quantile(1 - alpha_one_sided, len(pairs) - 1)
+    return Interval.of_log(fmean(pairs), quantile * error)
 
 
 def judge_probation(

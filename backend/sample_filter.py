@@ -16,11 +16,12 @@ from backend.domain.metrics import MetricsWindow, QueryKey, QueryWindow
 
 MIN_CALLS = 3
 """A class with fewer calls on one side of a comparison says nothing about its mean."""
-LOAD_SHARPNESS = 4.0
-"""How fast quality falls with the distance of loads: at half more load it is down to 0.3.
+LOAD_SHARPNESS = 16.0
+"""How fast quality falls with the distance of loads: 8 % more than chance explains leave 0.28.
 
-Latency moves with load about as much as a good candidate moves it, so a pair at double the load
-(which 2.0 would let pass at 0.42) says nothing.
+On a busy server latency moves faster than the load: on the simulated one, 8 % more load make the
+statements 2 to 9 % slower, about what a good candidate gains. At 4.0 pairs of up to 1.35 times the
+load would pass and double the spread of blocks (benchmarks/sample_filter.py).
 """
 COMPARABLE = 0.8
 """Load factor of the sample quality below which the load may explain a slower window."""

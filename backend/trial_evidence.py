@@ -122,6 +122,16 @@ class Block:
         """The windows of one arm."""
         return [m.window for m in self.windows if m.arm is arm]
 
+    @property
+    def pairs(self) -> list[tuple[list[MetricsWindow], list[MetricsWindow]]]:
+        """Of a whole block, each group's windows of the candidate and of the incumbent."""
+        found = []
+        for start in range(0, len(self.windows), self.group_size):
+            group = self.windows[start : start + self.group_size]
+            arms = [[m.window for m in group if m.arm is arm] for arm in _COMPARED]
+            found.append((arms[0], arms[1]))
+        return found
+
     def begin_group_anew(self, kept: MeasuredWindow | None = None, first: Arm | None = None) -> int:
         """Drop the unfinished group's windows; how many there were.
 

@@ -217,7 +217,7 @@ class Trial:
         if quality.value < self.plan.min_quality:
             # Where only the load has moved since its partner, it begins a pair at the new load.
             kept = MeasuredWindow(self._arm, window, alone)
-            good = alone.value >= self.plan.min_quality
+            good = alone.value >= COMPARABLE
             self._lost_windows += block.begin_group_anew(kept if good else None)
             self._void("; ".join(quality.reasons) or "low sample quality")
         else:

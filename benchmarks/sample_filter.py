@@ -23,12 +23,15 @@ from rich.table import Table
 
 from backend.config import Settings, load_settings
 from backend.domain.modes import Verdict
+from backend.errors import AutopilotError
 from benchmarks.filter_experiment.intervals import Estimate, bootstrap_mean, rate_interval
 
 if TYPE_CHECKING:
     from benchmarks.filter_experiment.live import LiveTrial
 
-app = typer.Typer(add_completion=False, help=(__doc__ or "").partition("\n")[0])
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, help=(__doc__ or "").partition("\n")[0]
+)
 console = Console(width=118)
 MAX_FALSE_RESAMPLED = 5 / 2000
 """Promise: false promotions among A/A trials on resampled noise, as a share."""
@@ -82,7 +85,7 @@ def simulated(
             name,
             f"{sum(r.trials_to_goal is not None for r in found)} of {len(found)}",
             _spread([float(r.trials_to_goal or max_trials) for r in found]),
-            _spread([r.minutes_to_goal or hours * 60 for r in found]),
+            _spread([r.minutes for r in found]),
             _spread([r.final_share for r in found], "{:.3f}"),
             str(sum(r.promotions for r in found)),
             str(sum(r.wrong for r in found)),
@@ -99,7 +102,7 @@ def simulated(
             for s in both
         ])  # fmt: skip
         minutes = bootstrap_mean([
-            (first[s].minutes_to_goal or hours * 60) - (runs[s].minutes_to_goal or hours * 60)
+            first[s].minutes - runs[s].minutes
             for s in both
         ])  # fmt: skip
         share = bootstrap_mean([100 * (first[s].final_share - runs[s].final_share) for s in both])
@@ -113,8 +116,8 @@ def simulated(
             f"points of the gain {share} {_clear(share)}; median ratio of trials {halved:.2f}"
         )
     console.print(
-        f"A run that never reached the goal counts with {max_trials} trials and {hours * 60:g} "
-        "minutes: less than the truth."
+        f"A run that never reached the goal counts with {max_trials} trials and its minutes: less "
+        "than the truth."
     )
 
 
@@ -275,5 +278,14 @@ def _print_live(done: Sequence[LiveTrial]) -> None:
     console.print(table)
 
 
+def main() -> None:
+    """Run a command; what cannot be done is told without a traceback."""
+    try:
+        app()
+    except AutopilotError as error:
+        console.print(str(error), markup=False)
+        raise SystemExit(1) from error
+
+
 if __name__ == "__main__":
-    app()
+    main()

@@ -530,7 +530,7 @@ def test_a_load_that_doubles_for_a_while_never_yields_a_wrong_verdict(kind, effe
     trial = bench.run()
     right = Verdict.ACCEPT if effect < 1 else Verdict.REJECT
     assert trial.verdict in (right, Verdict.INCONCLUSIVE)
-    if kind is TrialKind.PROMOTION or start_s < 30:
+    if kind is TrialKind.PROBE and start_s < 30:
         assert any(m.quality.value < 0.3 for m in bench.measured)
     if trial.effect_log_ratio is not None:
         assert trial.effect_log_ratio == pytest.approx(math.log(effect), abs=0.12)
@@ -692,8 +692,9 @@ def test_a_first_window_under_the_candidate_is_judged_against_the_reference(effe
     bench.server.slow = lambda at_s: 2.0
     trial = bench.run()
     assert bench.order.startswith("CI")
-    assert bench.judged[0] == pytest.approx(math.log(2 * effect), abs=0.03)
-    assert bench.judged[1] == pytest.approx(math.log(effect), abs=0.03)
+    ratios = [ratio for ratio in bench.judged if ratio is not None]
+    assert ratios[0] == pytest.approx(math.log(2 * effect), abs=0.03)
+    assert ratios[1] == pytest.approx(math.log(effect), abs=0.03)
     assert trial.verdict is verdict
 
 
