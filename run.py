@@ -339,6 +339,43 @@ def report(config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
 
 
 @app.command()
+def train(
+    store: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--store",
+            help="A store to learn from: a SQLite file or a URL; may be given several times, the "
+            "first one decides on the knobs. Default: the configured store.",
+        ),
+    ] = None,
+    out: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--out", help="Folder to write to. Default: where the tuner's next run starts from."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the training.")] = 0,
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Train the knob agent from recorded measurements, of any number of stores and workloads."""
+    settings = _options(config, None, data_dir).settings()
+    from backend.offline_training import train_from_stores
+
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
+        console=console, transient=True,
+    ) as bar:  # fmt: skip
+        task = bar.add_task("starting", total=None)
+        training = train_from_stores(
+            settings, store or (), out, seed=seed,
+            on_progress=lambda text: bar.update(task, description=text),
+        )  # fmt: skip
+    for line in training.summary():
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
 def rollback(
     to: Annotated[
         Optional[int], typer.Option("--to", help="Policy version; default: the one before.")
