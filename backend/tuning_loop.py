@@ -99,6 +99,7 @@ class TuningLoop:
         self._baseline = Baseline(level1.baseline_s, level1.window_s, level1.sample_filter)
         self._noise = ASSUMED_NOISE
         self._state: NDArray[np.float64] | None = None
+        self._state_before: NDArray[np.float64] | None = None
         self._promising: tuple[Mapping[str, KnobValue], str] | None = None
         self._probation: _Probation | None = None
         self._fruitless = 0
@@ -350,7 +351,7 @@ class TuningLoop:
     def _start(self, plan: TrialPlan, record_id: int | None) -> None:
         trial = self._make_trial(plan, record_id)
         trial.record_id = self._store.save_trial(trial.record())
-        self.trial = trial
+        self.trial, self._state_before = trial, self._state
 
     def _make_trial(self, plan: TrialPlan, record_id: int | None) -> Trial:
         def on_window(measured: MeasuredWindow) -> None:
@@ -450,7 +451,11 @@ class TuningLoop:
         self.phase = Phase.FINISHED
 
     def _tell(self, trial: Trial) -> None:
-        """Let the agent learn from the trial, the safety monitor's early stops included."""
+        """Let the agent learn from the trial, the safety monitor's early stops included.
+
+        It learns in the state before the trial: the candidate's own windows show what the
+        candidate does to the server, and nobody knows that when the next one is chosen.
+        """
         assert self.chain is not None
         windows = trial.windows(Arm.CANDIDATE)
         log_ratio = trial.effect_log_ratio
@@ -459,10 +464,11 @@ class TuningLoop:
         )
         if log_ratio is not None and windows:
             objective = self.chain.factor * math.exp(log_ratio)
-            self._learner.tell(config, objective, self._state, trial.quality or 0.0, windows[-1])
+            quality = trial.quality or 0.0
+            self._learner.tell(config, objective, self._state_before, quality, windows[-1])
         elif trial.verdict is Verdict.REJECT:
             bound = self.chain.factor * (1 + self._settings.safety.rollback_threshold)
-            self._learner.tell(config, bound, self._state, 1.0, None, censored=True)
+            self._learner.tell(config, bound, self._state_before, 1.0, None, censored=True)
 
     def _space_config(self) -> KnobConfig:
         present = self._deployment.present
