@@ -27,7 +27,7 @@ from benchmarks.tuners import make_tuner
 GOAL = 0.95
 """Share of the reachable gain that the deployed configuration must hold."""
 VARIANTS = ("filter on", "filter off", "plain DDPG")
-TUNE_EVERY_S, OBSERVE_EVERY_S = 4, 5
+TUNE_EVERY_S, OBSERVE_EVERY_S = 7, 5
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def test_checkpoints_slow_everything_and_are_counted() -> None:
     slow = [i for i, w in enumerate(found) if (w.mean_ms or 0) > 1.5 * (found[0].mean_ms or 0)]
     assert slow == [5, 15]
     begun = sum(w.rates["checkpoints_timed"] * w.duration_s for w in found[1:])
-    assert begun == pytest.approx(2)
+    assert begun == pytest.approx(3)  # the third begins with the last moment
 
 
 # -- the scenario ---------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ def test_the_commands_print_their_tables(tmp_path: Path) -> None:
     path = _stored(tmp_path, _recorded(range(80)))
     result = CliRunner().invoke(app, ["resampled", "--store", str(path), "--trials", "3"])
     assert result.exit_code == 0, result.output
-    assert "false promotions" in result.output
+    assert "A/A promotions on resampled noise" in result.output
     result = CliRunner().invoke(app, ["doubled-load", "--seeds", "1"])
     assert result.exit_code == 0, result.output
     assert "better" in result.output
