@@ -26,6 +26,7 @@ from backend.agent.checkpoint import REMEDY, damaged, read_checkpoint, write_che
 from backend.agent.native_values import NativeValues
 from backend.agent.networks import ActorCritic
 from backend.agent.normalisation import RunningNormaliser
+from backend.agent.pretrained import Pretrained
 from backend.agent.replay import Replay
 from backend.agent.reward import reward
 from backend.agent.settings import KnobAgentSettings
@@ -33,11 +34,18 @@ from backend.domain.knobs import KnobConfig, KnobSpace, KnobValue
 from backend.domain.transition import Transition
 from backend.errors import CheckpointError, KnobError
 
-__all__ = ["KnobAgent", "KnobAgentSettings", "LearningStep", "reward"]
+__all__ = ["KnobAgent", "KnobAgentSettings", "LearningStep", "Pretrained", "reward"]
 
 FloatArray = NDArray[np.float64]
 CHECKPOINT_FILE = "knob_agent.npz"
-FORMAT = 1
+FORMAT = 2
+RECALL_FROM = 8
+"""Recall needs so many measurements of its own."""
+RECALL_GAIN = 0.5
+"""A remembered configuration must promise so much more, in standard deviations of the ranked
+rewards, than the one that was best in the last state: less is noise of the states."""
+NETWORK_SETTINGS = ("hidden_layers", "ensemble_size")
+"""Settings that the networks' shapes depend on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,13 +103,16 @@ class KnobAgent:
         self._failures = 0
         self._successes = 0
         self._best_reward = -math.inf
+        self._last_state: FloatArray | None = None
         self._build(state_width)
 
     def _build(self, state_width: int) -> None:
         s = self.settings
         self.state_width = state_width
         self._states = RunningNormaliser(state_width)
-        self._replay = Replay(s.buffer_size, state_width, self.space.width, s.ensemble_size)
+        self._replay = Replay(
+            s.buffer_size, state_width, self.space.width, s.ensemble_size, ranked=s.rank_rewards
+        )
         self._networks = ActorCritic(
             state_width,
             self.space.width,
@@ -119,6 +130,9 @@ class KnobAgent:
     def ask(self, state: NDArray[np.float64] | None = None) -> KnobConfig:
         """The configuration to try next, every knob named, values native.
 
+        When the state has moved to where another configuration is known to be best, that one
+        comes first, measured before or not: a workload that comes back is answered at once.
+
         Args:
             state: what is known now, shape ``(state_width,)``; None stands for the mean state.
 
@@ -127,19 +141,40 @@ class KnobAgent:
         """
         raw = self._state(state)
         self._replay.link_next_state(raw)
-        config = self._next_config(self._states(raw))
+        config = self._recalled(raw)
+        if config is None:
+            config = self._next_config(self._states(raw))
         self._asked.add(config)
+        self._last_state = raw
         return config
 
+    def _recalled(self, raw: FloatArray) -> KnobConfig | None:
+        """The best configuration known for this state, if the last state had another one."""
+        last = self._last_state
+        if last is None or self._replay.online.sum() < RECALL_FROM or np.array_equal(last, raw):
+            return None
+        now = self._judged(self._states(raw))
+        best, former = int(np.argmax(now)), int(np.argmax(self._judged(self._states(last))))
+        if now[best] - now[former] < RECALL_GAIN:
+            return None
+        return self._natives.decode(self._replay["actions"][best])
+
     def _next_config(self, state: FloatArray) -> KnobConfig:
-        while self._queue:  # the expert rules, or the default configuration
-            config = self._queue.pop(0)
-            if config not in self._asked:
-                return config
+        self._queue = [config for config in self._queue if config not in self._asked]
+        if self._queue and self._replay.online.all():
+            return self._queue.pop(0)  # the expert rules, or the default configuration
         if self._replay.size == 0 or self._design_left > 0:
             self._design_left -= 1
             return self._design_point()
+        if self.settings.candidates == 0:
+            noise = self.noise * self._rng.standard_normal((1, self.space.width))
+            return self._natives.decode(self._grid.snap(self._networks.act(state) + noise)[0])
         ranked = self._ranked_candidates(state)
+        if self._queue:  # a trained agent may know better than the rules, or which comes first
+            rules = np.array([self.space.encode(config) for config in self._queue])
+            scores = self._score(state, np.concatenate([ranked[:1], rules]), 0.0)
+            if (first := int(np.argmax(scores))) > 0:
+                return self._queue.pop(first - 1)
         for vector in ranked:
             config = self._natives.decode(vector)
             if config not in self._asked:
@@ -153,9 +188,14 @@ class KnobAgent:
         point = 2.0 * sobol.random(1) - 1.0
         centre = self.space.encode(self.space.default_config())
         if self._replay.size:
-            centre = self._replay["actions"][int(np.argmax(self._replay["rewards"]))]
-        near = self._grid.within(point, centre, self._trust)
-        return self._natives.decode(self._grid.snap(near)[0])
+            centre = self._replay["actions"][int(np.argmax(self._replay.targets()))]
+        return self._natives.decode(self._near(point, centre)[0])
+
+    def _near(self, points: FloatArray, centre: FloatArray) -> FloatArray:
+        """The points drawn into the trust region around ``centre``, and legal."""
+        near = self._grid.snap(self._grid.within(points, centre, self._trust))
+        most = self.settings.moved_knobs
+        return self._grid.sparse(near, centre, most, self._rng) if most else near
 
     def _ranked_candidates(self, state: FloatArray) -> FloatArray:
         """The proposals that the critics like most, best first."""
@@ -170,7 +210,7 @@ class KnobAgent:
         parents = np.repeat(elite, self.settings.candidates // 32, axis=0)
         moved = self._rng.integers(1, 4, size=len(parents)).astype(np.float64)
         children = self._grid.mutate(parents, moved, self._trust / 4.0, self._rng)
-        children = self._grid.snap(self._grid.within(children, best[0], self._trust))
+        children = self._near(children, best[0])
         pool = np.concatenate([pool, children])
         scores = np.concatenate([scores, self._score(state, children, optimism)])
         return np.asarray(pool[np.argsort(-scores, kind="stable")[:64]])
@@ -178,23 +218,23 @@ class KnobAgent:
     def _proposals(self, state: FloatArray, best: FloatArray) -> FloatArray:
         """Candidates inside the trust region around ``best[0]``, the best known action.
 
-        A quarter comes from the actor, a half mutates the best known actions, a quarter is drawn
+        A share follows the actor, a half mutates the best known actions, the rest is drawn
         anywhere.
         """
         rng, width, knobs = self._rng, self.space.width, len(self.space)
-        quarter = self.settings.candidates // 4
+        half = self.settings.candidates // 2
+        following = round(self.settings.candidates * self.settings.actor_share)
         # mu(s) + noise, in all knobs or, more often, only in some.
-        noisy = self._networks.act(state) + self.noise * rng.standard_normal((quarter, width))
-        share = rng.random((quarter, 1)) ** 2
-        followed = (rng.random((quarter, knobs)) < share)[:, self._grid.knob_of]
+        noisy = self._networks.act(state) + self.noise * rng.standard_normal((following, width))
+        share = rng.random((following, 1)) ** 2
+        followed = (rng.random((following, knobs)) < share)[:, self._grid.knob_of]
         actor = np.where(followed, noisy, best[0])
         # A few knobs at a time more often than many: from 1 to all, uniform in the logarithm.
-        parents = best[rng.integers(len(best), size=2 * quarter)]
+        parents = best[rng.integers(len(best), size=half)]
         moved = knobs ** rng.random(len(parents))
         mutants = self._grid.mutate(parents, moved, self._trust / 2.0, rng)
-        anywhere = rng.uniform(-1.0, 1.0, (quarter, width))
-        pool = np.concatenate([actor, mutants, anywhere])
-        return self._grid.snap(self._grid.within(pool, best[0], self._trust))
+        pool = np.concatenate([actor, mutants, self._grid.anywhere(half - following, rng)])
+        return self._near(pool, best[0])
 
     def _score(self, state: FloatArray, actions: FloatArray, optimism: float) -> FloatArray:
         """Mean of the critics plus some optimism about what they do not agree on."""
@@ -203,7 +243,12 @@ class KnobAgent:
         return np.asarray(score)
 
     def _best_actions(self, state: FloatArray, count: int = 5) -> FloatArray:
-        """The best measured actions for this state, best first.
+        """The best measured actions for this state, best first."""
+        order = np.argsort(-self._judged(state), kind="stable")
+        return self._replay["actions"][order[:count]]
+
+    def _judged(self, state: FloatArray) -> FloatArray:
+        """What each action in the replay is worth in this state, shape ``(size,)``.
 
         The critics' mean smooths the noise of a single measurement; half of a sample's own
         residual is added where it was taken in a similar state.
@@ -213,9 +258,8 @@ class KnobAgent:
         here = self._networks.values(np.tile(state, (replay.size, 1)), actions).mean(axis=0)
         there = self._networks.values(states, actions).mean(axis=0)
         distance = ((states - state) ** 2).sum(axis=1) / max(self.state_width, 1)
-        residual = replay["qualities"] * np.exp(-distance / 2.0) * (replay.targets() - there)
-        score = here + 0.5 * residual - 1e3 * replay["censored"]
-        return actions[np.argsort(-score, kind="stable")[:count]]
+        residual = replay["qualities"] * np.exp(-2.0 * distance) * (replay.targets() - there)
+        return np.asarray(here + 0.5 * residual - 1e3 * replay["censored"])
 
     # -- tell -------------------------------------------------------------------------------
 
@@ -270,17 +314,17 @@ class KnobAgent:
                 self._adapt_trust(total, censored)
             elif not censored:
                 self._best_reward = max(self._best_reward, total)
-            losses = self._learn()
+            losses = self._learn(self.settings.updates_per_tell)
         self.last_learning = LearningStep(
             self._tells, total, terms, *losses, self.noise, self._replay.size, quality, self._trust
         )
 
-    def _learn(self) -> tuple[float | None, float | None]:
+    def _learn(self, updates: int) -> tuple[float | None, float | None]:
         """Some updates of critics, actor and targets on batches from the replay."""
-        s, replay = self.settings, self._replay
-        if replay.size < 2 or s.updates_per_tell == 0:
+        replay = self._replay
+        if replay.size < 2 or updates == 0:
             return None, None
-        batches = replay.draw(s.updates_per_tell, s.batch_size, self._rng)
+        batches = replay.draw(updates, self.settings.batch_size, self._rng)
         return self._networks.train(
             states=self._states(replay["states"]),
             actions=replay["actions"],
@@ -326,6 +370,76 @@ class KnobAgent:
             )
         return vector
 
+    # -- offline training -------------------------------------------------------------------
+
+    def pretrain(self, episodes: Sequence[Sequence[Transition]], updates: int = 2000) -> None:
+        """Learn from recorded transitions, before or between tells.
+
+        Args:
+            episodes: one per recorded run; rewards are compared within their episode only.
+                States as ``tell`` takes them, actions encoded with this space.
+            updates: of critics, actor and targets, after all episodes are in the replay.
+
+        Raises:
+            ValueError: a state or an action is of another length than this agent's.
+        """
+        first = 1 + int(self._replay["episodes"].max(initial=0))
+        for number, episode in enumerate(episodes, start=first):
+            for transition in episode:
+                state = self._state(transition.state)
+                if transition.action.shape != (self.space.width,):
+                    raise ValueError(
+                        f"expected an action of shape ({self.space.width},), "
+                        f"got {transition.action.shape}"
+                    )
+                if transition.quality >= self.settings.quality_floor:
+                    self._states.update(state)
+                    self._replay.add(transition, self._rng, number)
+        self._learn(updates)
+
+    def pretrained(self) -> Pretrained:
+        """What this agent knows, to start others from (:meth:`warm`)."""
+        replay = self._replay
+        return Pretrained(
+            shape_fingerprint=self.space.shape_fingerprint,
+            state_width=self.state_width,
+            settings=dataclasses.asdict(self.settings),
+            weights=self._networks.weights(),
+            normaliser=self._states.arrays(),
+            transitions={name: replay[name] for name in Pretrained.FIELDS},
+        )
+
+    @classmethod
+    def warm(
+        cls,
+        pretrained: Pretrained,
+        space: KnobSpace,
+        seed: int = 0,
+        *,
+        settings: KnobAgentSettings | None = None,
+        priors: Sequence[Mapping[str, KnobValue]] = (),
+    ) -> KnobAgent:
+        """A new agent that starts from what another one learnt elsewhere.
+
+        It keeps the networks' sizes of the other one. Its priors compete with its own
+        proposals before the critics instead of coming first.
+
+        Raises:
+            CheckpointError: the knowledge is of a space of another shape.
+        """
+        pretrained.check(space)
+        sizes = {name: pretrained.settings[name] for name in NETWORK_SETTINGS}
+        settings = dataclasses.replace(settings or KnobAgentSettings(), **sizes)
+        agent = cls(
+            space, seed, settings=settings, priors=priors, state_width=pretrained.state_width
+        )
+        agent._networks.restore_weights(pretrained.weights)
+        agent._states.restore(pretrained.normaliser)
+        for episode, transition in pretrained.replayed():
+            agent._replay.add(transition, agent._rng, episode)
+        agent._design_left = 0
+        return agent
+
     # -- checkpoints ------------------------------------------------------------------------
 
     def save(self, folder: Path | str) -> None:
@@ -343,6 +457,7 @@ class KnobAgent:
             "queue": [dict(config) for config in self._queue],
             "asked": [dict(config) for config in sorted(self._asked, key=repr)],
             "natives": self._natives.pairs(),
+            "last_state": None if self._last_state is None else self._last_state.tolist(),
             "counters": {name: getattr(self, name) for name in _COUNTERS},
         }
         arrays: dict[str, NDArray[np.generic]] = {}
@@ -373,6 +488,8 @@ class KnobAgent:
             agent._queue = [space.validate(config) for config in about["queue"]]
             agent._asked = {space.validate(config) for config in about["asked"]}
             agent._natives.restore(about["natives"])
+            if about["last_state"] is not None:
+                agent._last_state = np.array(about["last_state"], dtype=np.float64)
             for name, kind in _COUNTERS.items():
                 setattr(agent, name, kind(about["counters"][name]))
             for part, owner in agent._parts().items():

@@ -18,7 +18,9 @@ from benchmarks.surrogates.command import guarded, parser_of, run_benchmark
 ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "ours": {},
     "one critic": {"ensemble_size": 1},
-    "no ordinal inputs": {"ordinal_steps": 0},
+    "rewards not ranked": {"rank_rewards": False},
+    "no actor": {"actor_share": 0.0},
+    "the actor alone": {"candidates": 0},
     "no optimism": {"optimism": 0.0},
     "no design": {"design_size": 1},
     "no trust region": {"trust_start": 2.0, "trust_min": 1.99, "trust_max": 2.0},

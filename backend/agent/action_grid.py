@@ -9,6 +9,10 @@ from backend.domain.knobs import Knob, KnobSpace
 
 FloatArray = NDArray[np.float64]
 MAX_LEVELS = 64
+LANDMARKS = 0.3
+"""So often a knob that may go anywhere goes to an end of its range, or back to its default:
+ends are special more often than not (off, unlimited, as much as there is), as LlamaTune found
+(Kanellis et al. 2022, https://www.vldb.org/pvldb/vol15/p2953-kanellis.pdf)."""
 
 
 class ActionGrid:
@@ -36,6 +40,9 @@ class ActionGrid:
             elif (levels := _levels(knob)) is not None:
                 self._levels.append((start, levels))
             start = stop
+        self._landmarks = np.array(
+            [-np.ones(space.width), np.ones(space.width), space.encode(space.default_config())]
+        )
         self._booleans = self.discrete.copy()
         for first, last in self._groups:
             self._booleans[first:last] = False
@@ -53,6 +60,15 @@ class ActionGrid:
             snapped[:, column] = levels[np.searchsorted(middles, snapped[:, column])]
         return snapped
 
+    def anywhere(self, count: int, rng: np.random.Generator) -> FloatArray:
+        """Points over the whole space, shape ``(count, width)``, the knobs' landmarks favoured."""
+        points = rng.uniform(-1.0, 1.0, (count, self.width))
+        landmarks = self._landmarks[
+            rng.integers(len(self._landmarks), size=points.shape), np.arange(self.width)
+        ]
+        at_landmark = (rng.random(points.shape) < LANDMARKS) & ~self.discrete
+        return np.asarray(np.where(at_landmark, landmarks, points))
+
     def mutate(
         self, points: FloatArray, knobs_moved: FloatArray, step: float, rng: np.random.Generator
     ) -> FloatArray:
@@ -67,7 +83,7 @@ class ActionGrid:
         count, knobs = len(points), int(self.knob_of[-1]) + 1
         chosen = rng.random((count, knobs)) < (knobs_moved / knobs)[:, None]
         chosen[np.arange(count), rng.integers(knobs, size=count)] = True
-        anywhere = rng.uniform(-1.0, 1.0, points.shape)
+        anywhere = self.anywhere(count, rng)
         near = points + step * rng.standard_normal(points.shape)
         far = (rng.random((count, knobs)) < 0.2)[:, self.knob_of] | self.discrete
         return self.snap(np.where(chosen[:, self.knob_of], np.where(far, anywhere, near), points))
@@ -76,6 +92,20 @@ class ActionGrid:
         """Clip numeric knobs to ``centre`` plus or minus ``half_width``; discrete ones stay."""
         clipped = np.clip(points, centre - half_width, centre + half_width)
         return np.asarray(np.where(self.discrete, points, clipped), dtype=np.float64)
+
+    def sparse(
+        self, points: FloatArray, centre: FloatArray, most: int, rng: np.random.Generator
+    ) -> FloatArray:
+        """Let each point differ from ``centre`` in at most ``most`` knobs, drawn among those
+        in which it does; the others go back.
+        """
+        starts = np.flatnonzero(np.diff(self.knob_of, prepend=-1))
+        moved = np.logical_or.reduceat(np.abs(points - centre) > 1e-9, starts, axis=1)
+        lots = np.where(moved, rng.random(moved.shape), -1.0)
+        if most < lots.shape[1]:
+            cut = np.partition(lots, -most, axis=1)[:, -most][:, None]
+            points = np.where((moved & (lots >= cut))[:, self.knob_of], points, centre)
+        return points
 
 
 def _levels(knob: Knob) -> FloatArray | None:

@@ -96,8 +96,11 @@ class ActorCritic:
         def rows(*shape: int | None) -> Any:
             return tf.TensorSpec(shape, tf.float32)
 
+        # autograph=False: there is no Python control flow to rewrite, and autograph leaves
+        # generated files behind in the temporary folder when a process is killed.
         self._train = tf.function(
             self._train_loop,
+            autograph=False,
             input_signature=[
                 rows(None, state_width),
                 rows(None, action_width),
@@ -111,10 +114,12 @@ class ActorCritic:
         )
         self._values = tf.function(
             lambda states, actions: self._critic(self.critics, states, actions),
+            autograph=False,
             input_signature=[rows(None, state_width), rows(None, action_width)],
         )
         self._act = tf.function(
             lambda states: self._policy(self.actor, states)[0],
+            autograph=False,
             input_signature=[rows(None, state_width)],
         )
 
@@ -161,14 +166,14 @@ class ActorCritic:
     ) -> tuple[Any, Any]:
         """One update of critics and actor per row of ``batches``; the last losses."""
         tf = self._tf
-        critic_loss, actor_loss = tf.constant(0.0), tf.constant(0.0)
         # y = r + gamma * mean_e Q'_e(s', mu'(s')), with the slow target networks.
         next_actions, _ = self._policy(self.target_actor, next_states)
         future = self._critic(self.target_critics, next_states, next_actions)
         returns = rewards + self.gamma * tf.reduce_mean(future, axis=0)
         # What the learnt part has to add to each member's prior, worked out once for all batches.
         wanted = returns[None] - self._prior(states, actions)
-        for step in tf.range(tf.shape(batches)[0]):
+
+        def update(step: Any, *_: Any) -> tuple[Any, Any, Any]:
             rows = batches[step]
             state, action = tf.gather(states, rows), tf.gather(actions, rows)
             target = tf.gather(wanted, rows, axis=1)
@@ -180,10 +185,8 @@ class ActorCritic:
                 # A censored reward is an upper bound: predicting less than it is no error.
                 error = tf.where(bound[None] > 0.0, tf.nn.relu(error), error)
                 losses = tf.reduce_mean(weight * mask * tf.square(error), axis=1)
-                critic_loss = tf.reduce_sum(losses)
-            gradients = tape.gradient(critic_loss, self.critics)
-            self._critic_adam.apply(gradients, self.critics)
-            critic_loss /= tf.cast(tf.shape(losses)[0], tf.float32)
+                loss = tf.reduce_sum(losses)
+            self._critic_adam.apply(tape.gradient(loss, self.critics), self.critics)
             with tf.GradientTape() as tape:
                 few = state[:ACTOR_BATCH]
                 proposal, raw = self._policy(self.actor, few)
@@ -193,8 +196,16 @@ class ActorCritic:
                     -tf.reduce_mean(value, axis=0) + 1e-3 * tf.reduce_sum(tf.square(raw), axis=1)
                 )
             self._actor_adam.apply(tape.gradient(actor_loss, self.actor), self.actor)
+            return step + 1, tf.reduce_mean(losses), actor_loss
+
+        updates = tf.shape(batches)[0]
+        _, critic_loss, actor_loss = tf.while_loop(
+            lambda step, *_: step < updates,
+            update,
+            (tf.constant(0), tf.constant(0.0), tf.constant(0.0)),
+        )
         # The targets follow by tau an update, all updates of this call at once.
-        follow = 1.0 - (1.0 - self.tau) ** tf.cast(tf.shape(batches)[0], tf.float32)
+        follow = 1.0 - (1.0 - self.tau) ** tf.cast(updates, tf.float32)
         for slow, fast in zip(
             [*self.target_critics, *self.target_actor], [*self.critics, *self.actor], strict=True
         ):
@@ -250,6 +261,20 @@ class ActorCritic:
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """All weights and the optimisers' moments."""
         return {name: np.asarray(v) for name, v in self._variables().items()}
+
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """What the networks know, without target copies and the optimisers' moments."""
+        parts = {"critic": self.critics, "prior": self.priors, "actor": self.actor}
+        return {f"{k}_{i}": np.asarray(v) for k, vs in parts.items() for i, v in enumerate(vs)}
+
+    def restore_weights(self, weights: Mapping[str, NDArray[np.generic]]) -> None:
+        """Start from what :meth:`weights` gave, the targets as copies.
+
+        Raises:
+            ValueError: a shape differs; KeyError: an array is missing.
+        """
+        targets = {f"target_{n}": w for n, w in weights.items() if not n.startswith("prior")}
+        self.restore({**self.arrays(), **weights, **targets})
 
     def restore(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Continue from what :meth:`arrays` gave.

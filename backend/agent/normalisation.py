@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 from scipy.stats import rankdata
 
 FloatArray = NDArray[np.float64]
@@ -68,14 +68,27 @@ class RunningNormaliser:
         self.mean, self.squares = mean, squares
 
 
-def rank_normal(values: FloatArray) -> FloatArray:
-    """Replace values by the normal quantiles of their ranks; ties share one.
+def rank_gumbel(values: FloatArray) -> FloatArray:
+    """Replace values by the standardised Gumbel quantiles of their ranks; ties share one.
 
-    The critics then see well-spread targets near N(0, 1) whatever the unit, the skew or the
-    outliers of the objective. Blom's offsets, see
-    https://docs.scipy.org/doc/scipy/reference/generated/scipy.special.ndtri.html for ``ndtri``.
+    The critics then see targets of mean about 0 and spread about 1 whatever the unit, the skew or
+    the outliers of the objective, and those among the best lie further apart than those among the
+    worst: how bad a bad configuration is matters little. Blom's offsets; the quantile function is
+    ``-log(-log(p))``, see
+    https://docs.scipy.org/doc/scipy/reference/generated/scipy.stats.gumbel_r.html.
     """
     if values.size == 0:
         return values
-    ranks = rankdata(values)
-    return np.asarray(ndtri((ranks - 0.375) / (values.size + 0.25)), dtype=np.float64)
+    shares = (rankdata(values) - 0.375) / (values.size + 0.25)
+    quantiles = -np.log(-np.log(shares))
+    return np.asarray((quantiles - np.euler_gamma) * math.sqrt(6.0) / math.pi, dtype=np.float64)
+
+
+def standardised(values: FloatArray) -> FloatArray:
+    """Values with mean 0 and spread 1; what is infinite counts as the worst finite one."""
+    finite = values[np.isfinite(values)]
+    if finite.size == 0:
+        return np.zeros_like(values)
+    filled = np.where(np.isfinite(values), values, finite.min())
+    spread = filled.std()
+    return np.asarray((filled - filled.mean()) / (spread if spread > 0.0 else 1.0))

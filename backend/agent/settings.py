@@ -24,8 +24,14 @@ class KnobAgentSettings:
         optimism: how many standard deviations of the ensemble are added to its mean when
             candidates are compared.
         design_size: configurations tried before the critics choose, priors included.
-        candidates: proposals compared in one ask.
+        candidates: proposals compared in one ask; 0 for the paper's way: the actor's own action
+            with noise is played.
+        actor_share: share of the proposals that follow the actor, in [0, 0.5].
+        rank_rewards: whether critics learn from the ranks of rewards, or from rewards with mean
+            0 and spread 1.
         trust_start, trust_min, trust_max: half-width of the trust region, in encoded units.
+        moved_knobs: proposals differ from the best known configuration in so many knobs at
+            most; 0 for no limit.
         quality_floor: samples of lower quality train nothing.
 
     Raises:
@@ -47,9 +53,12 @@ class KnobAgentSettings:
     optimism: float = 1.5
     design_size: int = 8
     candidates: int = 1000
+    actor_share: float = 0.25
+    rank_rewards: bool = True
     trust_start: float = 0.8
     trust_min: float = 0.1
     trust_max: float = 2.0
+    moved_knobs: int = 0
     quality_floor: float = 0.2
 
     def __post_init__(self) -> None:
@@ -71,6 +80,8 @@ class KnobAgentSettings:
                 raise ValueError(f"{name} = {getattr(self, name)} must be above 0")
         if not 0.0 <= self.gamma < 1.0:
             raise ValueError(f"gamma = {self.gamma} must lie in [0, 1)")
+        if not 0.0 <= self.actor_share <= 0.5:
+            raise ValueError(f"actor_share = {self.actor_share} must lie in [0, 0.5]")
         if not self.trust_min <= self.trust_start <= self.trust_max:
             raise ValueError("trust_min <= trust_start <= trust_max must hold")
         if not self.hidden_layers or min(self.hidden_layers) < 1:
