@@ -82,7 +82,8 @@ class Part:
     ``final`` holds what differs from the defaults. ``violations`` are configurations on the server
     that passed the memory budget, ``durability`` the settings of the never-list that changed:
     both are looked for on the server, and must be empty. ``omitted`` names what a fixed rule asks
-    for and could not be set here, with the reason.
+    for and could not be set here, with the reason. ``overrun``: the defaults could not serve the
+    load.
     """
 
     workload: str
@@ -98,6 +99,7 @@ class Part:
     violations: Sequence[str]
     durability: Sequence[str]
     omitted: Mapping[str, str]
+    overrun: bool = False
 
     @property
     def key(self) -> PartKey:

@@ -18,7 +18,7 @@ from benchmarks.live.arithmetic import (
     gain_interval,
     spread,
 )
-from benchmarks.live.methods import DEFAULTS, FIXED, OURS, OURS_WARM, is_ours
+from benchmarks.live.methods import DEFAULTS, FIXED, NAMES, OURS, OURS_WARM, is_ours
 from benchmarks.live.records import CellKey, Comparison, Part, Results
 
 ALL = "all"
@@ -52,8 +52,8 @@ class Cell:
 
     @property
     def methods(self) -> list[str]:
-        """The methods that are in both, in the order they were compared."""
-        return [method for method in self.comparison.finals if method in self.parts]
+        """The methods that were compared, fixed ones first, ours last."""
+        return [method for method in NAMES if method in self.parts]
 
     def gain(self, method: str) -> Estimate:
         """A method's gain over the blocks; that of the defaults is 0 by definition."""
@@ -120,9 +120,9 @@ def _cell_lines(cell: Cell) -> list[Line]:
             Line(
                 workload,
                 seed,
-                method,
+                f"{method} (overrun)" if part.overrun else method,
                 trials=str(len(objectives)) if tuned else "-",
-                gain="0 (reference)" if method == DEFAULTS else str(cell.gain(method)),
+                gain=_cell_gain(cell, method),
                 regret="-" if regret is None else f"{regret:.2f}",
                 regret_a_trial=f"{regret / len(objectives):.3f}" if regret and objectives else "-",
                 harmful=str(sum(e.harmful for e in part.evaluations)) if tuned else "-",
@@ -148,6 +148,12 @@ def _cell_lines(cell: Cell) -> list[Line]:
         )
     )
     return found
+
+
+def _cell_gain(cell: Cell, method: str) -> str:
+    if method == DEFAULTS:
+        return "0 (reference)"
+    return str(cell.gain(method)) if cell.parts[method].final else "0 (the defaults)"
 
 
 def _workload_lines(workload: str, group: Sequence[Cell]) -> list[Line]:

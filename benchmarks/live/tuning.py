@@ -65,6 +65,9 @@ class Outcome:
 class Stage:
     """The running load on fresh data, its baseline, and the means to try configurations.
 
+    ``overrun`` says that the defaults cannot serve what is offered: arrivals pile up under them
+    too, so nothing waits for a pile to be worked off.
+
     Args:
         live: the server, fresh.
         load: the clients.
@@ -83,12 +86,7 @@ class Stage:
                 "no statement ran often enough in the baseline",
                 remedy="a longer --window or a higher --rate",
             )
-        if all(m.backlog for m in first):
-            raise WorkloadError(
-                f"the defaults cannot serve {live.workload.rate_per_s:g} arrivals a second: they "
-                "pile up at the clients",
-                remedy="a lower --rate: latency says nothing about a server that is overrun",
-            )
+        self.overrun = all(m.backlog for m in first)
 
     def counts(self) -> LoadCounts:
         """What the clients have counted so far."""
@@ -100,7 +98,7 @@ class Stage:
         Raises:
             ServerError, AdjustmentError: it could not be measured.
         """
-        return self._meter.measure(self._switch(changes), work_off=True)
+        return self._meter.measure(self._switch(changes), work_off=not self.overrun)
 
     def try_out(self, config: KnobConfig) -> Outcome:
         """Measure a configuration between two windows of the defaults."""
@@ -203,6 +201,7 @@ class MethodRun:
         self._evaluations: list[Evaluation] = []
         self._tried: list[tuple[KnobConfig, Outcome]] = []
         self._refused = self._clamped = 0
+        self._overrun = False
         live.forget()
 
     def fixed(self) -> Part:
@@ -227,6 +226,9 @@ class MethodRun:
         """A tuner's wall clock, from the end of the baseline on."""
         live = self._live
         with stage(live, self._seed, self._protocol) as running:
+            self._overrun = running.overrun
+            if running.overrun:
+                self._say("the defaults are overrun by this load: a lower --rate says more")
             tuner.tell(live.defaults, 1.0, running.defaults.state, 1.0, False)
             began_s = time.monotonic()
             end_s = began_s + self._protocol.minutes * 60
@@ -312,6 +314,7 @@ class MethodRun:
             violations=list(live.violations),
             durability=list(live.durability),
             omitted=dict(omitted),
+            overrun=self._overrun,
         )
 
     def finish(self, part: Part) -> None:

@@ -476,6 +476,7 @@ class FakeStage:
     def __init__(self, clock: ManualClock) -> None:
         self._clock = clock
         self.defaults = measured(10.0)
+        self.overrun = False
 
     def try_out(self, config: KnobConfig) -> Outcome:
         self._clock.advance(20.0)
@@ -729,6 +730,24 @@ def test_the_table_ends_a_workload_with_all_its_seeds(tmp_path: Path) -> None:
     assert found["ours"].gain.endswith("sd 0.000")
     assert found["smac3"].harmful == "2"
     assert found["ours - best peer (smac3)"].gain.startswith("+0.120 [")
+
+
+def test_a_method_that_came_back_to_the_defaults_is_said_so(tmp_path: Path) -> None:
+    results = Results(tmp_path / "results.jsonl")
+    results.add_part("a", part("defaults"))
+    results.add_part("b", part("tpe", (1.2,)))
+    ratios: dict[str, list[float | None]] = {"defaults": [1.0, 1.0], "tpe": [1.0, 1.0]}
+    results.add_comparison(compared(ratios))
+    found = {line.method: line for line in lines(results)}
+    assert found["tpe"].gain == "0 (the defaults)"
+    assert found["tpe"].regret == "0.20"
+
+
+def test_a_load_that_overran_the_defaults_is_shown(tmp_path: Path) -> None:
+    results = report_results(tmp_path)
+    results.add_part("x", replace(results.parts["mixed", 0, "smac3"], overrun=True))
+    names = [line.method for line in lines(results) if line.seed == "0"]
+    assert names[:3] == ["defaults", "smac3 (overrun)", "ours"]
 
 
 def test_a_cell_without_its_comparison_is_not_reported(tmp_path: Path) -> None:
