@@ -72,6 +72,7 @@ class Smac3(Peer):
                 logging_level=False,
                 overwrite=True,
             )
+        self._parallel_config = required("joblib").parallel_config
         self._exhausted = required("smac.main.exceptions").ConfigurationSpaceExhaustedException
         self._open: dict[KnobConfig, Any] = {}
         self._run_seed = 0
@@ -91,7 +92,9 @@ class Smac3(Peer):
     def propose(self, state: State | None) -> KnobConfig:
         """A point of the initial design, or what the model expects most improvement of."""
         try:
-            info = self._smac.ask()
+            # Its forest would start a pool of threads at each of thousands of predictions.
+            with self._parallel_config(backend="sequential"):
+                info = self._smac.ask()
         except (StopIteration, self._exhausted):  # a small space, all of it tried
             return self.space.decode(self._rng.uniform(-1.0, 1.0, self.space.width))
         config = KnobConfig(
