@@ -12,7 +12,7 @@ from pathlib import Path
 from backend.domain.knobs import KnobSpace, KnobValue
 from backend.errors import ConfigError
 from backend.protocols import AskTellAgent
-from backend.rl_agent import KnobAgent
+from backend.rl_agent import KnobAgent, Pretrained
 from benchmarks.tuners.peer import MissingPeerError
 from benchmarks.tuners.plain_ddpg import PlainDdpg
 from benchmarks.tuners.random_search import RandomSearch
@@ -43,8 +43,8 @@ def make_tuner(
         priors: configurations to try right after the default one; absent knobs count as default.
         budget: evaluations planned; SMAC3 sizes its initial design by it.
         state_width: length of the state vector; 0 for tuning without states. Only "ddpg" and
-            ours look at states.
-        checkpoint: what "ours-warm" starts from.
+            ours look at states; "ours-warm" takes the length from its checkpoint.
+        checkpoint: the file of what "ours-warm" starts from (``Pretrained``).
 
     Raises:
         ConfigError: no such tuner, or "ours-warm" without a checkpoint.
@@ -65,5 +65,5 @@ def make_tuner(
     if name == "ours-warm":
         if checkpoint is None:
             raise ConfigError("ours-warm starts from a checkpoint, and none was given")
-        return KnobAgent.warm(checkpoint, space, seed=seed, priors=first, state_width=state_width)
+        return KnobAgent.warm(Pretrained.read(checkpoint), space, seed, priors=first)
     raise ConfigError(f"no tuner named {name!r}", remedy=f"choose from {', '.join(TUNERS)}")

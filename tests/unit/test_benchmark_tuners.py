@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from backend.domain.knobs import Knob, KnobConfig, KnobSpace
-from backend.errors import ConfigError, KnobBoundsError
+from backend.errors import CheckpointError, ConfigError, KnobBoundsError
 from backend.protocols import AskTellAgent
+from backend.rl_agent import KnobAgent, KnobAgentSettings
 from benchmarks.tuners import TUNERS, MissingPeerError, make_tuner
 from benchmarks.tuners.peer import Interval, required
 from benchmarks.tuners.plain_ddpg import cdbtune_reward
@@ -121,6 +123,20 @@ def test_states_are_taken(name: str) -> None:
 def test_models_beat_chance(name: str) -> None:
     best = min(objective(config) for config in drive(tuner(name, seed=1), 30))
     assert best < min(objective(config) for config in drive(tuner("random", seed=1), 30))
+
+
+def test_a_warm_start_reads_its_checkpoint(tmp_path: Path) -> None:
+    space = KnobSpace([Knob("x", "real", 0.0, 1.0, default=0.0), Knob("jit", "boolean")])
+    settings = KnobAgentSettings(updates_per_tell=2, hidden_layers=(8,), ensemble_size=2)
+    elsewhere = KnobAgent(space, settings=settings)
+    for x in (0.1, 0.4, 0.9):
+        elsewhere.tell({"x": x}, 2.0 - x)
+    elsewhere.pretrained().write(tmp_path / "trained.npz")
+    agent = make_tuner("ours-warm", space, 1, checkpoint=tmp_path / "trained.npz")
+    agent.tell({}, 2.0)
+    assert agent.ask() != space.default_config()
+    with pytest.raises(CheckpointError):
+        make_tuner("ours-warm", SPACE, 1, checkpoint=tmp_path / "trained.npz")
 
 
 def test_random_search_is_uniform_in_the_logarithm() -> None:
