@@ -26,9 +26,6 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "no trust region": {"trust_start": 2.0, "trust_min": 1.99, "trust_max": 2.0},
     "nothing beyond the trust region": {"far_knobs": 0},
     "one update a tell": {"updates_per_tell": 1},
-    "rewards not ranked": {"rank_rewards": False},
-    "no proposals of the actor": {"actor_share": 0.0},
-    "the actor's own action": {"candidates": 0},
     "discount 0.9": {"gamma": 0.9},
 }
 """By label, the settings that differ from the agent's own."""
