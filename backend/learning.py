@@ -41,6 +41,9 @@ AGENT = "knob agent (DDPG)"
 LIVE_TRUST = 0.4
 """Half-width of the first trust region on a live server, in encoded units: proposals stay near
 what is known to be good (the agent's own default is for offline problems)."""
+LIVE_MOVED_KNOBS = 4
+"""A proposal differs from what is deployed in so many knobs at most: moving all of some forty knobs
+at once, each a little, was stopped by the safety monitor as often as not."""
 TRAINED_FILE = "pretrained.npz"
 """What offline training writes, in the folder of the agent's checkpoint or in another one."""
 SHIPPED = Path(__file__).parent / "agent" / "pretrained"
@@ -68,6 +71,7 @@ def agent_settings(section: KnobAgentSection) -> KnobAgentSettings:
         noise_samples=section.exploration_samples,
         quality_floor=section.quality_floor,
         trust_start=LIVE_TRUST,
+        moved_knobs=LIVE_MOVED_KNOBS,
     )
 
 
@@ -165,13 +169,16 @@ class Learner:
 
         known = Pretrained.read(path)
         known.check(self._space, STATE_LAYOUT)
-        return KnobAgent.warm(
-            known,
-            self._space,
-            self._seed,
-            settings=agent_settings(self._section),
-            priors=list(self._rules),
-        )
+        settings = agent_settings(self._section)
+        try:
+            return KnobAgent.warm(
+                known, self._space, self._seed, settings=settings, priors=list(self._rules)
+            )
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(
+                f"{path} is damaged or of another version: {error}"[:500],
+                remedy="train anew: python run.py train",
+            ) from error
 
     def _read_rules(self, present: KnobConfig) -> None:
         """Each rule's configuration, with its name and what it changes in ``present``."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from backend.agent.pretrained import Pretrained
 from backend.catalog.knobs import load_catalog
 from backend.config import Settings, load_settings
 from backend.domain.clock import ManualClock
@@ -177,6 +178,17 @@ class TestStart:
         assert told(False) == told("false") == ""
         assert f"starts from {path}" in told("true")
         assert f"there is no {tmp_path / 'none'}" in told(str(tmp_path / "none"))
+
+    def test_networks_of_another_version_are_told_and_left(
+        self, settings: Settings, space: KnobSpace, store: SqlStore, tmp_path: Path
+    ) -> None:
+        path = self.trained(tmp_path / "knob_agent", space)
+        known = Pretrained.read(path)
+        weights = {name: weights[..., :1] for name, weights in known.weights.items()}
+        replace(known, weights=weights).write(path)
+        learner, told = self.started(settings, space, store)
+        assert "damaged or of another version" in told
+        learner.ask(None, space.default_config())
 
     def test_what_does_not_fit_is_told_and_left(
         self, settings: Settings, space: KnobSpace, store: SqlStore, tmp_path: Path
