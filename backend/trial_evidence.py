@@ -24,7 +24,13 @@ from backend.policy_learner import (
     judge_probe,
     judge_promotion,
 )
-from backend.sample_filter import Reference, class_log_ratios, paired_log_ratio
+from backend.sample_filter import (
+    MIN_CALLS,
+    Reference,
+    class_log_ratios,
+    merge_queries,
+    paired_log_ratio,
+)
 
 _COMPARED = (Arm.CANDIDATE, Arm.INCUMBENT)
 
@@ -219,7 +225,14 @@ class TrialEvidence:
             return judge_probation(ratios, plan.gate.max_blocks, plan.earlier_log_ratios)
         if plan.kind is TrialKind.FINAL:
             return judge_final(ratios, self._class_ratios, plan.gate.max_blocks)
-        shares = {str(key): plan.shares.time_share(key) for key in plan.shares.per_class}
+        # What hardly ran without the candidate, such as a batch job that rests, is not guarded:
+        # nobody can tell, and the coverage says how much that is.
+        incumbent = merge_queries(self.windows(Arm.INCUMBENT))
+        shares = {
+            str(key): plan.shares.time_share(key)
+            for key in plan.shares.per_class
+            if key in incumbent and incumbent[key].calls >= MIN_CALLS
+        }
         coverage = fmean(self._coverages)
         return judge_promotion(
             ratios, self._class_ratios, shares, coverage, plan.gate, self._pair_log_ratios

@@ -42,8 +42,6 @@ KNOBS = (
     "cpu_tuple_cost",
     "effective_cache_size",
     "effective_io_concurrency",
-    "cpu_operator_cost",
-    "parallel_tuple_cost",
 )
 NOISE = Noise(sigma=0.03, shared_sigma=0.03, correlation=0.7, per_call=0.5)
 SWINGS = Swings(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -198,7 +199,7 @@ def test_a_course_lasts_and_holds_only_neighbours() -> None:
         piece = course[start : start + length]
         assert all(
             after.started_at == before.ended_at
-            for before, after in zip(piece, piece[1:], strict=False)
+            for before, after in pairwise(piece)
         )
     starts = {w.started_at for w in course}
     assert len(starts) > 40

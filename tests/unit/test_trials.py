@@ -43,7 +43,7 @@ class Server:
     """A server without noise whose load, effect and mishaps are functions of time.
 
     ``effect`` multiplies all times while the arm that is not deployed stands; ``load`` multiplies
-    the calls at a moment, ``slow`` the times.
+    the calls at a moment, ``slow`` the times. ``stopped`` classes do not run under that arm.
     """
 
     def __init__(self, clock: ManualClock, effect: float = 1.0) -> None:
@@ -51,6 +51,7 @@ class Server:
         self.load: Callable[[float], float] = lambda at_s: 1.0
         self.slow: Callable[[float], float] = lambda at_s: 1.0
         self.oldest_began_s: float | None = None
+        self.stopped: set[int] = set()
         self.other_stands = False
         self.loaded_at = self.reset_at = self.started_at = START
         self.log: list[str] = []
@@ -121,6 +122,8 @@ class Server:
             step_s = min(0.5, now_s - self._until_s)
             at_s = self._until_s
             for n, (rate, mean_ms) in CLASSES.items():
+                if self.other_stands and n in self.stopped:
+                    continue
                 calls, total_ms = self._totals[n]
                 more = rate * self.load(at_s) * step_s
                 time_ms = more * mean_ms * factor * self.slow(at_s)
@@ -591,6 +594,27 @@ def test_a_probe_whose_last_window_lies_apart_goes_on_from_there():
     assert bench.order == "ICICI"
     assert trial.verdict is Verdict.ACCEPT
     assert trial.effect_log_ratio == pytest.approx(math.log(0.75), abs=0.01)
+
+
+def _shares(**more: tuple[int, float]) -> Reference:
+    """The reference of the usual classes and of some others, by number."""
+    classes = {n: (int(100 * rate), ms) for n, (rate, ms) in CLASSES.items()}
+    return Reference.from_windows([window({**classes, **{int(n[1:]): v for n, v in more.items()}})])
+
+
+def test_a_batch_job_that_rests_during_the_trial_keeps_nobody_waiting():
+    shares = _shares(c3=(10, 400.0))
+    assert 0.05 < shares.time_share(key(3)) < 0.2
+    assert Bench(plan(shares=shares), effect=0.75).run().verdict is Verdict.ACCEPT
+
+
+def test_a_class_that_stops_under_the_candidate_is_not_taken_for_one_that_rests():
+    # Unfiltered: else the other mix voids every pair.
+    bench = Bench(plan(gate=GateSettings(min_coverage=0.1), filtered=False), effect=0.75)
+    bench.server.stopped = {2}
+    trial = bench.run()
+    assert trial.verdict is Verdict.INCONCLUSIVE
+    assert "ran too seldom" in trial.reasons[-1]
 
 
 def test_without_the_filter_every_window_counts():
