@@ -24,7 +24,6 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "no optimism": {"optimism": 0.0},
     "no design": {"design_size": 1},
     "no trust region": {"trust_start": 2.0, "trust_min": 1.99, "trust_max": 2.0},
-    "nothing beyond the trust region": {"far_knobs": 0},
     "one update a tell": {"updates_per_tell": 1},
     "discount 0.9": {"gamma": 0.9},
 }

@@ -184,7 +184,9 @@ def run_all(
     jobs: int = 1,
 ) -> Iterator[Run]:
     """Run the cells in processes of one thread each; every run is kept before it is yielded."""
-    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))  # inherited; ours has long been started
+    # Inherited by the processes; this one has long been started. SMAC3 iterates over sets, so
+    # that without a fixed hash the same seed gives another course in every process.
+    os.environ.update(dict.fromkeys(ONE_THREAD, "1"), PYTHONHASHSEED="0")
     context = multiprocessing.get_context("spawn")
     batch = jobs * CELLS_A_PROCESS
     for at in range(0, len(cells), batch):
