@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import math
+import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -236,6 +238,7 @@ def main() -> None:
         file = PhaseFile(arguments.results or data_dir / "workload_shift.jsonl")
         settings = live.live_settings(data_dir, arguments.scale)
         minutes = arguments.minutes_per_phase
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # clients and server are ended
         for seed in seeds:
             with live.live_site(settings, seed) as site:
                 for method in methods:

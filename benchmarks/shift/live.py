@@ -142,7 +142,13 @@ def live_settings(data_dir: Path, scale: float) -> Settings:
     path = data_dir / "workload_shift.yaml"  # no other settings file counts
     sections = {"mode": "auto", "workload": {"data_scale_factor": scale}}
     path.write_text(yaml.safe_dump(sections), encoding="utf-8")
-    return load_settings(path, overrides={"paths": {"data_dir": str(data_dir)}}, environ={})
+    paths = {
+        "data_dir": str(data_dir),
+        "logs_dir": str(data_dir / "logs"),
+        "policies_dir": str(data_dir / "policies"),
+        "telemetry_db": str(data_dir / "telemetry.db"),
+    }
+    return load_settings(path, overrides={"paths": paths}, environ={})
 
 
 @contextlib.contextmanager
