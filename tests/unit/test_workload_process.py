@@ -37,9 +37,7 @@ def test_a_locked_store_does_not_end_the_load(
         on_interval(SimpleNamespace(classes=()))
 
     monkeypatch.setattr(workload, "run_workload", run)
-    monkeypatch.setattr(
-        workload, "embedded_server", lambda _: SimpleNamespace(dsn=lambda: "")
-    )
+    monkeypatch.setattr(workload, "embedded_server", lambda _: SimpleNamespace(dsn=lambda: ""))
     settings = Settings.model_validate({"workload": {"data_scale_factor": 0.5}})
     stop = threading.Event()
     assert workload.workload(settings, RunOptions(), store, stop) == 0  # type: ignore[arg-type]
