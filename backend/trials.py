@@ -40,8 +40,7 @@ __all__ = ["ArmSwitch", "MeasuredWindow", "SafetyJudge", "Trial", "TrialPlan"]
 MAX_VOID_WINDOWS = 6
 """Windows in a row that may be void before the trial is given up as inconclusive.
 
-In all, as many may be lost as the trial has at the most, or twice so many as these in a short one:
-a load that swings for ever ends it too.
+As many may be lost in all as it has, at least twice this: a load that swings for ever ends it too.
 """
 MAX_EXCUSES = 3
 """How often a trial goes on after the safety monitor took its candidate off under more load."""
@@ -103,6 +102,7 @@ class Trial:
         self.record_id = record_id
         self.created_at = clock.now()
         self.finished_at: datetime | None = None
+        self.stopped_log_ratio: float | None = None  # of the window that the monitor rejected by
         self._collect, self._switch, self._clock = collect, switch, clock
         self._on_window, self._judge_safety = on_window, judge_safety
         self._evidence = TrialEvidence(plan)
@@ -272,6 +272,7 @@ class Trial:
         reasons = ("stopped by the safety monitor", *verdict.reasons)
         excuse = self._excuse(measured, incumbents[-1] if incumbents else None)
         if not excuse:
+            self.stopped_log_ratio = log_ratio if incumbents else None
             self._finish(Verdict.REJECT, reasons)
         elif self._excuses >= MAX_EXCUSES:
             self._finish(Verdict.INCONCLUSIVE, (*reasons, excuse))

@@ -36,6 +36,8 @@ FRUITLESS_PROBES = 8
 """After so many probes without a promising one the loop rests between probes."""
 MAX_ASKS = 12
 """Proposals asked for in a row; those that change nothing or take too much memory are dropped."""
+MAX_STOPPED_LOG_RATIO = math.log(4.0)
+"""A configuration that the safety monitor stopped is told to the agent as at most so much worse."""
 GRACE_S = 60.0
 """So long a trial may run on when the final comparison is due; then it is aborted."""
 
@@ -466,6 +468,12 @@ class TuningLoop:
             objective = self.chain.factor * math.exp(log_ratio)
             quality = trial.quality or 0.0
             self._learner.tell(config, objective, self._state_before, quality, windows[-1])
+        elif trial.stopped_log_ratio is not None:
+            # One window, but how bad a configuration is leads the agent away from it.
+            objective = self.chain.factor * math.exp(
+                min(trial.stopped_log_ratio, MAX_STOPPED_LOG_RATIO)
+            )
+            self._learner.tell(config, objective, self._state_before, 1.0, None)
         elif trial.verdict is Verdict.REJECT:
             bound = self.chain.factor * (1 + self._settings.safety.rollback_threshold)
             self._learner.tell(config, bound, self._state_before, 1.0, None, censored=True)

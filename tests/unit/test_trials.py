@@ -693,6 +693,7 @@ def test_the_safety_monitor_ends_a_trial_at_once():
     assert trial.verdict is Verdict.REJECT
     assert trial.reasons == ("stopped by the safety monitor", "far too slow")
     assert bench.server.log[-1] == "leave"
+    assert trial.stopped_log_ratio == pytest.approx(math.log(3), abs=0.03)
 
 
 def test_the_safety_monitor_sees_candidates_only_with_their_ratio():
