@@ -41,9 +41,13 @@ CHECKPOINT_FILE = "knob_agent.npz"
 FORMAT = 2
 RECALL_FROM = 8
 """Recall needs so many measurements of its own."""
-RECALL_GAIN = 0.5
-"""A remembered configuration must promise so much more, in standard deviations of the ranked
-rewards, than the one that was best in the last state: less is noise of the states."""
+RECALL_SHIFT = 4.0
+"""The state has moved when it is so many times further from the last ones (squared distances) than
+neighbouring ones usually are."""
+RECALL_NEAR = 0.5
+"""States like the present one are within this share of the (squared) distance moved."""
+TRUST_FAILURES = 6
+"""After so many asks in a row without a new best the trust region shrinks."""
 NETWORK_SETTINGS = ("hidden_layers", "ensemble_size")
 """Settings that the networks' shapes depend on."""
 
@@ -103,7 +107,7 @@ class KnobAgent:
         self._failures = 0
         self._successes = 0
         self._best_reward = -math.inf
-        self._last_state: FloatArray | None = None
+        self._recalled_after = -1
         self._build(state_width)
 
     def _build(self, state_width: int) -> None:
@@ -130,8 +134,8 @@ class KnobAgent:
     def ask(self, state: NDArray[np.float64] | None = None) -> KnobConfig:
         """The configuration to try next, every knob named, values native.
 
-        When the state has moved to where another configuration is known to be best, that one
-        comes first, measured before or not: a workload that comes back is answered at once.
+        When the state has moved to where it has been before, the best configuration measured
+        there comes first: a workload that comes back is answered at once.
 
         Args:
             state: what is known now, shape ``(state_width,)``; None stands for the mean state.
@@ -145,19 +149,33 @@ class KnobAgent:
         if config is None:
             config = self._next_config(self._states(raw))
         self._asked.add(config)
-        self._last_state = raw
         return config
 
     def _recalled(self, raw: FloatArray) -> KnobConfig | None:
-        """The best configuration known for this state, if the last state had another one."""
-        last = self._last_state
-        if last is None or self._replay.online.sum() < RECALL_FROM or np.array_equal(last, raw):
+        """After the state has moved: the best configuration measured in states like this one.
+
+        Once for each move: what is told of it, or of anything else, brings the last states here.
+        """
+        replay, own = self._replay, self._replay.own_rows()
+        if len(own) < RECALL_FROM or self.state_width == 0 or self._recalled_after == self._tells:
             return None
-        now = self._judged(self._states(raw))
-        best, former = int(np.argmax(now)), int(np.argmax(self._judged(self._states(last))))
-        if now[best] - now[former] < RECALL_GAIN:
-            return None
-        return self._natives.decode(self._replay["actions"][best])
+        states, now = self._states(replay["states"][own]), self._states(raw)
+        usual = np.median(((states[1:] - states[:-1]) ** 2).sum(axis=1))
+        gap = ((states[-2:] - now) ** 2).sum(axis=1).min()
+        if gap <= RECALL_SHIFT * usual:
+            return None  # still the same workload
+        # Medians of three neighbours in time: one odd reading does not hide a sample.
+        calm = states.copy()
+        calm[1:-1] = np.median([states[:-2], states[1:-1], states[2:]], axis=0)
+        near = ((calm - now) ** 2).sum(axis=1) < RECALL_NEAR * gap
+        known = own[near & (replay["censored"][own] == 0.0)]
+        if len(known) == 0:
+            return None  # not seen before
+        self._recalled_after = self._tells
+        actions, targets = replay["actions"][known], replay.targets()[known]
+        same = (actions[:, None] == actions[None]).all(axis=2)
+        means = (same * targets).sum(axis=1) / same.sum(axis=1)
+        return self._natives.decode(actions[int(np.argmax(means))])
 
     def _next_config(self, state: FloatArray) -> KnobConfig:
         self._queue = [config for config in self._queue if config not in self._asked]
@@ -175,7 +193,11 @@ class KnobAgent:
             scores = self._score(state, np.concatenate([ranked[:1], rules]), 0.0)
             if (first := int(np.argmax(scores))) > 0:
                 return self._queue.pop(first - 1)
+        seen = {row.tobytes() for row in self._replay["actions"].round(6)}
         for vector in ranked:
+            if (key := vector.round(6).tobytes()) in seen:
+                continue
+            seen.add(key)
             config = self._natives.decode(vector)
             if config not in self._asked:
                 return config
@@ -213,7 +235,7 @@ class KnobAgent:
         children = self._near(children, best[0])
         pool = np.concatenate([pool, children])
         scores = np.concatenate([scores, self._score(state, children, optimism)])
-        return np.asarray(pool[np.argsort(-scores, kind="stable")[:64]])
+        return np.asarray(pool[np.argsort(-scores, kind="stable")])
 
     def _proposals(self, state: FloatArray, best: FloatArray) -> FloatArray:
         """Candidates inside the trust region around ``best[0]``, the best known action.
@@ -346,7 +368,7 @@ class KnobAgent:
             self._successes, self._failures = 0, self._failures + 1
         if self._successes >= 2:
             self._trust, self._successes = min(s.trust_max, 1.5 * self._trust), 0
-        elif self._failures >= 6:
+        elif self._failures >= TRUST_FAILURES:
             self._trust, self._failures = self._trust / 1.5, 0
             if self._trust < s.trust_min:
                 self._trust = s.trust_start
@@ -457,7 +479,6 @@ class KnobAgent:
             "queue": [dict(config) for config in self._queue],
             "asked": [dict(config) for config in sorted(self._asked, key=repr)],
             "natives": self._natives.pairs(),
-            "last_state": None if self._last_state is None else self._last_state.tolist(),
             "counters": {name: getattr(self, name) for name in _COUNTERS},
         }
         arrays: dict[str, NDArray[np.generic]] = {}
@@ -488,8 +509,6 @@ class KnobAgent:
             agent._queue = [space.validate(config) for config in about["queue"]]
             agent._asked = {space.validate(config) for config in about["asked"]}
             agent._natives.restore(about["natives"])
-            if about["last_state"] is not None:
-                agent._last_state = np.array(about["last_state"], dtype=np.float64)
             for name, kind in _COUNTERS.items():
                 setattr(agent, name, kind(about["counters"][name]))
             for part, owner in agent._parts().items():
@@ -506,6 +525,7 @@ class KnobAgent:
 _COUNTERS: Mapping[str, type] = {
     "_design_left": int,
     "_tells": int,
+    "_recalled_after": int,
     "_trust": float,
     "_failures": int,
     "_successes": int,

@@ -9,7 +9,7 @@ from backend.domain.knobs import Knob, KnobSpace
 
 FloatArray = NDArray[np.float64]
 MAX_LEVELS = 64
-LANDMARKS = 0.3
+LANDMARKS = 0.1
 """So often a knob that may go anywhere goes to an end of its range, or back to its default:
 ends are special more often than not (off, unlimited, as much as there is), as LlamaTune found
 (Kanellis et al. 2022, https://www.vldb.org/pvldb/vol15/p2953-kanellis.pdf)."""

@@ -102,6 +102,11 @@ class Replay:
         """Which of the filled rows this agent was told itself."""
         return np.asarray(self["episodes"] == ONLINE)
 
+    def own_rows(self) -> NDArray[np.int64]:
+        """Numbers of the rows that this agent was told itself, in the order of telling."""
+        order = np.roll(np.arange(self.size), -self._next if self.size == self.capacity else 0)
+        return order[self.online[order]]
+
     def targets(self) -> FloatArray:
         """Rewards ranked within their episode: higher is better, shape ``(size,)``.
 

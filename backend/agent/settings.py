@@ -29,7 +29,8 @@ class KnobAgentSettings:
         actor_share: share of the proposals that follow the actor, in [0, 0.5].
         rank_rewards: whether critics learn from the ranks of rewards, or from rewards with mean
             0 and spread 1.
-        trust_start, trust_min, trust_max: half-width of the trust region, in encoded units.
+        trust_start, trust_min, trust_max: half-width of the trust region, in encoded units; 2 and
+            more is the whole space.
         moved_knobs: proposals differ from the best known configuration in so many knobs at
             most; 0 for no limit.
         quality_floor: samples of lower quality train nothing.
@@ -55,7 +56,7 @@ class KnobAgentSettings:
     candidates: int = 1000
     actor_share: float = 0.25
     rank_rewards: bool = True
-    trust_start: float = 0.8
+    trust_start: float = 1.0
     trust_min: float = 0.1
     trust_max: float = 2.0
     moved_knobs: int = 0

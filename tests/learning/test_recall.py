@@ -38,24 +38,17 @@ def cost(config: Mapping[str, KnobValue], workload: str) -> float:
 
 
 class Run:
-    """An agent under a load that shifts between day and night.
+    """An agent under a load that shifts between day and night."""
 
-    Args:
-        sees_state: whether it is given states.
-    """
-
-    def __init__(self, seed: int, *, sees_state: bool = True) -> None:
+    def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(1000 + seed)
-        self.sees_state = sees_state
-        self.agent = KnobAgent(
-            SPACE, seed=seed, settings=QUICK, state_width=len(SPREADS) if sees_state else 0
-        )
+        self.agent = KnobAgent(SPACE, seed=seed, settings=QUICK, state_width=len(SPREADS))
         self.known: dict[str, float] = {}
 
-    def state(self, workload: str) -> np.ndarray | None:
+    def state(self, workload: str) -> np.ndarray:
         """A noisy look at the load."""
         noise = np.array(SPREADS) * self.rng.standard_normal(len(SPREADS))
-        return np.array(MEANS[workload]) + noise if self.sees_state else None
+        return np.array(MEANS[workload]) + noise
 
     def ask(self, workload: str) -> KnobConfig:
         return self.agent.ask(self.state(workload))
@@ -91,16 +84,10 @@ def test_the_first_configuration_after_a_return_is_as_good_as_the_best_known(see
     assert max(ratios) <= 1.05
 
 
-@pytest.mark.slow
-def test_an_agent_that_does_not_see_the_load_cannot_answer() -> None:
-    """The control: the toy's workloads do need different configurations."""
-    ratios = []
-    for seed in range(2):
-        run = Run(seed, sees_state=False)
-        for workload in ("day", "night"):
-            run.phase(workload)
-        ratios.append(run.ratio(run.ask("day"), "day"))
-    assert np.mean(ratios) > 1.2
+def test_the_workloads_need_different_configurations() -> None:
+    """The control: what is best by night is no answer by day."""
+    assert cost(OPTIMA["night"], "day") > 1.5
+    assert cost(OPTIMA["day"], "night") > 1.5
 
 
 @pytest.mark.slow
