@@ -20,7 +20,7 @@ from backend.domain.knobs import KnobConfig, KnobSpace, KnobValue
 from backend.domain.metrics import MetricsSnapshot, MetricsWindow
 from backend.domain.modes import Arm, Mode, Phase, TrialKind, TrialState, Verdict
 from backend.domain.records import EventRecord, PolicyVersionRecord
-from backend.errors import AdjustmentError, MemoryBudgetError
+from backend.errors import AdjustmentError, KnobError, MemoryBudgetError
 from backend.learning import Learner
 from backend.protocols import Clock, Store
 from backend.sample_filter import IndexChain, load_profile
@@ -38,6 +38,8 @@ MAX_ASKS = 12
 """Proposals asked for in a row; those that change nothing or take too much memory are dropped."""
 MAX_STOPPED_LOG_RATIO = math.log(4.0)
 """A configuration that the safety monitor stopped is told to the agent as at most so much worse."""
+MAX_COMPARISONS = 3
+"""So often the final comparison is begun; where each was aborted, the run ends without one."""
 GRACE_S = 60.0
 """So long a trial may run on when the final comparison is due; then it is aborted."""
 
@@ -105,6 +107,7 @@ class TuningLoop:
         self._promising: tuple[Mapping[str, KnobValue], str] | None = None
         self._probation: _Probation | None = None
         self._fruitless = 0
+        self._comparisons = 0
         self._sees = True
         self.failures = 0
         self._next_probe_s = -math.inf
@@ -315,17 +318,22 @@ class TuningLoop:
     def _compare(self, late_s: float) -> None:
         """The end of a bounded run: compare what stands with what stood at its start.
 
-        An aborted comparison is begun anew. Where it cannot be made for as long as it would
-        have taken, the run ends without one.
+        It changes the server, so only mode ``auto`` makes it. An aborted one is begun anew, a few
+        times. Where it cannot be made for as long as it would have taken, the run ends without.
         """
         self.phase = Phase.FINAL_COMPARISON
         blocks = self._schedule.compare_blocks
         longest_s = 2 * blocks * 4 * (self._level1.window_s + self._level1.settle_s)
+        mode = self._deployment.mode
+        if mode is not Mode.AUTO or self._comparisons >= MAX_COMPARISONS:
+            tried = f"tried {self._comparisons} times, mode {mode.value}"
+            self._end_without_comparison(tried)
+            return
         if self.chain is None or self.paused or self._deployment.frozen or not self._sees:
             if late_s > longest_s:
-                self._event("warning", "not_compared", "the final comparison could not be made")
-                self.phase = Phase.FINISHED
+                self._end_without_comparison("no baseline, paused, frozen, or no windows")
             return
+        self._comparisons += 1
         former = self._deployment.root_entries()
         plan = self._planner.turned_around(
             self._plan(TrialKind.FINAL, self._deployment.changed_since(former), AUTOPILOT),
@@ -334,6 +342,10 @@ class TuningLoop:
         )
         self._start(plan, None)
         self.final_trial = self.trial
+
+    def _end_without_comparison(self, why: str) -> None:
+        self._event("warning", "not_compared", f"the final comparison could not be made ({why})")
+        self.phase = Phase.FINISHED
 
     def _plan(self, kind: TrialKind, values: Mapping[str, KnobValue], proposer: str) -> TrialPlan:
         assert self.chain is not None  # no trial before the baseline
@@ -375,7 +387,7 @@ class TuningLoop:
         done = trial.progress
         try:
             trial.tick()
-        except AdjustmentError as error:
+        except (AdjustmentError, KnobError) as error:
             trial.abort(f"the change was not made: {error.message}")
             self.failures += 1
         if trial.finished:

@@ -23,11 +23,12 @@ from backend.domain.modes import (
     Verdict,
 )
 from backend.domain.records import CommandRecord
-from backend.errors import LockNotAvailableError, ServerConnectionError
+from backend.errors import KnobBoundsError, LockNotAvailableError, ServerConnectionError
 from backend.orchestrator import SystemOrchestrator
 from backend.run_options import RunOptions
 from backend.targets.simulated import Noise, ResponseModel, SimulatedDatabase
 from backend.telemetry import open_store
+from backend.tuning_loop import MAX_COMPARISONS
 
 
 def settings_in(folder: Path, **level1: object) -> Settings:
@@ -288,7 +289,7 @@ class TestOperator:
 def test_a_run_from_the_defaults_compares_with_the_defaults(tmp_path: Path) -> None:
     target = make_target()
     target.foreign_change("random_page_cost", 1.2)  # an earlier run's
-    settings = settings_in(tmp_path)
+    settings = settings_in(tmp_path, enabled=False)
     orchestrator = SystemOrchestrator(
         settings,
         options=RunOptions(from_defaults=True),
@@ -300,7 +301,6 @@ def test_a_run_from_the_defaults_compares_with_the_defaults(tmp_path: Path) -> N
     run = Run.of(orchestrator, target, settings)
     best = {"random_page_cost": 1.2, "jit": False}
     assert run.command(CommandKind.SET_KNOBS, knobs=best).state is CommandState.DONE
-    run.command(CommandKind.SET_MODE, mode=Mode.OBSERVE.value)
     run.go(2000, until=lambda: run.loop.phase is Phase.FINISHED)
     final = run.store.trials()[-1]
     assert final.kind is TrialKind.FINAL
@@ -321,6 +321,33 @@ def test_an_aborted_comparison_is_begun_anew(tmp_path: Path) -> None:
     finals = [t.verdict for t in run.store.trials() if t.kind is TrialKind.FINAL]
     assert finals[0] is Verdict.ABORTED
     assert finals[-1] is not Verdict.ABORTED
+
+
+def test_a_comparison_that_the_server_refuses_is_given_up(tmp_path: Path) -> None:
+    target = make_target()
+    run = Run(tmp_path, target, enabled=False)
+    run.orchestrator.begin(duration_days=0.005)
+    run.loop = run.orchestrator.loop
+    assert run.command(CommandKind.SET_KNOBS, knobs={"jit": False}).state is CommandState.DONE
+    for _ in range(50):
+        target.inject("write_entry", KnobBoundsError("not on this server"))
+    run.go(4000, until=lambda: run.loop.phase is Phase.FINISHED)
+    assert run.loop.phase is Phase.FINISHED
+    assert run.verdicts(TrialKind.FINAL) == [Verdict.ABORTED] * MAX_COMPARISONS
+    assert "not_compared" in {event.kind for event in run.store.events()}
+
+
+def test_a_bounded_run_that_only_observes_compares_nothing(tmp_path: Path) -> None:
+    target = make_target()
+    run = Run(tmp_path, target)
+    assert run.command(CommandKind.SET_KNOBS, knobs={"jit": False}).state is CommandState.DONE
+    run.command(CommandKind.SET_MODE, mode=Mode.OBSERVE.value)
+    run.orchestrator.begin(duration_days=0.005)
+    run.loop = run.orchestrator.loop
+    run.go(2000, until=lambda: run.loop.phase is Phase.FINISHED)
+    assert run.loop.phase is Phase.FINISHED
+    assert run.verdicts(TrialKind.FINAL) == []
+    assert target.effective_config["jit"] is False
 
 
 def test_a_tuner_started_again_compares_with_the_beginning(tmp_path: Path) -> None:
