@@ -122,13 +122,13 @@ def test_checkpoints_slow_everything_and_are_counted() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_server_has_much_to_gain_and_feels_its_load_tuned_or_not(seed: int) -> None:
+def test_the_server_has_much_to_gain_and_is_busy_but_not_drowned(seed: int) -> None:
     model = response(seed)
     assert set(model.space.names) == set(KNOBS)
     assert model.index_of(model.best_config) == pytest.approx(1 - GAIN)
     for config, low, high in (
-        (model.space.default_config(), 0.4, 0.6),
-        (model.best_config, 0.2, 0.35),
+        (model.space.default_config(), 0.3, 0.45),
+        (model.best_config, 0.15, 0.25),
     ):
         service = model.service_ms(config)
         assert low < float(model.utilisation(service, model.arrivals)) < high
