@@ -45,7 +45,7 @@ METHODS = {
     for method in (
         Method("ours", "ours", True, "ours"),
         Method("ours-blind", "ours", False, "ours without state"),
-        Method("ddpg", "ddpg", True, "plain DDPG (with state)"),
+        Method("ddpg", "ddpg", True, "plain DDPG"),
         Method("smac3", "smac3", False, "SMAC3"),
         Method("tpe", "tpe", False, "TPE"),
         Method("random", "random", False, "random"),
@@ -136,10 +136,10 @@ def print_table(title: str, rows: Sequence[Row], console: Console) -> None:
     table.add_column("method")
     table.add_column("returns", justify="right")
     for after in AFTER:
-        table.add_column(f"after {after}", justify="right")
+        table.add_column(f"after {after}", justify="right", no_wrap=True)
         table.add_column("within 5 %", justify="right")
     table.add_column("of best tried", justify="right")
-    table.add_column("first asked: " + " / ".join(FIRST_ASKED), justify="right")
+    table.add_column("first asked:\n" + " / ".join(FIRST_ASKED), justify="right", no_wrap=True)
     table.add_column("gain known", justify="right")
     table.add_column("gain of first", justify="right")
     for row in rows:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 
 from backend.domain.knobs import KnobConfig, KnobValue
 
@@ -155,7 +155,7 @@ class Row:
         within: share of the returns within 5 %, by number of trials.
         within_tried: share whose first configuration is within 5 % of the best tried before.
         first: how often the first configuration asked was what, in the order of FIRST_ASKED.
-        known_gain, first_gain: means of :class:`Return`'s.
+        known_gain, first_gain: medians of :class:`Return`'s: one cliff must not be all of it.
     """
 
     method: str
@@ -271,14 +271,14 @@ def row_of(method: str, returns: Sequence[Return]) -> Row:
         {k: fmean(r.within(k) for r in returns) for k in AFTER},
         fmean(r.of_tried <= TOLERANCE for r in returns),
         [sum(r.first == kind for r in returns) for kind in FIRST_ASKED],
-        _mean([r.known_gain for r in returns]),
-        _mean([r.first_gain for r in returns]),
+        _median([r.known_gain for r in returns]),
+        _median([r.first_gain for r in returns]),
     )
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def _median(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return fmean(known) if known else None
+    return median(known) if known else None
 
 
 class PhaseFile:

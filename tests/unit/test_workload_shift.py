@@ -167,7 +167,8 @@ def test_a_lucky_measurement_is_known_as_best_until_it_is_measured_again() -> No
 
 def returned(seed: int, *log_ratios: float, first: str = "best") -> Return:
     ratios = dict(zip(AFTER, log_ratios, strict=True))
-    return Return("ours", seed, 2, "day", ratios, first, 2 * log_ratios[0], 0.8, 0.6)
+    gain = -50.0 if first == "elsewhere" else 0.6
+    return Return("ours", seed, 2, "day", ratios, first, 2 * log_ratios[0], 0.8, gain)
 
 
 def test_a_row_has_the_mean_of_logs_the_spread_of_runs_and_shares() -> None:
@@ -176,7 +177,7 @@ def test_a_row_has_the_mean_of_logs_the_spread_of_runs_and_shares() -> None:
         [
             returned(0, 0.0, 0.0, 0.0),
             returned(0, 0.2, 0.1, 0.0, first="new"),
-            returned(1, 0.3, 0.0, -0.1, first="new"),
+            returned(1, 0.3, 0.0, -0.1, first="elsewhere"),
         ],
     )
     assert row.returns == 3
@@ -184,8 +185,8 @@ def test_a_row_has_the_mean_of_logs_the_spread_of_runs_and_shares() -> None:
     assert row.spread[1] == pytest.approx(0.2 / math.sqrt(2))  # of the runs' means 0.1 and 0.3
     assert row.within == pytest.approx({1: 1 / 3, 2: 2 / 3, 5: 1.0})
     assert row.within_tried == pytest.approx(1 / 3)
-    assert row.first == [1, 0, 0, 2]
-    assert row.known_gain == pytest.approx(0.8)
+    assert row.first == [1, 0, 1, 1]
+    assert (row.known_gain, row.first_gain) == (0.8, 0.6)
     assert excess(row, 1) == f"{100 * math.expm1(0.5 / 3):+.1f} ± 15.2 %"
 
 
