@@ -6,6 +6,7 @@ Windows go in block by block; each whole block yields one log ratio, each log ra
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from statistics import fmean, stdev
 
 from backend.domain.knobs import KnobValue
 from backend.domain.load import SampleQuality
-from backend.domain.metrics import MetricsWindow
+from backend.domain.metrics import MetricsWindow, QueryKey
 from backend.domain.modes import Arm, TrialKind
 from backend.domain.records import TrialRecord
 from backend.policy_learner import (
@@ -24,15 +25,11 @@ from backend.policy_learner import (
     judge_probe,
     judge_promotion,
 )
-from backend.sample_filter import (
-    MIN_CALLS,
-    Reference,
-    class_log_ratios,
-    merge_queries,
-    paired_log_ratio,
-)
+from backend.sample_filter import Reference, class_log_ratios, paired_log_ratio
 
 _COMPARED = (Arm.CANDIDATE, Arm.INCUMBENT)
+VANISHED = 0.1
+"""A class seen in so unlikely few windows of the candidate may have stopped under it."""
 
 
 @dataclass(frozen=True)
@@ -225,18 +222,32 @@ class TrialEvidence:
             return judge_probation(ratios, plan.gate.max_blocks, plan.earlier_log_ratios)
         if plan.kind is TrialKind.FINAL:
             return judge_final(ratios, self._class_ratios, plan.gate.max_blocks)
-        # What hardly ran without the candidate, such as a batch job that rests, is not guarded:
-        # nobody can tell, and the coverage says how much that is.
-        incumbent = merge_queries(self.windows(Arm.INCUMBENT))
         shares = {
             str(key): plan.shares.time_share(key)
             for key in plan.shares.per_class
-            if key in incumbent and incumbent[key].calls >= MIN_CALLS
+            if len(self._class_ratios.get(str(key), ())) > 1 or self._suspicious(key)
         }
         coverage = fmean(self._coverages)
         return judge_promotion(
             ratios, self._class_ratios, shares, coverage, plan.gate, self._pair_log_ratios
         )
+
+    def _suspicious(self, key: QueryKey) -> bool:
+        """Whether a class that two blocks cannot compare may be the candidate's victim.
+
+        It ran in clearly fewer of the candidate's windows than of the incumbent's, or was slower in
+        what there is. A batch job that rests most of the time is neither: nobody can tell, and the
+        coverage says how much that is.
+        """
+        candidate, incumbent = (self.windows(arm) for arm in _COMPARED)
+        with_it, without = (sum(key in w.queries for w in some) for some in (candidate, incumbent))
+        both = with_it + without
+        # One-sided sign test: each of the windows with the class is as likely either arm's.
+        chance = sum(math.comb(both, n) for n in range(with_it + 1)) / 2**both
+        if chance <= VANISHED:
+            return True
+        ratios = class_log_ratios(candidate, incumbent, [key])
+        return ratios.get(key, 0.0) > math.log1p(self.plan.gate.max_class_regression)
 
     # -- evidence out -----------------------------------------------------------------------
 

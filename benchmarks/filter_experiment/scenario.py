@@ -43,7 +43,7 @@ KNOBS = (
     "effective_cache_size",
 )
 """Few, so that the search is short and what a trial can tell decides."""
-NOISE = Noise(sigma=0.03, shared_sigma=0.03, correlation=0.7, per_call=0.5)
+NOISE = Noise(sigma=0.015, shared_sigma=0.015, correlation=0.7, per_call=0.25)
 SWINGS = Swings(
     lowest=0.5,
     highest=2.0,

@@ -43,7 +43,8 @@ class Server:
     """A server without noise whose load, effect and mishaps are functions of time.
 
     ``effect`` multiplies all times while the arm that is not deployed stands; ``load`` multiplies
-    the calls at a moment, ``slow`` the times. ``stopped`` classes do not run under that arm.
+    the calls at a moment, ``slow`` the times. ``stopped`` classes do not run under that arm;
+    class 3 is a batch job's, one call a second within ``batch_at_s``.
     """
 
     def __init__(self, clock: ManualClock, effect: float = 1.0) -> None:
@@ -52,6 +53,7 @@ class Server:
         self.slow: Callable[[float], float] = lambda at_s: 1.0
         self.oldest_began_s: float | None = None
         self.stopped: set[int] = set()
+        self.batch_at_s, self.batch_factor = (0.0, 0.0), 1.0
         self.other_stands = False
         self.loaded_at = self.reset_at = self.started_at = START
         self.log: list[str] = []
@@ -128,6 +130,10 @@ class Server:
                 more = rate * self.load(at_s) * step_s
                 time_ms = more * mean_ms * factor * self.slow(at_s)
                 self._totals[n] = (calls + more, total_ms + time_ms)
+            if self.batch_at_s[0] <= at_s < self.batch_at_s[1]:
+                calls, total_ms = self._totals.get(3, (0.0, 0.0))
+                slow = self.batch_factor if self.other_stands else 1.0
+                self._totals[3] = (calls + step_s, total_ms + step_s * 400.0 * slow)
             self._until_s += step_s
 
 
@@ -606,6 +612,18 @@ def test_a_batch_job_that_rests_during_the_trial_keeps_nobody_waiting():
     shares = _shares(c3=(10, 400.0))
     assert 0.05 < shares.time_share(key(3)) < 0.2
     assert Bench(plan(shares=shares), effect=0.75).run().verdict is Verdict.ACCEPT
+
+
+@pytest.mark.parametrize(
+    ("factor", "verdict"), [(1.0, Verdict.ACCEPT), (3.0, Verdict.INCONCLUSIVE)]
+)
+def test_a_rare_batch_stands_in_the_way_only_where_it_was_slower(factor, verdict):
+    bench = Bench(plan(shares=_shares(c3=(10, 400.0)), filtered=False), effect=0.75)
+    bench.server.batch_at_s = (4.0, 21.0)  # in the first block, in windows of both arms
+    bench.server.batch_factor = factor
+    trial = bench.run()
+    assert bench.order[:2] in ("CI", "IC")
+    assert trial.verdict is verdict
 
 
 def test_a_class_that_stops_under_the_candidate_is_not_taken_for_one_that_rests():
