@@ -29,7 +29,7 @@ from backend.commands.options import (
     SeedOption,
     WorkloadOption,
 )
-from backend.config import Settings
+from backend.config import PathSettings, Settings
 from backend.errors import AutopilotError
 from backend.run_options import RunOptions
 
@@ -74,12 +74,7 @@ def _options(
             section = section.setdefault(part, {})
         section[places[key][-1]] = value
     if data_dir is not None:
-        overrides["paths"] = {
-            "data_dir": str(data_dir),
-            "logs_dir": str(data_dir / "logs"),
-            "policies_dir": str(data_dir / "policies"),
-            "telemetry_db": str(data_dir / "telemetry.db"),
-        }
+        overrides["paths"] = PathSettings.under(data_dir)
     return RunOptions(config, overrides, duration_days, fast_mode)
 
 

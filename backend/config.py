@@ -56,6 +56,16 @@ class PathSettings(Section):
         description="The store: a SQLite file, or the URL of a PostgreSQL database.",
     )
 
+    @staticmethod
+    def under(folder: Path) -> dict[str, str]:
+        """The values of this section for a folder that shall hold everything."""
+        return {
+            "data_dir": str(folder),
+            "logs_dir": str(folder / "logs"),
+            "policies_dir": str(folder / "policies"),
+            "telemetry_db": str(folder / "telemetry.db"),
+        }
+
 
 class Level1Section(Section):
     """Level 1: the gate that every change passes, and its trials."""

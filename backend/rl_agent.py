@@ -447,11 +447,28 @@ class KnobAgent:
         proposals before the critics instead of coming first.
 
         Raises:
-            CheckpointError: the knowledge is of a space of another shape.
+            CheckpointError: the knowledge is of a space of another shape, or damaged.
         """
         pretrained.check(space)
+        try:
+            return cls._warm(pretrained, space, seed, settings or KnobAgentSettings(), priors)
+        except (KeyError, ValueError, TypeError) as error:
+            raise CheckpointError(
+                f"the trained agent is damaged or of another version: {error}"[:500],
+                remedy="train anew: python run.py train",
+            ) from error
+
+    @classmethod
+    def _warm(
+        cls,
+        pretrained: Pretrained,
+        space: KnobSpace,
+        seed: int,
+        settings: KnobAgentSettings,
+        priors: Sequence[Mapping[str, KnobValue]],
+    ) -> KnobAgent:
         sizes = {name: pretrained.settings[name] for name in NETWORK_SETTINGS}
-        settings = dataclasses.replace(settings or KnobAgentSettings(), **sizes)
+        settings = dataclasses.replace(settings, **sizes)
         agent = cls(
             space, seed, settings=settings, priors=priors, state_width=pretrained.state_width
         )

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from backend.baseline import Baseline
 from backend.components import Components, build_components
-from backend.config import Settings, load_settings
+from backend.config import PathSettings, Settings, load_settings
 from backend.data_collector import window_between
 from backend.domain.clock import SystemClock
 from backend.domain.modes import TrialKind, Verdict
@@ -64,12 +64,7 @@ def live_settings(data_dir: Path, scale: float, filtered: bool) -> Settings:
     return load_settings(
         overrides={
             "mode": "auto",
-            "paths": {
-                "data_dir": str(data_dir),
-                "logs_dir": str(data_dir / "logs"),
-                "policies_dir": str(data_dir / "policies"),
-                "telemetry_db": str(data_dir / "telemetry.db"),
-            },
+            "paths": PathSettings.under(data_dir),
             "level1": {"sample_filter": filtered},
             "workload": {"name": "mixed", "data_scale_factor": scale},
         },

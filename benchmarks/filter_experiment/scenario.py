@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from backend.catalog.knobs import load_catalog
-from backend.config import Settings, load_settings
+from backend.config import PathSettings, Settings, load_settings
 from backend.domain.clock import ManualClock
 from backend.domain.knobs import KnobConfig, KnobSpace
 from backend.targets.simulated import (
@@ -107,12 +107,7 @@ def experiment_settings(folder: Path, *, filtered: bool, seed: int) -> Settings:
     return load_settings(
         overrides={
             "mode": "auto",
-            "paths": {
-                "data_dir": str(folder),
-                "logs_dir": str(folder / "logs"),
-                "policies_dir": str(folder / "policies"),
-                "telemetry_db": str(folder / "telemetry.db"),
-            },
+            "paths": PathSettings.under(folder),
             "level0": {"knob": {"pretrained": False}},
             "level1": {"sample_filter": filtered, "rest_s": 10.0},
             "workload": {"seed": seed},

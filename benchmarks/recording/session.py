@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.components import Components, build_components
-from backend.config import Settings, load_settings
+from backend.config import PathSettings, Settings, load_settings
 from backend.data_collector import window_between
 from backend.domain.clock import SystemClock
 from backend.domain.knobs import KnobConfig, KnobValue
@@ -68,16 +68,11 @@ def running_server(settings: Settings, tell: Tell) -> Iterator[EmbeddedPostgres]
 def session_settings(store: Path, data_dir: Path, scale: float, policies: Path) -> Settings:
     """The product's settings: a server for each scale, an agent that starts from nothing."""
     folder = data_dir / f"scale-{scale:g}"
-    paths = {
-        "data_dir": str(folder),
-        "logs_dir": str(folder / "logs"),
-        "policies_dir": str(policies),
-        "telemetry_db": str(store),
-    }
+    own = {"policies_dir": str(policies), "telemetry_db": str(store)}
     return load_settings(
         overrides={
             "mode": "auto",
-            "paths": paths,
+            "paths": {**PathSettings.under(folder), **own},
             "workload": {"data_scale_factor": scale, "seed": 0},
             "level0": {"knob": {"pretrained": False}},
         },

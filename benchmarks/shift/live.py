@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from backend.components import Components, build_components
-from backend.config import Settings, load_settings
+from backend.config import PathSettings, Settings, load_settings
 from backend.deployment import AUTOPILOT
 from backend.domain.clock import SystemClock
 from backend.domain.knobs import KnobConfig, KnobValue
@@ -142,13 +142,7 @@ def live_settings(data_dir: Path, scale: float) -> Settings:
     path = data_dir / "workload_shift.yaml"  # no other settings file counts
     sections = {"mode": "auto", "workload": {"data_scale_factor": scale}}
     path.write_text(yaml.safe_dump(sections), encoding="utf-8")
-    paths = {
-        "data_dir": str(data_dir),
-        "logs_dir": str(data_dir / "logs"),
-        "policies_dir": str(data_dir / "policies"),
-        "telemetry_db": str(data_dir / "telemetry.db"),
-    }
-    return load_settings(path, overrides={"paths": paths}, environ={})
+    return load_settings(path, overrides={"paths": PathSettings.under(data_dir)}, environ={})
 
 
 @contextlib.contextmanager

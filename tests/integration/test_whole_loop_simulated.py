@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.config import Settings, load_settings
+from backend.config import PathSettings, Settings, load_settings
 from backend.domain.clock import ManualClock
 from backend.domain.modes import (
     ChangeState,
@@ -35,12 +35,7 @@ def settings_in(folder: Path, **level1: object) -> Settings:
     return load_settings(
         overrides={
             "mode": "auto",
-            "paths": {
-                "data_dir": str(folder),
-                "logs_dir": str(folder / "logs"),
-                "policies_dir": str(folder / "policies"),
-                "telemetry_db": str(folder / "telemetry.db"),
-            },
+            "paths": PathSettings.under(folder),
             "level1": {"max_settle_s": 600, "settle_s": 2, "window_s": 10, **level1},
         },
         environ={},
