@@ -265,12 +265,7 @@ class KnobAgent:
         return np.asarray(score)
 
     def _best_actions(self, state: FloatArray, count: int = 5) -> FloatArray:
-        """The best measured actions for this state, best first."""
-        order = np.argsort(-self._judged(state), kind="stable")
-        return self._replay["actions"][order[:count]]
-
-    def _judged(self, state: FloatArray) -> FloatArray:
-        """What each action in the replay is worth in this state, shape ``(size,)``.
+        """The best measured actions for this state, best first.
 
         The critics' mean smooths the noise of a single measurement; half of a sample's own
         residual is added where it was taken in a similar state.
@@ -281,7 +276,8 @@ class KnobAgent:
         there = self._networks.values(states, actions).mean(axis=0)
         distance = ((states - state) ** 2).sum(axis=1) / max(self.state_width, 1)
         residual = replay["qualities"] * np.exp(-2.0 * distance) * (replay.targets() - there)
-        return np.asarray(here + 0.5 * residual - 1e3 * replay["censored"])
+        score = here + 0.5 * residual - 1e3 * replay["censored"]
+        return actions[np.argsort(-score, kind="stable")[:count]]
 
     # -- tell -------------------------------------------------------------------------------
 

@@ -112,10 +112,10 @@ class FakeServer:
         return ServerInfo("fake-1", "fake", 170010, "17.10", "nowhere", self.started_at, HOST)
 
     def snapshot(self) -> MetricsSnapshot:
-        raise NotImplementedError
+        raise AssertionError("changing knobs needs no snapshot")
 
     def query_texts(self, keys: Sequence[QueryKey]) -> Mapping[QueryKey, str]:
-        raise NotImplementedError
+        raise AssertionError("changing knobs needs no query texts")
 
     def read_knobs(self, names: Sequence[str]) -> Mapping[str, KnobReading]:
         self._reach("read")
