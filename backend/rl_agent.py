@@ -7,7 +7,8 @@ here the discount is near 0; the critic is a small bootstrapped ensemble (its sp
 not known yet); rewards are rank-normalised; and the actor's proposals compete with mutations of
 the best known configurations before the critics, inside a trust region (after TuRBO, Eriksson et
 al. 2019, https://arxiv.org/abs/1910.01739). docs/knob-agent.md defines every logged quantity and
-lists each deviation from the paper.
+lists each deviation from the paper. What the agent holds, checkpoints and warm starts are in
+:mod:`backend.agent.parts`; recall is in :mod:`backend.agent.recall`.
 """
 
 from __future__ import annotations
@@ -15,41 +16,31 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import qmc
 
-from backend.agent.action_grid import ActionGrid
-from backend.agent.checkpoint import REMEDY, damaged, read_checkpoint, write_checkpoint
-from backend.agent.native_values import NativeValues
-from backend.agent.networks import ActorCritic
-from backend.agent.normalisation import RunningNormaliser
+from backend.agent.parts import CHECKPOINT_FILE, AgentParts
 from backend.agent.pretrained import Pretrained
-from backend.agent.replay import Replay
+from backend.agent.recall import recalled_action
 from backend.agent.reward import reward
 from backend.agent.settings import KnobAgentSettings
-from backend.domain.knobs import KnobConfig, KnobSpace, KnobValue
+from backend.domain.knobs import KnobConfig, KnobValue
 from backend.domain.transition import Transition
-from backend.errors import CheckpointError, KnobError
 
-__all__ = ["KnobAgent", "KnobAgentSettings", "LearningStep", "Pretrained", "reward"]
+__all__ = [
+    "CHECKPOINT_FILE",
+    "KnobAgent",
+    "KnobAgentSettings",
+    "LearningStep",
+    "Pretrained",
+    "reward",
+]
 
 FloatArray = NDArray[np.float64]
-CHECKPOINT_FILE = "knob_agent.npz"
-FORMAT = 2
-RECALL_FROM = 8
-"""Recall needs so many measurements of its own."""
-RECALL_SHIFT = 4.0
-"""The state has moved when it is so many times further from the last ones (squared distances) than
-neighbouring ones usually are."""
-RECALL_NEAR = 0.5
-"""States like the present one are within this share of the (squared) distance moved."""
 TRUST_FAILURES = 6
 """After so many asks in a row without a new best the trust region shrinks."""
-NETWORK_SETTINGS = ("hidden_layers", "ensemble_size")
-"""Settings that the networks' shapes depend on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +58,7 @@ class LearningStep:
     trust_half_width: float
 
 
-class KnobAgent:
+class KnobAgent(AgentParts):
     """Proposes configurations and learns from what became of them.
 
     Args:
@@ -77,57 +68,12 @@ class KnobAgent:
         priors: configurations to try first (expert rules); absent knobs count as default. With
             none the default configuration is tried first.
         state_width: length of the state vector; 0 takes the length of the first one given.
+
+    Attributes:
+        last_learning: what the last tell changed; None before the first one.
     """
 
-    def __init__(
-        self,
-        space: KnobSpace,
-        seed: int = 0,
-        *,
-        settings: KnobAgentSettings | None = None,
-        priors: Sequence[Mapping[str, KnobValue]] = (),
-        state_width: int = 0,
-    ) -> None:
-        self.space = space
-        self.settings = settings or KnobAgentSettings()
-        self.seed = seed
-        self.last_learning: LearningStep | None = None
-        self._rng = np.random.default_rng(seed)
-        self._grid = ActionGrid(space)
-        defaults = space.default_config()
-        full = [defaults.replace(space.validate(prior)) for prior in priors]
-        self._natives = NativeValues(space)
-        for config in [*full, defaults]:
-            self._natives.remember(config)
-        self._queue: list[KnobConfig] = list(dict.fromkeys(full or [defaults]))
-        self._design_left = max(0, self.settings.design_size - len(self._queue))
-        self._asked: set[KnobConfig] = set()
-        self._tells = 0
-        self._trust = self.settings.trust_start
-        self._failures = 0
-        self._successes = 0
-        self._best_reward = -math.inf
-        self._recalled_after = -1
-        self._build(state_width)
-
-    def _build(self, state_width: int) -> None:
-        s = self.settings
-        self.state_width = state_width
-        self._states = RunningNormaliser(state_width)
-        self._replay = Replay(
-            s.buffer_size, state_width, self.space.width, s.ensemble_size, ranked=s.rank_rewards
-        )
-        self._networks = ActorCritic(
-            state_width,
-            self.space.width,
-            hidden_layers=s.hidden_layers,
-            members=s.ensemble_size,
-            actor_rate=s.learning_rate,
-            critic_rate=s.critic_learning_rate,
-            gamma=s.gamma,
-            tau=s.tau,
-            seed=self.seed,
-        )
+    last_learning: LearningStep | None = None
 
     # -- ask --------------------------------------------------------------------------------
 
@@ -152,30 +98,14 @@ class KnobAgent:
         return config
 
     def _recalled(self, raw: FloatArray) -> KnobConfig | None:
-        """After the state has moved: the best configuration measured in states like this one.
-
-        Once for each move: what is told of it, or of anything else, brings the last states here.
-        """
-        replay, own = self._replay, self._replay.own_rows()
-        if len(own) < RECALL_FROM or self.state_width == 0 or self._recalled_after == self._tells:
+        """What was best when the state was here before; asked for once after each move."""
+        if self._recalled_after == self._tells:
             return None
-        states, now = self._states(replay["states"][own]), self._states(raw)
-        usual = np.median(((states[1:] - states[:-1]) ** 2).sum(axis=1))
-        gap = ((states[-2:] - now) ** 2).sum(axis=1).min()
-        if gap <= RECALL_SHIFT * usual:
-            return None  # still the same workload
-        # Medians of three neighbours in time: one odd reading does not hide a sample.
-        calm = states.copy()
-        calm[1:-1] = np.median([states[:-2], states[1:-1], states[2:]], axis=0)
-        near = ((calm - now) ** 2).sum(axis=1) < RECALL_NEAR * gap
-        known = own[near & (replay["censored"][own] == 0.0)]
-        if len(known) == 0:
-            return None  # not seen before
+        action = recalled_action(self._replay, self._states, raw)
+        if action is None:
+            return None
         self._recalled_after = self._tells
-        actions, targets = replay["actions"][known], replay.targets()[known]
-        same = (actions[:, None] == actions[None]).all(axis=2)
-        means = (same * targets).sum(axis=1) / same.sum(axis=1)
-        return self._natives.decode(actions[int(np.argmax(means))])
+        return self._natives.decode(action)
 
     def _next_config(self, state: FloatArray) -> KnobConfig:
         self._queue = [config for config in self._queue if config not in self._asked]
@@ -414,133 +344,3 @@ class KnobAgent:
                     self._states.update(state)
                     self._replay.add(transition, self._rng, number)
         self._learn(updates)
-
-    def pretrained(self) -> Pretrained:
-        """What this agent knows, to start others from (:meth:`warm`)."""
-        replay = self._replay
-        return Pretrained(
-            shape_fingerprint=self.space.shape_fingerprint,
-            state_width=self.state_width,
-            settings=dataclasses.asdict(self.settings),
-            weights=self._networks.weights(),
-            normaliser=self._states.arrays(),
-            transitions={name: replay[name] for name in Pretrained.FIELDS},
-        )
-
-    @classmethod
-    def warm(
-        cls,
-        pretrained: Pretrained,
-        space: KnobSpace,
-        seed: int = 0,
-        *,
-        settings: KnobAgentSettings | None = None,
-        priors: Sequence[Mapping[str, KnobValue]] = (),
-    ) -> KnobAgent:
-        """A new agent that starts from what another one learnt elsewhere.
-
-        It keeps the networks' sizes of the other one. Its priors compete with its own
-        proposals before the critics instead of coming first.
-
-        Raises:
-            CheckpointError: the knowledge is of a space of another shape, or damaged.
-        """
-        pretrained.check(space)
-        try:
-            return cls._warm(pretrained, space, seed, settings or KnobAgentSettings(), priors)
-        except (KeyError, ValueError, TypeError) as error:
-            raise CheckpointError(
-                f"the trained agent is damaged or of another version: {error}"[:500],
-                remedy="train anew: python run.py train",
-            ) from error
-
-    @classmethod
-    def _warm(
-        cls,
-        pretrained: Pretrained,
-        space: KnobSpace,
-        seed: int,
-        settings: KnobAgentSettings,
-        priors: Sequence[Mapping[str, KnobValue]],
-    ) -> KnobAgent:
-        sizes = {name: pretrained.settings[name] for name in NETWORK_SETTINGS}
-        settings = dataclasses.replace(settings, **sizes)
-        agent = cls(
-            space, seed, settings=settings, priors=priors, state_width=pretrained.state_width
-        )
-        agent._networks.restore_weights(pretrained.weights)
-        agent._states.restore(pretrained.normaliser)
-        for episode, transition in pretrained.replayed():
-            agent._replay.add(transition, agent._rng, episode)
-        agent._design_left = 0
-        return agent
-
-    # -- checkpoints ------------------------------------------------------------------------
-
-    def save(self, folder: Path | str) -> None:
-        """Write everything that :meth:`load` needs to go on as if nothing had happened.
-
-        One file, replaced in one step; no pickle in it.
-        """
-        about = {
-            "format": FORMAT,
-            "fingerprint": self.space.fingerprint,
-            "seed": self.seed,
-            "state_width": self.state_width,
-            "settings": dataclasses.asdict(self.settings),
-            "rng": self._rng.bit_generator.state,
-            "queue": [dict(config) for config in self._queue],
-            "asked": [dict(config) for config in sorted(self._asked, key=repr)],
-            "natives": self._natives.pairs(),
-            "counters": {name: getattr(self, name) for name in _COUNTERS},
-        }
-        arrays: dict[str, NDArray[np.generic]] = {}
-        for part, owner in self._parts().items():
-            arrays.update({f"{part}.{name}": array for name, array in owner.arrays().items()})
-        write_checkpoint(Path(folder) / CHECKPOINT_FILE, about, arrays)
-
-    @classmethod
-    def load(cls, folder: Path | str, space: KnobSpace) -> KnobAgent:
-        """Restore what :meth:`save` wrote.
-
-        Raises:
-            CheckpointError: there is none, it is damaged, or it belongs to another knob space.
-        """
-        path = Path(folder) / CHECKPOINT_FILE
-        about, arrays = read_checkpoint(path)
-        found = (about.get("format"), about.get("fingerprint"))
-        if found != (FORMAT, space.fingerprint):
-            raise CheckpointError(
-                f"{path} has format {found[0]} and knob space {found[1]}, "
-                f"expected {FORMAT} and {space.fingerprint}",
-                remedy=REMEDY,
-            )
-        try:
-            settings = KnobAgentSettings(**about["settings"])
-            agent = cls(space, about["seed"], settings=settings, state_width=about["state_width"])
-            agent._rng.bit_generator.state = about["rng"]
-            agent._queue = [space.validate(config) for config in about["queue"]]
-            agent._asked = {space.validate(config) for config in about["asked"]}
-            agent._natives.restore(about["natives"])
-            for name, kind in _COUNTERS.items():
-                setattr(agent, name, kind(about["counters"][name]))
-            for part, owner in agent._parts().items():
-                start = len(part) + 1
-                owner.restore({n[start:]: a for n, a in arrays.items() if n.startswith(f"{part}.")})
-        except (ValueError, KeyError, TypeError, AttributeError, KnobError) as error:
-            raise damaged(path, error) from error
-        return agent
-
-    def _parts(self) -> dict[str, ActorCritic | Replay | RunningNormaliser]:
-        return {"networks": self._networks, "replay": self._replay, "states": self._states}
-
-
-_COUNTERS: Mapping[str, type] = {
-    "_design_left": int,
-    "_tells": int,
-    "_recalled_after": int,
-    "_trust": float,
-    "_failures": int,
-    "_successes": int,
-    "_best_reward": float,
-}
