@@ -16,6 +16,7 @@ from sqlalchemy.engine import URL
 from backend.config_level0 import Level0Section
 from backend.config_loading import explain, gather, parse_url
 from backend.config_section import Section, example_of
+from backend.config_workload import WorkloadSection
 from backend.domain.modes import Mode
 from backend.errors import ConfigError
 
@@ -191,35 +192,6 @@ class SafetySection(Section):
     )
     sandbox_enabled: bool = Field(
         False, description="Try candidates in a scratch server first; not active yet."
-    )
-
-
-class WorkloadSection(Section):
-    """The demo's workload."""
-
-    name: Literal["mixed", "oltp", "analytical", "simple"] = Field(
-        "mixed",
-        description="Mix of statements: mixed, oltp, analytical or simple (nothing to gain).",
-    )
-    queries_per_hour: int | None = Field(
-        None,
-        ge=1,
-        description="Mean statements a simulated hour over a day; empty: the mix's own.",
-    )
-    data_scale_factor: float = Field(
-        0.25, gt=0, le=10, description="Size of the demo store; 1.0 is about 10 million rows."
-    )
-    query_distribution: dict[str, float] = Field(
-        default_factory=dict,
-        description="Weights of statement classes that replace those of the mix, by class name.",
-    )
-    parameter_ranges: dict[str, tuple[float, float]] = Field(
-        default_factory=dict, description="Bounds of statement parameters, by parameter name."
-    )
-    seed: int = Field(0, ge=0, description="Seed of the data, the arrivals and the parameters.")
-    max_concurrency: int = Field(8, ge=1, le=200, description="Connections of the generator.")
-    statement_timeout: float = Field(
-        30, gt=0, description="Seconds after which the generator's own statements are cancelled."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import replace
 
 from backend.config import Settings
 from backend.errors import AutopilotError
@@ -28,21 +29,10 @@ def workload(settings: Settings, options: RunOptions, store: Store, stop: thread
             # A gap in the record is better than a gap in the load, in which nothing can be proven.
             log.warning("what the clients saw was not recorded: %s", error.message)
 
-    section = settings.workload
+    wanted = WorkloadSettings.of(settings.workload, options.time_scale)
     run_workload(
         embedded_server(settings).dsn(),
-        WorkloadSettings(
-            mix=section.name,
-            queries_per_hour=section.queries_per_hour,
-            seed=section.seed,
-            time_scale=options.time_scale,
-            scale=section.data_scale_factor,
-            max_concurrency=section.max_concurrency,
-            statement_timeout_s=section.statement_timeout,
-            interval_s=INTERVAL_S,
-            query_distribution=section.query_distribution,
-            parameter_ranges=section.parameter_ranges,
-        ),
+        replace(wanted, interval_s=INTERVAL_S),
         stop,
         on_interval=record,
     )

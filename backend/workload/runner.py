@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.engine import URL
 
+from backend.config_workload import WorkloadSection
 from backend.domain.records import ClientIntervalRecord
 from backend.errors import WorkloadError
 from backend.workload.generator import ClientInterval, WorkloadGenerator, WorkloadStats
@@ -38,6 +39,21 @@ class WorkloadSettings:
     application_name: str = APPLICATION_NAME
     query_distribution: Mapping[str, float] = field(default_factory=dict)
     parameter_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, section: WorkloadSection, time_scale: float) -> WorkloadSettings:
+        """What the product's settings ask for, at so many simulated seconds a real second."""
+        return cls(
+            mix=section.name,
+            queries_per_hour=section.queries_per_hour,
+            seed=section.seed,
+            time_scale=time_scale,
+            scale=section.data_scale_factor,
+            max_concurrency=section.max_concurrency,
+            statement_timeout_s=section.statement_timeout,
+            query_distribution=section.query_distribution,
+            parameter_ranges=section.parameter_ranges,
+        )
 
     def schedule(self) -> ArrivalSchedule:
         """Return the frozen arrivals of these settings.

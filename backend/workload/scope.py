@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from backend.domain.workload import check_parameter_range
 from backend.errors import WorkloadError
 from backend.workload.shape import StoreShape
 
@@ -23,10 +24,6 @@ PARAMETER_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
 ranking by popularity; (0, 0.1) asks for the best-selling tenth alone.
 """
 
-_LIMITS: Mapping[str, tuple[float, float]] = MappingProxyType(
-    {"period_age_days": (0.0, 330.0), "customer_rank": (0.0, 1.0), "product_rank": (0.0, 1.0)}
-)
-
 
 @dataclass(frozen=True)
 class Scope:
@@ -42,16 +39,10 @@ class Scope:
     def __post_init__(self) -> None:
         """Check the ranges."""
         for name, (low, high) in self.ranges.items():
-            if name not in PARAMETER_RANGES:
-                raise WorkloadError(
-                    f"there is no parameter range {name!r}",
-                    remedy=f"choose among {', '.join(sorted(PARAMETER_RANGES))}",
-                )
-            least, most = _LIMITS[name]
-            if not least <= low <= high <= most:
-                raise WorkloadError(
-                    f"the parameter range {name} = ({low}, {high}) is not inside ({least}, {most})"
-                )
+            try:
+                check_parameter_range(name, low, high)
+            except ValueError as error:
+                raise WorkloadError(str(error)) from None
 
     def within(self, name: str, share: float) -> float:
         """Return the value at ``share`` in [0, 1] of the named range."""

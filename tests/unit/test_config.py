@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -16,8 +16,14 @@ from pydantic.fields import FieldInfo
 
 from backend.config import Settings, example_yaml, load_settings
 from backend.config_document import render
+from backend.config_workload import WorkloadSection
 from backend.domain.modes import Mode
+from backend.domain.workload import PARAMETER_LIMITS, STATEMENT_CLASSES
 from backend.errors import ConfigError
+from backend.workload.mixes import MIXES
+from backend.workload.runner import WorkloadSettings
+from backend.workload.scope import PARAMETER_RANGES
+from backend.workload.statements import STATEMENTS
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "hunter2-correct-horse"
@@ -97,13 +103,13 @@ def test_nested_keys_lists_and_mappings_come_through_the_environment(load):
     found = load(
         env={
             "AUTOPILOT_LEVEL0__KNOB__HIDDEN_LAYERS": "[32, 16]",
-            "AUTOPILOT_WORKLOAD__QUERY_DISTRIBUTION": '{"simple": 2}',
+            "AUTOPILOT_WORKLOAD__QUERY_DISTRIBUTION": '{"order_by_id": 2}',
             "AUTOPILOT_MODE": "advise",
             "AUTOPILOT_LEVEL1__ENABLED": "false",
         }
     )
     assert found.level0.knob.hidden_layers == (32, 16)
-    assert found.workload.query_distribution == {"simple": 2.0}
+    assert found.workload.query_distribution == {"order_by_id": 2.0}
     assert found.mode is Mode.ADVISE
     assert not found.level1.enabled
 
@@ -286,6 +292,44 @@ def test_an_environment_that_makes_no_sense_is_refused(load, env):
 def test_settings_cannot_be_changed_later(key):
     with pytest.raises(ValueError, match="frozen"):
         setattr(Settings(), key, None)
+
+
+# -- the demo's workload --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("query_distribution: {order_by_nid: 2}", ["order_by_nid", "order_by_id, customer_by"]),
+        ("query_distribution: {order_by_id: -1}", ["order_by_id", "equal to 0", "-1"]),
+        ("parameter_ranges: {rank: [0, 1]}", ["'rank'", "period_age_days, customer_rank"]),
+        ("parameter_ranges: {product_rank: [0.5, 2]}", ["product_rank = (0.5, 2)", "(0, 1)"]),
+        ("parameter_ranges: {product_rank: [0.5, 0.1]}", ["(0.5, 0.1)", "lower bound first"]),
+    ],
+)
+def test_what_the_workload_would_refuse_is_refused_with_the_settings(load, text, words):
+    with pytest.raises(ConfigError) as raised:
+        load(f"workload: {{{text}}}")
+    assert text.partition(":")[0] in raised.value.message
+    for word in words:
+        assert word in raised.value.message
+    assert raised.value.remedy
+
+
+def test_the_workload_knows_the_words_that_settings_may_use(load):
+    assert tuple(STATEMENTS) == STATEMENT_CLASSES
+    assert set(PARAMETER_RANGES) == set(PARAMETER_LIMITS)
+    assert get_args(WorkloadSection.model_fields["name"].annotation) == tuple(MIXES)
+    found = load(
+        "workload: {query_distribution: {add_review: 0, order_by_id: 2.5}, "
+        "parameter_ranges: {period_age_days: [30, 330]}}"
+    ).workload
+    assert found.query_distribution == {"add_review": 0.0, "order_by_id": 2.5}
+    assert found.parameter_ranges == {"period_age_days": (30.0, 330.0)}
+    schedule = WorkloadSettings.of(found, 1.0).schedule()
+    assert "add_review" not in schedule.mix.day
+    assert schedule.mix.day["order_by_id"] == 2.5
+    assert schedule.scope.ranges == found.parameter_ranges
 
 
 # -- the database URL -----------------------------------------------------------------------
