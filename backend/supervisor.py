@@ -31,6 +31,13 @@ log = logging.getLogger(__name__)
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.5, 30.0
 STEADY_S = 60.0
 """A process that ran this long starts with a fresh back-off when it ends."""
+AT_ONCE_S = 10.0
+MAX_AT_ONCE = 3
+"""A process of :data:`NEEDS_NOBODY` that exits this often in a row, each time this soon after its
+start, is not started again."""
+NEEDS_NOBODY = ("workload",)
+"""What makes these exit at once does not pass by itself; the others may miss a server or a store
+that comes back."""
 STOP_TIMEOUT_S = 20.0
 READY = "running"
 """The last step told: everything has been started."""
@@ -45,6 +52,7 @@ class _Child:
     started_s: float = 0.0
     backoff_s: float = FIRST_BACKOFF_S
     restart_at_s: float | None = None
+    exits_at_once: int = 0
 
 
 class Supervisor:
@@ -155,8 +163,14 @@ class Supervisor:
 
     def _plan_restart(self, child: _Child, code: int) -> None:
         now_s = time.monotonic()
-        if now_s - child.started_s > STEADY_S:
+        lived_s = now_s - child.started_s
+        if lived_s > STEADY_S:
             child.backoff_s = FIRST_BACKOFF_S
+        # Who was killed did not exit: that says nothing about the next start.
+        child.exits_at_once = child.exits_at_once + 1 if code >= 0 and lived_s < AT_ONCE_S else 0
+        if child.name in NEEDS_NOBODY and child.exits_at_once >= MAX_AT_ONCE:
+            self._give_up(child, code)
+            return
         self._event(
             "error",
             "process_died",
@@ -165,6 +179,16 @@ class Supervisor:
         )
         child.restart_at_s = now_s + child.backoff_s
         child.backoff_s = min(child.backoff_s * 2, LAST_BACKOFF_S)
+
+    def _give_up(self, child: _Child, code: int) -> None:
+        child.process = None
+        self._event(
+            "error",
+            "process_given_up",
+            f"the {child.name} process ended {MAX_AT_ONCE} times in a row just after its start "
+            f"({_told(code)}) and is not started again; see errors.log in "
+            f"{self._settings.paths.logs_dir}, remove the cause and start everything anew",
+        )
 
     def _stop_all(self) -> None:
         # The tuner first, so that it takes its candidate off while all others still live; the

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from backend.config import Settings
+from backend.domain.clock import ManualClock
 from backend.domain.modes import Mode, Phase
 from backend.domain.records import EventRecord, StatusRecord
 from backend.errors import StoreError
@@ -39,7 +41,8 @@ class Store:
 
 def supervisor(store: Store, folder: Path) -> Supervisor:
     settings = Settings.model_validate({"paths": {"data_dir": str(folder)}})
-    return Supervisor(settings, RunOptions(), store, {"tuner": ["true"]}, lambda *_: None)  # type: ignore[arg-type]
+    commands = {"tuner": ["true"], "workload": ["true"]}
+    return Supervisor(settings, RunOptions(), store, commands, lambda *_: None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("paused", "frozen"), [(True, False), (False, True), (False, False)])
@@ -78,3 +81,54 @@ def test_a_locked_store_does_not_end_it(tmp_path: Path) -> None:
 def test_its_processes_know_whom_to_watch(tmp_path: Path) -> None:
     options = RunOptions.from_environment(supervisor(Store(), tmp_path)._options.to_environment())
     assert options.supervisor_pid == os.getpid()
+
+
+class Ending:
+    """Ends a process of the supervisor's again and again, on a clock that is turned by hand."""
+
+    def __init__(self, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.store, self._clock = Store(), ManualClock()
+        monkeypatch.setattr(
+            "backend.supervisor.time", SimpleNamespace(monotonic=self._clock.monotonic_s)
+        )
+        self._supervisor = supervisor(self.store, folder)
+        self.child = self._supervisor._children[name]
+
+    def after(self, lived_s: float, code: int) -> bool:
+        """Let it end; whether it will be started again."""
+        self.child.started_s, self.child.restart_at_s = self._clock.monotonic_s(), None
+        self._clock.advance(lived_s)
+        self._supervisor._plan_restart(self.child, code)
+        return self.child.restart_at_s is not None
+
+    @property
+    def told(self) -> list[str]:
+        return [event.kind for event in self.store.events]
+
+
+def test_a_workload_that_exits_at_once_three_times_in_a_row_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workload = Ending("workload", tmp_path, monkeypatch)
+    assert [workload.after(1.0, 1) for _ in range(3)] == [True, True, False]
+    assert workload.told == ["process_died", "process_died", "process_given_up"]
+    told = workload.store.events[-1]
+    assert told.level == "error"
+    for word in ("workload", "3 times", "exit code 1", "errors.log", "start everything anew"):
+        assert word in told.message
+    assert workload.child.process is None  # so that it is not looked at again
+
+
+def test_what_ran_a_while_or_was_killed_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workload = Ending("workload", tmp_path, monkeypatch)
+    ends = [(1.0, 1), (1.0, 1), (30.0, 1), (1.0, 1), (1.0, 1), (1.0, -9), (1.0, 1), (1.0, 1)]
+    assert all(workload.after(*end) for end in ends)
+    assert not workload.after(1.0, 1)
+
+
+def test_a_tuner_is_started_again_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tuner = Ending("tuner", tmp_path, monkeypatch)
+    assert all(tuner.after(1.0, 1) for _ in range(10))
+    assert set(tuner.told) == {"process_died"}
