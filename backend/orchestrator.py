@@ -28,7 +28,7 @@ from backend.jobs import Jobs
 from backend.observer import Observer
 from backend.operator_commands import OperatorCommands
 from backend.protocols import Clock
-from backend.report import build_report, write_reports
+from backend.report import build_report, workload_facts, write_reports
 from backend.run_options import RunOptions
 from backend.status import knob_statuses, status_record
 from backend.trial_planner import RunSchedule
@@ -367,13 +367,7 @@ class SystemOrchestrator:
         report = build_report(
             parts.store,
             final_comparison=final,
-            workload={
-                "name": self.settings.workload.name if self.settings.is_embedded else "foreign",
-                "duration_days": self._options.duration_days,
-                "fast_mode": self._options.fast_mode,
-                "scale": self.settings.workload.data_scale_factor,
-                "seed": self.settings.workload.seed,
-            },
+            workload=workload_facts(self.settings, self._options),
         )
         for path in write_reports(report, Path(self.settings.paths.data_dir)):
             log.info("wrote %s", path)

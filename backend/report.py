@@ -11,12 +11,41 @@ import os
 import tempfile
 from pathlib import Path
 
+from backend.config import Settings
 from backend.errors import StoreError
 from backend.report_data import FinalReport, Measured, build_report
 from backend.report_pages import to_html, to_text
+from backend.run_options import RunOptions
 from backend.telemetry.summary import summary_text
+from backend.workload.runner import WorkloadSettings
 
-__all__ = ["FinalReport", "Measured", "build_report", "summary_text", "write_reports"]
+__all__ = [
+    "FinalReport",
+    "Measured",
+    "build_report",
+    "summary_text",
+    "workload_facts",
+    "write_reports",
+]
+
+
+def workload_facts(settings: Settings, options: RunOptions) -> dict[str, object]:
+    """What ran, for the report; ``schedule`` is the hash that tells equal loads.
+
+    It is the one that ``python -m backend.workload`` prints.
+    """
+    run = {"duration_days": options.duration_days, "fast_mode": options.fast_mode}
+    if not settings.is_embedded:
+        return {"name": "foreign", **run}
+    section = settings.workload
+    schedule = WorkloadSettings.of(section, options.time_scale).schedule()
+    return {
+        "name": section.name,
+        **run,
+        "scale": section.data_scale_factor,
+        "seed": section.seed,
+        "schedule": schedule.short_fingerprint,
+    }
 
 
 def write_reports(report: FinalReport, folder: Path) -> list[Path]:

@@ -119,7 +119,7 @@ def build_report(
         reader: the store.
         final_comparison: the trial of the final (candidate) against the initial configuration
             (incumbent), None where there was none.
-        workload: what ran, for people: name, scale, seed, duration.
+        workload: what ran, for people: name, scale, seed, duration, schedule.
 
     Raises:
         StoreError: the store cannot be read.

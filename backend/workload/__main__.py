@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
                 f"the environment variable {arguments.url_env} holds no database URL",
                 remedy="set it to a URL such as postgresql://user@127.0.0.1:5432/shop",
             ) from None
-        sys.stdout.write(f"schedule {settings.schedule().fingerprint[:16]}\n")
+        sys.stdout.write(f"schedule {settings.schedule().short_fingerprint}\n")
         if arguments.duration is not None:
             timer = threading.Timer(arguments.duration, stop.set)
             timer.daemon = True

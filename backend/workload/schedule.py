@@ -174,6 +174,11 @@ class ArrivalSchedule:
             digest.update(line.encode())
         return digest.hexdigest()
 
+    @property
+    def short_fingerprint(self) -> str:
+        """The first 16 digits of :attr:`fingerprint`: enough to tell people's loads apart."""
+        return self.fingerprint[:16]
+
 
 class _Points:
     """A class's parameter points in the unit cube, evenly spread over any run of them."""

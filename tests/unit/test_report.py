@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from backend import report_pages
+from backend.config import Settings
 from backend.domain.modes import Arm, Mode, Phase, TrialKind, TrialState, Verdict
 from backend.domain.records import (
     ClientIntervalRecord,
@@ -24,8 +25,16 @@ from backend.domain.records import (
     WindowRecord,
 )
 from backend.errors import StoreError
-from backend.report import FinalReport, build_report, summary_text, write_reports
+from backend.report import (
+    FinalReport,
+    build_report,
+    summary_text,
+    workload_facts,
+    write_reports,
+)
+from backend.run_options import RunOptions
 from backend.telemetry import SqlStore, open_store, wording
+from backend.workload import __main__ as workload_command
 from tests.contracts import records as full
 from tests.contracts.records import NOW
 
@@ -376,6 +385,33 @@ class TestFiles:
             write_reports(replace(report, improvement=None), folder)
         assert paths[0].read_text(encoding="utf-8") == before
         assert sorted(folder.iterdir()) == sorted(paths)
+
+
+class TestWorkloadFacts:
+    def test_the_schedules_hash_is_that_of_the_workload(
+        self, store: SqlStore, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings = Settings.model_validate({"workload": {"name": "oltp", "seed": 3}})
+        facts = workload_facts(settings, RunOptions(fast_mode=True, duration_days=1.0))
+        monkeypatch.setenv("DATABASE_URL", "postgresql://u@127.0.0.1/x")
+        monkeypatch.setattr(workload_command, "run_workload", lambda *_: None)
+        monkeypatch.setattr(workload_command.signal, "signal", lambda *_: None)
+        workload_command.main(["--mix", "oltp", "--seed", "3", "--fast-mode"])
+        assert capsys.readouterr().out == f"schedule {facts['schedule']}\n"
+        report = build_report(store, final_comparison=None, workload=facts)
+        assert f"schedule {facts['schedule']}" in report_pages.to_text(report)
+        assert json.loads(report.as_json())["workload"]["schedule"] == facts["schedule"]
+
+    def test_another_seed_has_another_hash_and_a_foreign_server_none(self) -> None:
+        one, two = (
+            workload_facts(Settings.model_validate({"workload": {"seed": seed}}), RunOptions())
+            for seed in (0, 1)
+        )
+        assert one["schedule"] != two["schedule"]
+        foreign = Settings.model_validate({"database": {"host": "db.example"}})
+        assert workload_facts(foreign, RunOptions()) == {
+            "name": "foreign", "duration_days": None, "fast_mode": False,
+        }  # fmt: skip
 
 
 class TestSummary:
