@@ -1,0 +1,1 @@
+"""Better plans for single queries: found carefully, served only where measured to win."""
