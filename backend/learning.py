@@ -30,7 +30,7 @@ from backend.errors import CheckpointError
 from backend.expert_rules import expert_proposals
 from backend.memory_budget import MemoryBudget
 from backend.protocols import Clock, Store
-from backend.state_features import STATE_LAYOUT, STATE_WIDTH
+from backend.state_features import OFFERED_COLUMNS, STATE_LAYOUT, STATE_WIDTH
 
 if TYPE_CHECKING:
     from backend.rl_agent import KnobAgent, KnobAgentSettings
@@ -72,6 +72,7 @@ def agent_settings(section: KnobAgentSection) -> KnobAgentSettings:
         quality_floor=section.quality_floor,
         trust_start=LIVE_TRUST,
         moved_knobs=LIVE_MOVED_KNOBS,
+        recall_columns=OFFERED_COLUMNS,
     )
 
 

@@ -80,8 +80,8 @@ class KnobAgent(AgentParts):
     def ask(self, state: NDArray[np.float64] | None = None) -> KnobConfig:
         """The configuration to try next, every knob named, values native.
 
-        When the state has moved to where it has been before, the best configuration measured
-        there comes first: a workload that comes back is answered at once.
+        When the load has shifted to one seen before, the best configuration measured under it
+        comes first: a workload that comes back is answered at once.
 
         Args:
             state: what is known now, shape ``(state_width,)``; None stands for the mean state.
@@ -98,10 +98,11 @@ class KnobAgent(AgentParts):
         return config
 
     def _recalled(self, raw: FloatArray) -> KnobConfig | None:
-        """What was best when the state was here before; asked for once after each move."""
+        """What was best when this load was here before; asked for once after each shift."""
         if self._recalled_after == self._tells:
             return None
-        action = recalled_action(self._replay, self._states, raw)
+        columns = self.settings.recall_columns
+        action = recalled_action(self._replay, self._states, raw, columns)
         if action is None:
             return None
         self._recalled_after = self._tells

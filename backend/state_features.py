@@ -22,14 +22,24 @@ Reading = Callable[[MetricsWindow, LoadProfile], float]
 
 @dataclass(frozen=True)
 class Feature:
-    """One coordinate of the state."""
+    """One coordinate of the state.
+
+    Attributes:
+        name: for people, and for the layout's digest.
+        read: its value.
+        offered: whether it tells what is asked of the server, however that does: knobs do not
+            change it (the number of clients they do: slow answers make more of them wait).
+    """
 
     name: str
     read: Reading
+    offered: bool = False
 
 
-def _rate(name: str) -> Feature:
-    return Feature(f"log_{name}_per_s", lambda w, _: math.log1p(max(w.rates.get(name, 0.0), 0.0)))
+def _rate(name: str, *, offered: bool = False) -> Feature:
+    return Feature(
+        f"log_{name}_per_s", lambda w, _: math.log1p(max(w.rates.get(name, 0.0), 0.0)), offered
+    )
 
 
 def _gauge(name: str) -> Feature:
@@ -46,9 +56,9 @@ def _hit_ratio(window: MetricsWindow, _: LoadProfile) -> float:
 
 
 FEATURES: tuple[Feature, ...] = (
-    Feature("log_calls_per_s", lambda _, p: math.log1p(p.calls_per_s)),
+    Feature("log_calls_per_s", lambda _, p: math.log1p(p.calls_per_s), offered=True),
     Feature("log_mean_ms", lambda w, _: math.log1p(w.mean_ms or 0.0)),
-    Feature("mix_entropy", _mix_entropy),
+    Feature("mix_entropy", _mix_entropy, offered=True),
     Feature("clients", lambda _, p: p.clients),
     Feature("active_sessions", lambda _, p: p.active_sessions),
     Feature("cpu_percent", lambda _, p: p.cpu_percent),
@@ -56,7 +66,7 @@ FEATURES: tuple[Feature, ...] = (
     Feature("log_io_bytes_per_s", lambda _, p: math.log1p(max(p.io_bytes_per_s, 0.0))),
     Feature("checkpoints", lambda _, p: p.checkpoints),
     Feature("cache_hit_ratio", _hit_ratio),
-    _rate("xact_commit"),
+    _rate("xact_commit", offered=True),
     _rate("xact_rollback"),
     _rate("blocks_read"),
     _rate("tup_returned"),
@@ -68,6 +78,8 @@ FEATURES: tuple[Feature, ...] = (
 )
 
 STATE_WIDTH = len(FEATURES)
+OFFERED_COLUMNS = tuple(i for i, feature in enumerate(FEATURES) if feature.offered)
+"""The coordinates by which a load is recognised."""
 STATE_LAYOUT = hashlib.sha256("\n".join(f.name for f in FEATURES).encode()).hexdigest()[:16]
 """Digest of the features' names in their order: states of two layouts do not mean the same."""
 

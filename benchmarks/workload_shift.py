@@ -23,7 +23,8 @@ from rich.table import Table
 
 from backend.domain.knobs import KnobSpace
 from backend.protocols import AskTellAgent
-from backend.state_features import STATE_WIDTH
+from backend.rl_agent import KnobAgentSettings
+from backend.state_features import OFFERED_COLUMNS, STATE_WIDTH
 from benchmarks.shift import live, simulated
 from benchmarks.shift.measuring import Bench, tell_again
 from benchmarks.shift.returns import AFTER, FIRST_ASKED, PhaseFile, Return, Row, returns_of, row_of
@@ -56,7 +57,10 @@ METHODS = {
 def made(method: Method, space: KnobSpace, seed: int, budget: int) -> AskTellAgent:
     """A fresh tuner of this method."""
     width = STATE_WIDTH if method.sees_state else 0
-    return make_tuner(method.tuner, space, seed, budget=budget, state_width=width)
+    settings = KnobAgentSettings(recall_columns=OFFERED_COLUMNS)
+    return make_tuner(
+        method.tuner, space, seed, budget=budget, state_width=width, settings=settings
+    )
 
 
 def run_simulated(
@@ -210,6 +214,7 @@ def _arguments() -> argparse.Namespace:
             default=default,
             help=f"({' '.join(default)})",
         )
+        command.add_argument("--first-seed", type=int, default=0, help="of the runs (0)")
         command.add_argument("--results", type=Path, help="JSON lines; what they hold is not rerun")
         command.add_argument("--misses", action="store_true", help="list the returns that failed")
     return parser.parse_args()
@@ -219,7 +224,7 @@ def main() -> None:
     """Run what is missing, print the table."""
     arguments = _arguments()
     methods = [METHODS[name] for name in arguments.methods]
-    seeds = range(arguments.seeds)
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     if arguments.command == "simulated":
         file = PhaseFile(arguments.results)
         workloads = list(simulated.WORKLOADS)[: arguments.workloads]

@@ -81,6 +81,10 @@ class AgentParts:
     def _build(self, state_width: int) -> None:
         """Everything that depends on the length of the states."""
         s = self.settings
+        if 0 < state_width <= max(s.recall_columns, default=-1):
+            raise ValueError(
+                f"recall_columns = {s.recall_columns} do not fit states of length {state_width}"
+            )
         self.state_width = state_width
         self._states = RunningNormaliser(state_width)
         self._replay = Replay(

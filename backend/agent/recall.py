@@ -1,13 +1,18 @@
-"""Recall: what was best when the state was last where it is now.
+"""Recall: what was best when the load was last what it is now.
 
 A workload that comes back is answered with a configuration that was measured in it, instead of
-being searched anew. Pure functions of what the agent has been told.
+being searched anew. Which measurements are of the same workload is told by the states alone: two
+are linked where they lie no further apart than neighbouring tells do now and then. Pure functions
+of what the agent has been told.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
 from backend.agent.normalisation import RunningNormaliser
 from backend.agent.replay import Replay
@@ -15,43 +20,57 @@ from backend.agent.replay import Replay
 FloatArray = NDArray[np.float64]
 RECALL_FROM = 8
 """Recall needs so many measurements of the agent's own."""
-SHIFT = 4.0
-"""The state has moved when it is so many times further from the last ones (squared distances) than
-neighbouring ones usually are."""
-NEAR = 0.5
-"""States like the present one are within this share of the (squared) distance moved."""
+LINK = 8.0
+"""States are linked up to so many times the usual (median) squared distance of neighbouring tells.
+Gaussian noise hardly ever reaches that far; a load that swings and odd readings do."""
+LATEST = 2
+"""The load has shifted when the last tells, so many, were all of another one."""
 
 
 def recalled_action(
-    replay: Replay, normalised: RunningNormaliser, state: FloatArray
+    replay: Replay,
+    normalised: RunningNormaliser,
+    state: FloatArray,
+    columns: Sequence[int] = (),
 ) -> FloatArray | None:
-    """After the state has moved: the best action measured in states like this one.
+    """After the load has shifted to one seen before: the best action measured under it.
+
+    Measurements are of the present load when they are linked to the present state, or to one that
+    is. No longer chains: a load that slowly went over into another one would tie the two together.
 
     Args:
         replay: what was told; only the agent's own measurements count.
         normalised: of the states.
         state: the present one, raw, shape ``(state_width,)``.
+        columns: the coordinates that tell the load; empty for all.
 
     Returns:
-        The action with the highest mean target, shape ``(action_width,)``; None while the state
-        has not moved, or where nothing was measured before.
+        The action with the highest mean target, shape ``(action_width,)``; None while the load is
+        the one of the last tells, or where it was not seen before.
     """
     own = replay.own_rows()
     if len(own) < RECALL_FROM or len(state) == 0:
         return None
     states, now = normalised(replay["states"][own]), normalised(state)
-    usual = np.median(((states[1:] - states[:-1]) ** 2).sum(axis=1))
-    gap = ((states[-2:] - now) ** 2).sum(axis=1).min()
-    if gap <= SHIFT * usual:
-        return None  # still the same workload
-    # Medians of three neighbours in time: one odd reading does not hide a sample.
-    calm = states.copy()
-    calm[1:-1] = np.median([states[:-2], states[1:-1], states[2:]], axis=0)
-    near = ((calm - now) ** 2).sum(axis=1) < NEAR * gap
-    known = own[near & (replay["censored"][own] == 0.0)]
-    if len(known) == 0:
+    if columns:
+        states, now = states[:, list(columns)], now[list(columns)]
+    usual = np.median(np.sum((states[1:] - states[:-1]) ** 2, axis=1))
+    reach = float(np.sqrt(LINK * usual))
+    near = _within(reach, states, now[None])
+    if not near.any():
         return None  # not seen before
-    actions, targets = replay["actions"][known], replay.targets()[known]
-    same = (actions[:, None] == actions[None]).all(axis=2)
-    means = (same * targets).sum(axis=1) / same.sum(axis=1)
+    here = _within(reach, states, states[near])
+    if here[-LATEST:].any():
+        return None  # still the same load
+    known = own[here & (replay["censored"][own] == 0.0)]
+    if len(known) == 0:
+        return None
+    actions, which = np.unique(replay["actions"][known], axis=0, return_inverse=True)
+    means = np.bincount(which.ravel(), replay.targets()[known]) / np.bincount(which.ravel())
     return np.asarray(actions[int(np.argmax(means))])
+
+
+def _within(reach: float, points: FloatArray, others: FloatArray) -> NDArray[np.bool_]:
+    """Which points, shape ``(n, width)``, lie within reach of any of the others."""
+    distances, _ = KDTree(others).query(points)
+    return np.asarray(distances <= reach)

@@ -34,6 +34,8 @@ class KnobAgentSettings:
         moved_knobs: proposals differ from the best known configuration in so many knobs at
             most; 0 for no limit.
         quality_floor: samples of lower quality train nothing.
+        recall_columns: the state's coordinates that tell which load this is, and that knobs do
+            not change; empty for all of them.
 
     Raises:
         ValueError: a setting is out of its range.
@@ -61,9 +63,11 @@ class KnobAgentSettings:
     trust_max: float = 2.0
     moved_knobs: int = 0
     quality_floor: float = 0.2
+    recall_columns: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden_layers", tuple(self.hidden_layers))
+        object.__setattr__(self, "recall_columns", tuple(self.recall_columns))
         positive = (
             "learning_rate",
             "critic_learning_rate",
@@ -87,3 +91,5 @@ class KnobAgentSettings:
             raise ValueError("trust_min <= trust_start <= trust_max must hold")
         if not self.hidden_layers or min(self.hidden_layers) < 1:
             raise ValueError(f"hidden_layers = {self.hidden_layers} must be positive widths")
+        if min(self.recall_columns, default=0) < 0:
+            raise ValueError(f"recall_columns = {self.recall_columns} must count from 0")

@@ -12,7 +12,7 @@ from pathlib import Path
 from backend.domain.knobs import KnobSpace, KnobValue
 from backend.errors import ConfigError
 from backend.protocols import AskTellAgent
-from backend.rl_agent import KnobAgent, Pretrained
+from backend.rl_agent import KnobAgent, KnobAgentSettings, Pretrained
 from benchmarks.tuners.peer import MissingPeerError
 from benchmarks.tuners.plain_ddpg import PlainDdpg
 from benchmarks.tuners.random_search import RandomSearch
@@ -33,6 +33,7 @@ def make_tuner(
     budget: int = 200,
     state_width: int = 0,
     checkpoint: Path | None = None,
+    settings: KnobAgentSettings | None = None,
 ) -> AskTellAgent:
     """A fresh tuner.
 
@@ -45,6 +46,7 @@ def make_tuner(
         state_width: length of the state vector; 0 for tuning without states. Only "ddpg" and
             ours look at states; "ours-warm" takes the length from its checkpoint.
         checkpoint: the file of what "ours-warm" starts from (``Pretrained``).
+        settings: of our own agents, "ours" and "ours-warm".
 
     Raises:
         ConfigError: no such tuner, or "ours-warm" without a checkpoint.
@@ -61,9 +63,10 @@ def make_tuner(
         return PlainDdpg(space, seed, priors, state_width=state_width)
     first = [{}, *priors]  # no knob named: the default configuration
     if name == "ours":
-        return KnobAgent(space, seed=seed, priors=first, state_width=state_width)
+        return KnobAgent(space, seed=seed, settings=settings, priors=first, state_width=state_width)
     if name == "ours-warm":
         if checkpoint is None:
             raise ConfigError("ours-warm starts from a checkpoint, and none was given")
-        return KnobAgent.warm(Pretrained.read(checkpoint), space, seed, priors=first)
+        known = Pretrained.read(checkpoint)
+        return KnobAgent.warm(known, space, seed, settings=settings, priors=first)
     raise ConfigError(f"no tuner named {name!r}", remedy=f"choose from {', '.join(TUNERS)}")

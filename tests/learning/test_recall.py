@@ -12,7 +12,8 @@ from backend.domain.knobs import KnobConfig, KnobValue
 from backend.rl_agent import KnobAgent, KnobAgentSettings
 from tests.learning.toys import BEST, SPACE
 
-QUICK = KnobAgentSettings(updates_per_tell=30, candidates=400)
+OFFERED = (0, 2)
+QUICK = KnobAgentSettings(updates_per_tell=30, candidates=400, recall_columns=OFFERED)
 TRIALS = 15
 SCHEDULE = ("day", "night", "day", "night")
 OPTIMA: Mapping[str, Mapping[str, KnobValue]] = {
@@ -21,7 +22,8 @@ OPTIMA: Mapping[str, Mapping[str, KnobValue]] = {
         "work_mem": 524288, "random_page_cost": 5.0, "workers": 1, "jit": True, "method": "b",
     },
 }  # fmt: skip
-# Arrivals, mean time, entropy of the mix, CPU and something that says nothing.
+# Arrivals, mean time, entropy of the mix, CPU and something that says nothing: the load is told by
+# arrivals and mix.
 MEANS = {"day": (5.0, 0.7, 1.6, 25.0, 0.0), "night": (1.7, 3.9, 1.3, 60.0, 0.0)}
 SPREADS = (0.3, 0.2, 0.05, 8.0, 1.0)
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))]
