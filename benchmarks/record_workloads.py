@@ -13,7 +13,6 @@ its measurements is left alone.
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -21,8 +20,14 @@ from pathlib import Path
 
 from backend.errors import AutopilotError
 from backend.telemetry import open_store
+from benchmarks.harness.command_line import TimeLimit, add_stop_after, end_on_sigterm
 from benchmarks.recording.session import record
 from benchmarks.recording.workloads import TrainingWorkload, training_workload
+
+MEASUREMENT_S = 25.0
+"""About how long one configuration takes."""
+BEGINNING_S = 120.0
+"""About how long a workload takes until the first: server, rate, baseline."""
 
 
 def recorded(store: Path, workload: TrainingWorkload) -> int:
@@ -42,9 +47,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
                         help="SQLite file to record into")  # fmt: skip
     parser.add_argument("--workloads", type=int, default=12, help="how many workloads")
     parser.add_argument("--configurations", type=int, default=24,
-                        help="configurations measured under each, about 25 s a piece")  # fmt: skip
-    parser.add_argument("--minutes", type=float, default=None,
-                        help="stop after about so many minutes; run again to go on")  # fmt: skip
+                        help="configurations measured under each, about "
+                        f"{MEASUREMENT_S:g} s a piece")  # fmt: skip
+    add_stop_after(parser, "measurement")
     parser.add_argument("--seed", type=int, default=0, help="of workloads, arrivals and designs")
     parser.add_argument("--data-dir", type=Path, default=Path("data/recording"),
                         help="folder of the servers, one for each data scale")  # fmt: skip
@@ -54,10 +59,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Record until all workloads have their measurements, or the time is over."""
     arguments = _arguments(argv)
-    end_s = time.monotonic() + 60 * arguments.minutes if arguments.minutes else float("inf")
+    limit = TimeLimit(arguments.stop_after)
 
     def time_left() -> bool:
-        return time.monotonic() < end_s
+        return limit.allows(MEASUREMENT_S)
 
     def tell(text: str) -> None:
         print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
@@ -68,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         done = recorded(arguments.store, workload)
         # Each start measures the defaults once more, which counts as one.
         missing = arguments.configurations + 1 - done
-        if missing > 0 and time_left():
+        if missing > 0 and limit.allows(BEGINNING_S + MEASUREMENT_S):
             tell(f"workload {number + 1} of {arguments.workloads}, scale {workload.scale:g}, "
                  f"{len(workload.weights)} statement classes")  # fmt: skip
             missing -= record(
@@ -86,12 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _interrupt)  # the servers are stopped on the way out
+    end_on_sigterm()
     try:
         sys.exit(main())
     except AutopilotError as error:

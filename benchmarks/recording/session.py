@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
@@ -14,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.components import Components, build_components
-from backend.config import PathSettings, Settings, load_settings
-from backend.data_collector import window_between
+from backend.config import Settings
 from backend.domain.clock import SystemClock
 from backend.domain.knobs import KnobConfig, KnobValue
 from backend.domain.metrics import MetricsWindow
 from backend.embedded_postgres import EmbeddedPostgres
-from backend.errors import AdjustmentError, AutopilotError, MemoryBudgetError
+from backend.errors import AdjustmentError, MemoryBudgetError
 from backend.expert_rules import expert_proposals
 from backend.sample_filter import (
     Reference,
@@ -29,11 +29,11 @@ from backend.sample_filter import (
     paired_log_ratio,
     sample_quality,
 )
-from backend.servers import demo_store, embedded_server
-from backend.state_features import state_vector
-from backend.workload.generator import WorkloadGenerator
-from backend.workload.schedule import ArrivalSchedule
-from backend.workload.shape import StoreShape
+from benchmarks.harness.load import OfferedLoad
+from benchmarks.harness.offers import StoreOffer
+from benchmarks.harness.server import Say, settings_in, shop_server
+from benchmarks.harness.waiting import pass_time, renew
+from benchmarks.harness.windows import Meter, state_of
 from benchmarks.recording.designs import Design
 from benchmarks.recording.workloads import TrainingWorkload
 
@@ -47,36 +47,17 @@ RATE_LIMITS_PER_S = (1.0, 250.0)
 STRADDLE_S = 40.0
 """How long to wait for statements that began before a switch: longer than their time-out."""
 
-Tell = Callable[[str], None]
-
-
-@contextlib.contextmanager
-def running_server(settings: Settings, tell: Tell) -> Iterator[EmbeddedPostgres]:
-    """The embedded server of these settings with the demo store loaded, stopped at the end."""
-    server = embedded_server(settings)
-    server.ensure_started()
-    try:
-        store = demo_store(settings, server)
-        if not store.is_loaded():
-            tell(f"loading the demo store at scale {settings.workload.data_scale_factor:g}")
-            store.load()
-        yield server
-    finally:
-        server.stop()
-
 
 def session_settings(store: Path, data_dir: Path, scale: float, policies: Path) -> Settings:
     """The product's settings: a server for each scale, an agent that starts from nothing."""
-    folder = data_dir / f"scale-{scale:g}"
-    own = {"policies_dir": str(policies), "telemetry_db": str(store)}
-    return load_settings(
-        overrides={
+    return settings_in(
+        data_dir / f"scale-{scale:g}",
+        {
             "mode": "auto",
-            "paths": {**PathSettings.under(folder), **own},
+            "paths": {"policies_dir": str(policies), "telemetry_db": str(store)},
             "workload": {"data_scale_factor": scale, "seed": 0},
             "level0": {"knob": {"pretrained": False}},
         },
-        environ={},
     )
 
 
@@ -88,7 +69,7 @@ def record(
     configurations: int,
     seed: list[int],
     time_left: Callable[[], bool],
-    tell: Tell,
+    tell: Say,
 ) -> int:
     """Measure configurations under a workload into the store; how many it came to.
 
@@ -103,14 +84,13 @@ def record(
     """
     with TemporaryDirectory(prefix="recording-") as policies:
         settings = session_settings(store, data_dir, workload.scale, Path(policies))
-        with running_server(settings, tell) as server:
-            parts = build_components(settings, SystemClock())
-            try:
-                session = Session(workload, parts, server, seed)
-                with session.clients():
-                    return session.run(configurations, time_left, tell)
-            finally:
-                parts.close()
+        with (
+            shop_server(settings, tell) as server,
+            contextlib.closing(build_components(settings, SystemClock())) as parts,
+        ):
+            session = Session(workload, parts, server, seed)
+            with session.clients():
+                return session.run(configurations, time_left, tell)
 
 
 @dataclass(frozen=True)
@@ -134,6 +114,9 @@ class Session:
     ) -> None:
         self._workload, self._parts, self._server, self._seed = workload, parts, server, seed
         self._clock = SystemClock()
+        self._keep_alive = partial(renew, parts.lease)
+        self._rest = partial(pass_time, self._clock, keep_alive=self._keep_alive)
+        self._meter: Meter | None = None
         self._space = parts.space
         self._reference = Reference({})
         parts.learner.workload = workload.name
@@ -147,32 +130,33 @@ class Session:
         cores = self._parts.info.host.cpu_count
         rate = _limited(self._workload.busy * cores * 1000 / self._workload.guessed_ms())
         with self._offered(rate):
-            self._pass(WARM_UP_S)
             window = self._window()
         taken = window.exec_time_ms / (window.duration_s * cores * 1000)
         # One correction: what one measurement says of rare and heavy statements is rough.
         correction = min(max(self._workload.busy / max(taken, 1e-3), 0.2), 5.0)
         with self._offered(_limited(rate * correction)):
-            self._pass(WARM_UP_S)
             yield
 
     @contextlib.contextmanager
     def _offered(self, rate_per_s: float) -> Iterator[None]:
-        schedule = ArrivalSchedule(
-            self._workload.mix(rate_per_s),
-            seed=self._seed[-1],
-            shape=StoreShape.at_scale(self._workload.scale),
-        )
-        generator = WorkloadGenerator(self._server.dsn(), schedule)
-        generator.start()
-        try:
+        """Offer it at this rate; yields when the caches had a moment."""
+        mix = self._workload.mix(rate_per_s)
+        offer = StoreOffer(mix, self._workload.scale, seed=self._seed[-1])
+        with OfferedLoad(self._server.dsn(), offer, self._keep_alive) as load:
+            self._rest(WARM_UP_S)
+            self._meter = Meter(
+                self._parts.collector,
+                load,
+                self._clock,
+                WINDOW_S,
+                longest_wait_s=STRADDLE_S,
+                rest=self._rest,
+            )
             yield
-        finally:
-            generator.stop()
 
     # -- measuring ----------------------------------------------------------------------------
 
-    def run(self, configurations: int, time_left: Callable[[], bool], tell: Tell) -> int:
+    def run(self, configurations: int, time_left: Callable[[], bool], tell: Say) -> int:
         """Measure the defaults, then configurations against them."""
         defaults = self._present()
         windows = [self._window() for _ in range(BASELINE_WINDOWS)]
@@ -230,7 +214,7 @@ class Session:
         except AdjustmentError as error:
             return before, f"not applied: {error.message}"
         try:
-            candidate = self._window([self._space[name].settle_s for name in values])
+            candidate = self._window(max(self._space[name].settle_s for name in values))
         finally:
             parts.deployment.leave(batch, "the window is over")
         after = self._incumbent(before.window)
@@ -254,7 +238,7 @@ class Session:
             if quality >= MIN_QUALITY:
                 break
             before = window
-        return _Incumbent(window, state_vector(window, load_profile(window)), quality)
+        return _Incumbent(window, state_of(window), quality)
 
     def _quality(self, window: MetricsWindow, paired: MetricsWindow | None) -> float:
         index = latency_index([window], self._reference)
@@ -264,32 +248,10 @@ class Session:
             paired=load_profile(paired) if paired is not None else None,
         ).value
 
-    def _window(self, settle_s: Sequence[float] = ()) -> MetricsWindow:
+    def _window(self, settle_s: float = 0.0) -> MetricsWindow:
         """A window of what stands now, once nothing from before runs any more."""
-        switched_s = self._clock.monotonic_s()
-        for _ in range(5):
-            self._pass(max([SETTLE_S, *settle_s]))
-            while True:
-                since_s = self._clock.monotonic_s() - switched_s
-                first = self._parts.collector.collect()
-                if first.gauges.get("longest_statement_s", 0.0) <= since_s or since_s > STRADDLE_S:
-                    break
-                self._pass(0.5)
-            self._pass(WINDOW_S)
-            window = window_between(first, self._parts.collector.collect())
-            if window is not None:
-                return window
-        raise AutopilotError(
-            "five windows in a row could not be formed",
-            remedy="see whether somebody else restarts the server or resets its statistics",
-        )
-
-    def _pass(self, seconds: float) -> None:
-        """Let time pass, alive."""
-        end_s = self._clock.monotonic_s() + seconds
-        while (left_s := end_s - self._clock.monotonic_s()) > 0:
-            self._parts.lease.renew()
-            self._clock.sleep(min(0.5, left_s))
+        assert self._meter is not None  # clients() is open
+        return self._meter.measure(max(SETTLE_S, settle_s)).window
 
 
 def _limited(rate_per_s: float) -> float:
