@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -222,7 +221,6 @@ def live(
     max_blocks: Annotated[int | None, typer.Option(help="Instead of the settings'.")] = None,
 ) -> None:
     """A/A promotions on the embedded server; the candidate differs in a cosmetic knob."""
-    from backend.servers import embedded_server
     from benchmarks.filter_experiment.live import (
         LiveTrials,
         append_trial,
@@ -230,6 +228,10 @@ def live(
         read_trials,
         server_at_work,
     )
+    from benchmarks.harness.command_line import end_on_sigterm
+    from benchmarks.harness.server import data_folder
+
+    end_on_sigterm()
 
     found = read_trials(out)
     missing = [n for n in range(trials) if n not in {trial.number for trial in found}]
@@ -244,16 +246,10 @@ def live(
 
     with contextlib.ExitStack() as stack:
         if missing:
-            folder = data_dir
-            if folder is None:
-                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="filter-")))
-            folder = folder.resolve()
-            folder.mkdir(parents=True, exist_ok=True)
+            folder = stack.enter_context(data_folder(data_dir, "filter-"))
             settings = live_settings(folder, scale, filter_on)
-            if data_dir is None:
-                stack.callback(embedded_server(settings).destroy)
-            with server_at_work(settings):
-                LiveTrials(settings, min_blocks, max_blocks).run(missing, done)
+            load = stack.enter_context(server_at_work(settings, console.print))
+            LiveTrials(settings, load, min_blocks, max_blocks).run(missing, done)
     _print_live(found)
 
 

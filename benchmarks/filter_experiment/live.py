@@ -9,32 +9,29 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from backend.baseline import Baseline
 from backend.components import Components, build_components
-from backend.config import PathSettings, Settings, load_settings
+from backend.config import Settings
 from backend.data_collector import window_between
 from backend.domain.clock import SystemClock
 from backend.domain.modes import TrialKind, Verdict
-from backend.embedded_postgres import EmbeddedPostgres
-from backend.errors import StaleEpochError, WorkloadError
+from backend.run_options import FAST_MODE_FACTOR
 from backend.sample_filter import sample_quality
-from backend.servers import demo_store, embedded_server
 from backend.trial_planner import TrialPlanner
 from backend.trials import MeasuredWindow, Trial
+from backend.workload.mixes import mix_named
 from benchmarks.filter_experiment.single_trials import safety_judge
+from benchmarks.harness.load import OfferedLoad
+from benchmarks.harness.offers import StoreOffer
+from benchmarks.harness.server import Say, settings_in, shop_server
+from benchmarks.harness.waiting import TICK_S, pass_time, renew
 
 COSMETIC_KNOB, COSMETIC_VALUE = "geqo_effort", 6
-REPOSITORY = Path(__file__).resolve().parents[2]
-URL_VARIABLE = "SAMPLE_FILTER_DATABASE_URL"
-TICK_S, LEASE_S = 0.25, 1.0
 WARM_UP_S = 30.0
 
 
@@ -61,48 +58,31 @@ class LiveTrial:
 
 def live_settings(data_dir: Path, scale: float, filtered: bool) -> Settings:
     """The product's defaults on the embedded server."""
-    return load_settings(
-        overrides={
+    return settings_in(
+        data_dir,
+        {
             "mode": "auto",
-            "paths": PathSettings.under(data_dir),
             "level1": {"sample_filter": filtered},
             "workload": {"name": "mixed", "data_scale_factor": scale},
         },
-        environ={},
     )
 
 
 @contextlib.contextmanager
-def server_at_work(settings: Settings) -> Iterator[EmbeddedPostgres]:
+def server_at_work(settings: Settings, say: Say) -> Iterator[OfferedLoad]:
     """The embedded server with the demo's swinging workload (its day in 864 s); then stopped."""
-    server = embedded_server(settings)
-    clients: subprocess.Popen[bytes] | None = None
-    try:
-        server.ensure_started()
-        demo = demo_store(settings, server)
-        if not demo.is_loaded():
-            demo.load()
-        workload = settings.workload
-        clients = subprocess.Popen(
-            [sys.executable, "-m", "backend.workload", "--url-env", URL_VARIABLE, "--fast-mode",
-             "--mix", workload.name, "--scale", str(workload.data_scale_factor),
-             "--seed", str(workload.seed), "--max-concurrency", str(workload.max_concurrency)],
-            cwd=REPOSITORY,
-            env={**os.environ, URL_VARIABLE: server.dsn().render_as_string(hide_password=False)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-        )  # fmt: skip
-        try:
-            clients.wait(WARM_UP_S)
-            raise WorkloadError(f"the workload ended at once, exit code {clients.returncode}")
-        except subprocess.TimeoutExpired:
-            yield server  # still at work
-    finally:
-        if clients is not None:
-            clients.terminate()
-            clients.wait(30)
-        server.stop()
+    workload = settings.workload
+    offer = StoreOffer(
+        mix_named(workload.name),
+        workload.data_scale_factor,
+        workload.seed,
+        time_scale=FAST_MODE_FACTOR,
+        clients=workload.max_concurrency,
+        statement_timeout_s=workload.statement_timeout,
+    )
+    with shop_server(settings, say) as server, OfferedLoad(server.dsn(), offer) as load:
+        pass_time(SystemClock(), WARM_UP_S, load.counts)
+        yield load
 
 
 class LiveTrials:
@@ -110,41 +90,42 @@ class LiveTrials:
 
     Args:
         settings: of the run.
+        load: the clients at work.
         min_blocks: blocks before the first look; None: as the settings say.
         max_blocks: most blocks of a trial; None: as the settings say.
     """
 
     def __init__(
-        self, settings: Settings, min_blocks: int | None = None, max_blocks: int | None = None
+        self,
+        settings: Settings,
+        load: OfferedLoad,
+        min_blocks: int | None = None,
+        max_blocks: int | None = None,
     ) -> None:
-        self._settings, self._clock = settings, SystemClock()
+        self._settings, self._load, self._clock = settings, load, SystemClock()
         level1 = settings.level1
         self._min_blocks = min_blocks or level1.min_blocks
         self._max_blocks = max_blocks or level1.max_blocks
         self._judge = safety_judge(settings)
-        self._renew_at_s = 0.0
 
     def run(self, numbers: list[int], done: Callable[[LiveTrial], None]) -> None:
         """One trial a number; ``done`` is told of each."""
         if not numbers:
             return
-        parts = build_components(self._settings, self._clock)
-        try:
+        with contextlib.closing(build_components(self._settings, self._clock)) as parts:
             planner = TrialPlanner(
                 self._settings, parts.space, parts.deployment, parts.store, self._clock
             )
             baseline = self._measure_baseline(parts)
             for number in numbers:
                 done(self._run_one(number, parts, planner, baseline))
-        finally:
-            parts.close()
 
     def _measure_baseline(self, parts: Components) -> Baseline:
         level1 = self._settings.level1
         baseline = Baseline(level1.baseline_s, level1.window_s, level1.sample_filter)
         last = parts.collector.collect()
         while not baseline.complete:
-            self._wait(parts, self._settings.telemetry.collection_interval)
+            self._pass(parts, self._settings.telemetry.collection_interval)
             now = parts.collector.collect()
             window = window_between(last, now)
             last = now
@@ -186,7 +167,7 @@ class LiveTrials:
         try:
             while not trial.finished:
                 trial.tick()
-                self._wait(parts, TICK_S)
+                self._pass(parts, TICK_S)
         finally:
             trial.abort("the experiment was stopped")
         record = trial.record()
@@ -204,18 +185,10 @@ class LiveTrials:
             seconds=self._clock.monotonic_s() - began_s,
         )
 
-    def _wait(self, parts: Components, seconds: float) -> None:
-        """Let time pass; the lease is kept meanwhile."""
-        end_s = time.monotonic() + seconds
-        while True:
-            if time.monotonic() >= self._renew_at_s:
-                if not parts.lease.renew():
-                    raise StaleEpochError("another tuner has taken over this server")
-                self._renew_at_s = time.monotonic() + LEASE_S
-            left_s = end_s - time.monotonic()
-            if left_s <= 0:
-                return
-            time.sleep(min(left_s, LEASE_S))
+    def _pass(self, parts: Components, seconds: float) -> None:
+        """Let time pass; the lease is kept meanwhile, and the clients are at work."""
+        self._load.counts()
+        pass_time(self._clock, seconds, partial(renew, parts.lease))
 
 
 def read_trials(path: Path | None) -> list[LiveTrial]:
