@@ -25,13 +25,13 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import TypeVar
 
 import psutil
 import psycopg2
@@ -50,6 +50,8 @@ from backend.run_options import ENVIRONMENT_KEY
 from backend.servers import embedded_server
 from backend.telemetry import SqlStore, open_store
 from backend.workload.generator import ALL_CLASSES
+from benchmarks.harness.command_line import end_on_sigterm
+from benchmarks.harness.server import data_folder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROMISE = 0.01
@@ -63,6 +65,7 @@ COST_SHARE = 0.3
 START_TIMEOUT_S = 300.0
 SAMPLE_S = 1.0
 CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,7 @@ class Product:
         status = store.status()
         return status is not None and status.at >= began and status.phase is Phase.LEARNING
 
-    def _wait(self, look: Callable[[], object], what: str) -> object:
+    def _wait(self, look: Callable[[], Found | None], what: str) -> Found:
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while not (found := look()):
             if self._supervisor is not None and self._supervisor.poll() is not None:
@@ -392,15 +395,10 @@ def main() -> None:
     """Measure and print."""
     arguments = _arguments()
     console = Console(width=110)
+    end_on_sigterm()
     with contextlib.ExitStack() as stack:
-        data_dir = arguments.data_dir
-        if data_dir is None:
-            data_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="overhead-")))
-        data_dir = data_dir.resolve()
-        data_dir.mkdir(parents=True, exist_ok=True)
+        data_dir = stack.enter_context(data_folder(arguments.data_dir, "overhead-"))
         product = Product(data_dir, arguments.scale, arguments.rate)
-        if arguments.data_dir is None:
-            stack.callback(product.server.destroy)
         store = stack.enter_context(product.running())
         total_s = arguments.minutes * 60
         console.print(f"start-up and baseline are over; measuring for {total_s:.0f} s")

@@ -18,8 +18,7 @@ import argparse
 import contextlib
 import math
 import random
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -31,13 +30,13 @@ from psycopg2 import sql
 from rich.console import Console
 from rich.table import Table
 
-from backend.embedded_postgres import EmbeddedPostgres
 from backend.workload.connection import connect
 from backend.workload.mixes import MIXES, mix_named
 from backend.workload.schedule import Arrival, ArrivalSchedule
 from backend.workload.shape import DEMO_SCALE, StoreShape
 from backend.workload.statements import STATEMENTS
-from backend.workload.store import DemoStore
+from benchmarks.harness.command_line import end_on_sigterm
+from benchmarks.harness.server import data_folder, settings_in, shop_server
 from benchmarks.overhead import Ratio
 
 Settings = Mapping[str, str]
@@ -181,25 +180,6 @@ def print_table(outcomes: Sequence[Outcome], title: str, console: Console) -> No
     console.print(shown)
 
 
-@contextlib.contextmanager
-def loaded_server(data_dir: Path | None, scale: float, console: Console) -> Iterator[Any]:
-    """An embedded server that holds the demo store; a fresh one is removed at the end."""
-    with contextlib.ExitStack() as stack:
-        if data_dir is None:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="workload-knobs-"))
-        else:
-            data_dir.mkdir(parents=True, exist_ok=True)
-            folder = str(data_dir.resolve())
-        server = EmbeddedPostgres(Path(folder), user="autopilot", dbname="shop")
-        stack.callback(server.destroy if data_dir is None else server.stop)
-        server.ensure_started()
-        store = DemoStore(server.dsn(), scale=scale)
-        if not store.is_loaded():
-            console.print(f"loading the demo store at scale {scale:g}")
-            store.load()
-        yield server
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.workload_knobs", description=(__doc__ or "").partition("\n")[0]
@@ -221,7 +201,12 @@ def main() -> None:
         mix_named(arguments.mix), seed=arguments.seed, shape=StoreShape.at_scale(arguments.scale)
     )
     grouped = arrivals_by_class(schedule, arguments.arrivals)
-    with loaded_server(arguments.data_dir, arguments.scale, console) as server:
+    end_on_sigterm()
+    sections = {"workload": {"data_scale_factor": arguments.scale}}
+    with (
+        data_folder(arguments.data_dir, "workload-knobs-") as data_dir,
+        shop_server(settings_in(data_dir, sections), console.print) as server,
+    ):
         pid = int((server.cluster_dir / "postmaster.pid").read_text().split()[0])
         connection = connect(server.dsn(), application_name="workload_knobs_benchmark")
         with contextlib.closing(connection):
