@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from backend.domain.metrics import MetricsWindow
 from backend.sample_filter import Reference, window_noise
@@ -29,6 +30,11 @@ class Baseline:
     def add(self, window: MetricsWindow) -> None:
         """Take one more window."""
         self._windows.append(window)
+
+    @property
+    def windows(self) -> Sequence[MetricsWindow]:
+        """The windows taken, oldest first."""
+        return self._windows
 
     @property
     def seconds(self) -> float:

@@ -55,12 +55,12 @@ class Observer:
         self.safety = parts.monitor.judge(
             window, baseline=loop.usual, consecutive_failures=loop.failures
         )
+        loop.observe(window)
         coverage = 1.0  # before the baseline there is nothing to compare with
         if loop.chain is not None:
             index = latency_index([window], loop.chain.reference)
             coverage = index.coverage if index else 0.0
         quality = sample_quality(window, coverage=coverage)
-        loop.observe(window, quality.value)
         parts.recorder.record(
             window,
             quality,

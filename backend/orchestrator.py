@@ -222,7 +222,7 @@ class SystemOrchestrator:
             record_window=observer.record_trial_window,
             judge_safety=observer.judge_candidate,
             schedule=schedule,
-            on_deployment=parts.recorder.forget_recent,
+            forget_index=parts.recorder.forget_recent,
         )
 
     # -- jobs -----------------------------------------------------------------------------------

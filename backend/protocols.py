@@ -20,6 +20,7 @@ from backend.domain.records import (
     EventRecord,
     KnobSpaceRecord,
     KnobStatusRecord,
+    KnownWorkloadRecord,
     LearningRecord,
     LeaseRecord,
     PolicyVersionRecord,
@@ -131,6 +132,9 @@ class TelemetryWriter(Protocol):
         """Replace the present knob statuses."""
 
     def save_status(self, status: StatusRecord) -> None: ...
+    def save_known_workloads(self, workloads: Sequence[KnownWorkloadRecord]) -> None:
+        """Replace the workloads that the tuner knows."""
+
 
 
 class TelemetryReader(Protocol):
@@ -166,6 +170,9 @@ class TelemetryReader(Protocol):
         """The newest transitions, of one workload or of all."""
 
     def knob_statuses(self) -> Sequence[KnobStatusRecord]: ...
+    def known_workloads(self) -> Sequence[KnownWorkloadRecord]:
+        """The workloads that the tuner knows, the last one seen last."""
+
     def commands(self, *, limit: int = 100) -> Sequence[CommandRecord]: ...
 
 

@@ -137,6 +137,24 @@ def latency_index(
     )
 
 
+def common_share(windows: Sequence[MetricsWindow], reference: Reference) -> float:
+    """How much a load and a reference have in common, in [0, 1]: the lower of two shares of time.
+
+    Of the reference's time, what classes hold that ran at all; of the windows' time, what classes
+    of the reference hold. Windows' classes too rare for a reference of their own are left out.
+    """
+    merged = merge_queries(windows)
+    often = [query for query in merged.values() if query.calls >= MIN_CALLS]
+    known_ms = sum(query.exec_time_ms for query in often if query.key in reference.per_class)
+    all_ms = sum(query.exec_time_ms for query in often)
+    ran = sum(
+        reference.time_share(key)
+        for key in reference.per_class
+        if key in merged and merged[key].calls > 0
+    )
+    return min(ran, known_ms / all_ms if all_ms > 0 else 1.0, 1.0)
+
+
 def paired_log_ratio(
     candidate: Sequence[MetricsWindow],
     incumbent: Sequence[MetricsWindow],

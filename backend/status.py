@@ -6,7 +6,8 @@ from collections import Counter
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from backend.domain.modes import SafetyAction
+from backend.approval import WAITING
+from backend.domain.modes import Phase, SafetyAction
 from backend.domain.records import KnobStatusRecord, StatusRecord
 from backend.domain.safety import SafetyVerdict
 
@@ -45,8 +46,8 @@ def status_record(
         index=index,
         trials=sum(loop.verdicts.values()),
         trials_by_verdict=dict(Counter(loop.verdicts)),
-        activity=loop.activity,
-        progress=loop.progress,
+        activity=activity(loop),
+        progress=progress(loop),
         policy_version=version.id if version else None,
         epoch=parts.lease.epoch,
         workload=workload,
@@ -56,6 +57,28 @@ def status_record(
         fault=fault,
         limits=parts.limits,
     )
+
+
+def activity(loop: TuningLoop) -> str:
+    """What is going on, for people."""
+    if loop.trial is not None:
+        return f"{loop.trial.plan.kind.value} trial {loop.trial.record_id}"
+    if loop.approval.trial_id is not None:
+        return f"trial {loop.approval.trial_id} is {WAITING}"
+    if loop.phase is Phase.BASELINE:
+        return "measuring the baseline"
+    if loop.workloads.away:
+        return "measuring the baseline of another workload"
+    return "observing"
+
+
+def progress(loop: TuningLoop) -> float | None:
+    """Progress of the activity in [0, 1], None where there is no end to it."""
+    if loop.trial is not None:
+        return loop.trial.progress
+    if loop.approval.trial_id is not None or loop.phase is Phase.STARTING:
+        return None
+    return loop.workloads.progress
 
 
 def knob_statuses(parts: Components) -> list[KnobStatusRecord]:

@@ -1,6 +1,7 @@
 """The tuning loop: observe, propose, prove on comparable load, keep or undo, learn.
 
 Decides what comes next and owns the one trial that may run. Advanced by ticks; it never sleeps.
+Which workload is offered is found out in workloads.py.
 """
 
 from __future__ import annotations
@@ -8,50 +9,35 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.baseline import ASSUMED_NOISE, Baseline
+from backend.approval import Approval
+from backend.ask_and_tell import AskAndTell
 from backend.config import Settings
-from backend.deployment import AUTOPILOT, Deployment
-from backend.domain.knobs import KnobConfig, KnobSpace, KnobValue
+from backend.deployment import Deployment
+from backend.domain.knobs import KnobSpace, KnobValue
 from backend.domain.metrics import MetricsSnapshot, MetricsWindow
-from backend.domain.modes import Arm, Mode, Phase, TrialKind, TrialState, Verdict
-from backend.domain.records import EventRecord, PolicyVersionRecord
-from backend.errors import AdjustmentError, KnobError, MemoryBudgetError
+from backend.domain.modes import Mode, Phase, TrialKind, TrialState, Verdict
+from backend.domain.records import EventRecord
+from backend.errors import AdjustmentError, KnobError
+from backend.final_comparison import FinalComparison
 from backend.learning import Learner
 from backend.protocols import Clock, Store
-from backend.sample_filter import IndexChain, load_profile
+from backend.rollout import Rollout
+from backend.sample_filter import IndexChain, load_profile, sample_quality
 from backend.state_features import state_vector
 from backend.trial_history import verdicts_so_far
 from backend.trial_planner import RunSchedule, TrialPlanner
 from backend.trials import MeasuredWindow, SafetyJudge, Trial, TrialPlan
+from backend.workloads import Shift, Workloads
 
 log = logging.getLogger(__name__)
 
-WAITING = "waiting for approval"
 FRUITLESS_PROBES = 8
 """After so many probes without a promising one the loop rests between probes."""
-MAX_ASKS = 12
-"""Proposals asked for in a row; those that change nothing or take too much memory are dropped."""
-MAX_STOPPED_LOG_RATIO = math.log(4.0)
-"""A configuration that the safety monitor stopped is told to the agent as at most so much worse."""
-MAX_COMPARISONS = 3
-"""So often the final comparison is begun; where each was aborted, the run ends without one."""
-GRACE_S = 60.0
-"""So long a trial may run on when the final comparison is due; then it is aborted."""
-
-
-@dataclass
-class _Probation:
-    """A deployment that still has to prove itself."""
-
-    former: PolicyVersionRecord
-    former_chain: IndexChain
-    values: Mapping[str, KnobValue]
-    log_ratios: tuple[float, ...]
 
 
 class TuningLoop:
@@ -68,7 +54,8 @@ class TuningLoop:
         record_window: stores a window of a trial.
         judge_safety: the safety monitor.
         schedule: the moments of a bounded run.
-        on_deployment: told when the deployed configuration has changed.
+        forget_index: called where the windows behind the present index tell nothing any more:
+            another configuration stands, or another workload is in force.
     """
 
     def __init__(
@@ -84,65 +71,65 @@ class TuningLoop:
         record_window: Callable[[MeasuredWindow, int | None], None],
         judge_safety: SafetyJudge,
         schedule: RunSchedule,
-        on_deployment: Callable[[], None] = lambda: None,
+        forget_index: Callable[[], None] = lambda: None,
     ) -> None:
-        self._on_deployment = on_deployment
+        self._forget_index = forget_index
         self._settings, self._level1 = settings, settings.level1
-        self._space, self._deployment, self._learner = space, deployment, learner
-        self._store, self._clock = store, clock
+        self._deployment, self._store, self._clock = deployment, store, clock
         self._collect, self._record_window = collect, record_window
         self._judge_safety, self._schedule = judge_safety, schedule
         self.phase = Phase.STARTING
         self.paused = False
         self.trial: Trial | None = None
-        self.chain: IndexChain | None = None
         self.final_trial: Trial | None = None
         self.blocked: tuple[str, ...] = ()
-        self._waiting: Trial | None = None
-        level1 = settings.level1
-        self._baseline = Baseline(level1.baseline_s, level1.window_s, level1.sample_filter)
-        self._noise = ASSUMED_NOISE
         self._state: NDArray[np.float64] | None = None
         self._state_before: NDArray[np.float64] | None = None
         self._promising: tuple[Mapping[str, KnobValue], str] | None = None
-        self._probation: _Probation | None = None
         self._fruitless = 0
-        self._comparisons = 0
         self._sees = True
         self.failures = 0
         self._next_probe_s = -math.inf
-        self._planner = TrialPlanner(settings, space, deployment, store, clock)
         self.verdicts = verdicts_so_far(store, clock)
+        self.approval = Approval(store, self.verdicts)
+        self._agent = AskAndTell(learner, deployment, space, settings.safety.rollback_threshold)
+        version = deployment.version
+        first_factor = version.index if version is not None else 1.0
+        self.workloads = Workloads(store, clock, self._level1, first_factor)
+        self._planner = TrialPlanner(settings, space, deployment, store, clock)
+        self._comparison = FinalComparison(schedule, self._planner, deployment, self._level1)
+        self._rollout = Rollout(
+            deployment, self.workloads, self._planner, store, self._level1, self._undone
+        )
 
     # -- what the orchestrator calls --------------------------------------------------------
 
-    def observe(self, window: MetricsWindow, quality: float) -> None:
+    def observe(self, window: MetricsWindow) -> None:
         """Take a window measured outside a trial, with the deployed configuration."""
         self._state = state_vector(window, load_profile(window))
         self._sees = True
-        if self.phase in (Phase.STARTING, Phase.BASELINE) and window.calls > 0:
+        if self.phase is Phase.STARTING and window.calls > 0:
             self.phase = Phase.BASELINE
-            if quality >= self._level1.min_quality or not self._level1.sample_filter:
-                self._baseline.add(window)
-            if self._baseline.complete:
-                self._close_baseline()
+        quality = sample_quality(window, coverage=1.0).value
+        sound = quality >= self._level1.min_quality or not self._level1.sample_filter
+        shift = self.workloads.observe(window, self._deployment.deviating, sound=sound)
+        if shift is not None:
+            self._shifted(shift)
 
     def tick(self) -> None:
         """Do what is due now."""
         now_s = self._clock.monotonic_s()
-        compare_at_s = self._schedule.compare_at_s
         if self.trial is not None:
-            late = compare_at_s is not None and now_s > compare_at_s + GRACE_S
-            if late and self.trial.plan.kind is not TrialKind.FINAL:
+            final = self.trial.plan.kind is TrialKind.FINAL
+            if self._comparison.overdue(now_s) and not final:
                 self.interrupt("the final comparison is due")
             else:
                 self._tick_trial(self.trial)
+        elif self.phase is Phase.FINISHED:
             return
-        if self.phase is Phase.FINISHED:
-            return
-        if compare_at_s is not None and now_s >= compare_at_s:
-            self._compare(now_s - compare_at_s)
-        elif self.chain is not None and self._may_try(now_s):
+        elif self._comparison.due(now_s):
+            self._compare(now_s)
+        elif self._may_try(now_s):
             self._begin_next(now_s)
 
     def interrupt(self, reason: str) -> None:
@@ -154,7 +141,7 @@ class TuningLoop:
     def stand_down(self, reason: str) -> None:
         """Abort the running trial and drop the one that waits for approval."""
         self.interrupt(reason)
-        self._drop_waiting(reason)
+        self.approval.drop(reason)
 
     def resume(self) -> None:
         """Go on after a pause, with a clean count of failures."""
@@ -186,79 +173,55 @@ class TuningLoop:
 
     def approve(self, trial_id: int) -> bool:
         """Start the trial that waits for approval; False when it is not that one."""
-        waiting = self._waiting
-        if waiting is None or trial_id != waiting.record_id:
-            return False
-        self._waiting = None
-        self._start(waiting.plan, trial_id)
-        return True
+        waiting = self.approval.granted(trial_id)
+        if waiting is not None:
+            self._start(waiting.plan, trial_id)
+        return waiting is not None
 
     def decline(self, trial_id: int) -> bool:
         """Drop the trial that waits for approval; False when it is not that one."""
-        if self._waiting is None or trial_id != self._waiting.record_id:
-            return False
-        self._drop_waiting("declined by the operator")
-        return True
-
-    def _drop_waiting(self, reason: str) -> None:
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None:
-            waiting.abort(reason)
-            self._store.save_trial(waiting.record())
-            self.verdicts[Verdict.ABORTED.value] += 1
+        waits = trial_id == self.approval.trial_id
+        if waits:
+            self.approval.drop("declined by the operator")
+        return waits
 
     def relink(self) -> None:
         """A human changed the configuration: the index goes on against the old reference."""
         self._promising = None
-        self._probation = None
+        self._rollout.changed_by_hand()
+
+    @property
+    def chain(self) -> IndexChain | None:
+        """The index of the present workload, None before there is one."""
+        present = self.workloads.present
+        return present.chain if present is not None else None
 
     @property
     def usual(self) -> MetricsWindow | None:
-        """A window of the baseline, None before there is one."""
-        return self._baseline.newest if self.chain is not None else None
+        """A window of the present workload, None before there is one."""
+        present = self.workloads.present
+        return present.usual if present is not None else None
 
-    @property
-    def activity(self) -> str:
-        """What is going on, for people."""
-        if self.trial is not None:
-            return f"{self.trial.plan.kind.value} trial {self.trial.record_id}"
-        if self._waiting is not None:
-            return f"trial {self._waiting.record_id} is {WAITING}"
-        if self.phase is Phase.BASELINE:
-            return "measuring the baseline"
-        return "observing"
+    # -- the workload that is offered -------------------------------------------------------
 
-    @property
-    def progress(self) -> float | None:
-        """Progress of the activity in [0, 1], None where there is no end to it."""
-        if self.trial is not None:
-            return self.trial.progress
-        if self.phase is Phase.BASELINE:
-            return self._baseline.progress
-        return None
-
-    # -- baseline ---------------------------------------------------------------------------
-
-    def _close_baseline(self) -> None:
-        baseline, version = self._baseline, self._deployment.version
-        self.chain = IndexChain(baseline.reference(), version.index if version else 1.0)
-        self._noise = baseline.noise()
-        self.phase = Phase.LEARNING
-        told = f"baseline of {baseline.calls} statements in {baseline.seconds:.0f} s taken"
-        self._event("info", "baseline", told)
-        config, factor = self._space_config(), self.chain.factor
-        self._learner.tell(config, factor, self._state, 1.0, baseline.newest)
+    def _shifted(self, shift: Shift) -> None:
+        """Another workload is in force: what was begun for the last one is void."""
+        self.approval.drop("the load moved to another workload")
+        self._promising, self._fruitless, self._next_probe_s = None, 0, -math.inf
+        self._forget_index()
+        if self.phase is not Phase.FINAL_COMPARISON and self.phase is not Phase.FINISHED:
+            self.phase = Phase.LEARNING
+        workload, baseline = shift.workload, shift.baseline
+        if baseline is None:
+            told = f"the load is that of workload {workload.number} again"
+            self._event("info", "workload", f"{told}: index {workload.index_standing:.2f}")
+        else:
+            told = f"baseline of {baseline.calls} statements in {baseline.seconds:.0f} s taken"
+            self._event("info", "baseline", f"workload {workload.number}: {told}")
+            # Nothing is told of a known one: the agent is to see that it has come back.
+            self._agent.tell_standing(workload.index_standing, self._state, baseline.newest)
         if self._level1.enabled and self._deployment.mode is Mode.ADVISE:
-            self._advise()
-
-    def _advise(self) -> None:
-        try:
-            values = self._difference(self._learner.ask(self._state, self._deployment.present))
-        except MemoryBudgetError as error:
-            self._event("info", "advice", error.message)
-            return
-        text = ", ".join(f"{name} = {value}" for name, value in values.items())
-        self._event("info", "advice", f"worth a try: {text}" if text else "nothing to advise")
+            self._event("info", "advice", self._agent.advice(self._state))
 
     # -- what to try next -------------------------------------------------------------------
 
@@ -272,7 +235,8 @@ class TuningLoop:
             and self._deployment.mode in (Mode.APPROVE, Mode.AUTO)
             and not (self.paused or self._deployment.frozen or self.blocked)
             and self._sees
-            and self._waiting is None
+            and self.workloads.ready
+            and self.approval.trial_id is None
         )
 
     def _begin_next(self, now_s: float) -> None:
@@ -281,13 +245,10 @@ class TuningLoop:
         if self._promising is not None and promote:
             (values, proposer), self._promising = self._promising, None
             self._propose(self._plan(TrialKind.PROMOTION, values, proposer))
-        elif self._probation is not None:
-            plan = self._planner.turned_around(
-                self._plan(TrialKind.PROBATION, self._probation.values, AUTOPILOT),
-                self._probation.former.config,
-                self._level1.probation_blocks,
-            )
-            self._propose(replace(plan, earlier_log_ratios=self._probation.log_ratios))
+        elif self._rollout.on_probation:
+            plan = self._rollout.plan_probation()
+            if plan is not None:
+                self._propose(plan)
         elif not schedule.may_learn(now_s):
             self.phase = Phase.OPTIMISED
         elif now_s >= self._next_probe_s:
@@ -295,82 +256,60 @@ class TuningLoop:
 
     def _probe(self, now_s: float) -> None:
         self.phase = Phase.LEARNING
-        for _ in range(MAX_ASKS):
-            config = self._learner.ask(self._state, self._deployment.present)
-            try:
-                values = self._difference(config)
-            except MemoryBudgetError as error:
-                log.info("a proposal was dropped: %s", error)
-                continue
-            if values:
-                self._propose(self._plan(TrialKind.PROBE, values, self._learner.proposer))
-                return
-        self._next_probe_s = now_s + self._level1.rest_s
+        proposal = self._agent.ask(self._state)
+        if proposal is not None:
+            self._propose(self._plan(TrialKind.PROBE, *proposal))
+        else:
+            self._next_probe_s = now_s + self._level1.rest_s
 
-    def _difference(self, config: Mapping[str, KnobValue]) -> dict[str, KnobValue]:
-        """What the proposal, shrunk to fit the memory budget, changes."""
-        present = self._deployment.present
-        clamped = self._learner.fit(present.replace(config))
-        return {
-            name: clamped[name] for name in self._space.names if clamped[name] != present.get(name)
-        }
-
-    def _compare(self, late_s: float) -> None:
-        """The end of a bounded run: compare what stands with what stood at its start.
-
-        It changes the server, so only mode ``auto`` makes it. An aborted one is begun anew, a few
-        times. Where it cannot be made for as long as it would have taken, the run ends without.
-        """
+    def _compare(self, now_s: float) -> None:
+        """The end of a bounded run; what is aborted or loses its load is begun anew."""
         self.phase = Phase.FINAL_COMPARISON
-        blocks = self._schedule.compare_blocks
-        longest_s = 2 * blocks * 4 * (self._level1.window_s + self._level1.settle_s)
-        mode = self._deployment.mode
-        if mode is not Mode.AUTO or self._comparisons >= MAX_COMPARISONS:
-            tried = f"tried {self._comparisons} times, mode {mode.value}"
-            self._end_without_comparison(tried)
-            return
-        if self.chain is None or self.paused or self._deployment.frozen or not self._sees:
-            if late_s > longest_s:
-                self._end_without_comparison("no baseline, paused, frozen, or no windows")
-            return
-        self._comparisons += 1
-        former = self._deployment.root_entries()
-        plan = self._planner.turned_around(
-            self._plan(TrialKind.FINAL, self._deployment.changed_since(former), AUTOPILOT),
-            former,
-            blocks,
-        )
-        self._start(plan, None)
-        self.final_trial = self.trial
+        hindrance = self._hindrance()
+        given_up = self._comparison.given_up(now_s, hindrance)
+        if given_up:
+            self._event(
+                "warning", "not_compared", f"the final comparison could not be made ({given_up})"
+            )
+            self.phase = Phase.FINISHED
+        elif not hindrance:
+            self._start(self._comparison.plan(self.workloads.in_force), None)
+            self.final_trial = self.trial
+            number, known = self.workloads.in_force.number, len(self.workloads.known)
+            told = f"the final comparison is made on workload {number} of {known}"
+            self._event("info", "final_comparison", told)
 
-    def _end_without_comparison(self, why: str) -> None:
-        self._event("warning", "not_compared", f"the final comparison could not be made ({why})")
-        self.phase = Phase.FINISHED
+    def _hindrance(self) -> str:
+        """What keeps the final comparison from beginning; "" for nothing."""
+        if self.paused or self._deployment.frozen:
+            return "paused or frozen"
+        if not self._sees:
+            return "no windows"
+        return "" if self.workloads.ready else "no baseline of the workload that is offered"
 
     def _plan(self, kind: TrialKind, values: Mapping[str, KnobValue], proposer: str) -> TrialPlan:
-        assert self.chain is not None  # no trial before the baseline
-        return self._planner.plan(kind, values, proposer, self.chain.reference, self._noise)
+        present = self.workloads.in_force
+        return self._planner.plan(kind, values, proposer, present.chain.reference, present.noise)
 
     # -- running a trial --------------------------------------------------------------------
 
     def _propose(self, plan: TrialPlan) -> None:
         if self._deployment.mode is Mode.APPROVE and plan.kind is not TrialKind.PROBATION:
-            waiting = self._make_trial(plan, None)
-            record = replace(waiting.record(), reasons=(WAITING,))
-            waiting.record_id = self._store.save_trial(record)
-            self._waiting = waiting
+            self.approval.ask_for(self._make_trial(plan, None))
         else:
             self._start(plan, None)
 
     def _start(self, plan: TrialPlan, record_id: int | None) -> None:
         trial = self._make_trial(plan, record_id)
         trial.record_id = self._store.save_trial(trial.record())
+        self.workloads.forget_recent()
         self.trial, self._state_before = trial, self._state
 
     def _make_trial(self, plan: TrialPlan, record_id: int | None) -> Trial:
         def on_window(measured: MeasuredWindow) -> None:
             self._record_window(measured, trial.record_id)
             self._state = state_vector(measured.window, load_profile(measured.window))
+            self.workloads.saw_in_trial(measured.window)
 
         trial = Trial(
             plan,
@@ -413,7 +352,7 @@ class TuningLoop:
         {
             TrialKind.PROBE: self._after_probe,
             TrialKind.PROMOTION: self._after_promotion,
-            TrialKind.PROBATION: self._after_probation,
+            TrialKind.PROBATION: self._rollout.settle,
             TrialKind.FINAL: self._after_final,
         }[trial.plan.kind](trial)
 
@@ -430,69 +369,22 @@ class TuningLoop:
 
     def _after_promotion(self, trial: Trial) -> None:
         self._tell(trial)
-        if trial.verdict is not Verdict.ACCEPT:
-            return
-        assert self.chain is not None
-        former, former_chain = self._deployment.version, self.chain
-        effect = trial.effect_log_ratio or 0.0
-        chain = former_chain.link(effect, trial.windows(Arm.CANDIDATE))
-        self._deployment.deploy(
-            trial.plan.after,
-            author=AUTOPILOT,
-            index=chain.factor,
-            note="; ".join(trial.reasons),
-            trial_id=trial.record_id,
-        )
-        self.chain = chain
-        self._on_deployment()
-        if former is not None and self._level1.probation_blocks > 0:
-            self._probation = _Probation(
-                former, former_chain, trial.plan.after, trial.block_log_ratios
-            )
+        if trial.verdict is Verdict.ACCEPT:
+            self._rollout.deploy(trial)
+            self._forget_index()
 
-    def _after_probation(self, trial: Trial) -> None:
-        probation, self._probation = self._probation, None
-        if trial.verdict is Verdict.ACCEPT or probation is None:
-            return
-        self._deployment.return_to(
-            probation.former, author=AUTOPILOT, reason="probation: " + "; ".join(trial.reasons)
-        )
-        self.chain = probation.former_chain
-        self._on_deployment()
-        self._event("warning", "rollback", "a deployment did not stand its probation: undone")
+    def _undone(self, told: str) -> None:
+        self._forget_index()
+        self._event("warning", "rollback", told)
 
     def _after_final(self, trial: Trial) -> None:
-        self.phase = Phase.FINISHED
+        # Where the load left in the middle, it is begun anew on what is offered then.
+        moved = trial.verdict is Verdict.INCONCLUSIVE and not self.workloads.ready
+        self.phase = Phase.FINAL_COMPARISON if moved else Phase.FINISHED
 
     def _tell(self, trial: Trial) -> None:
-        """Let the agent learn from the trial, the safety monitor's early stops included.
-
-        It learns in the state before the trial: the candidate's own windows show what the
-        candidate does to the server, and nobody knows that when the next one is chosen.
-        """
-        assert self.chain is not None
-        windows = trial.windows(Arm.CANDIDATE)
-        log_ratio = trial.effect_log_ratio
-        config = self._space_config().replace(
-            {n: v for n, v in trial.plan.after.items() if n in self._space}
-        )
-        if log_ratio is not None and windows:
-            objective = self.chain.factor * math.exp(log_ratio)
-            quality = trial.quality or 0.0
-            self._learner.tell(config, objective, self._state_before, quality, windows[-1])
-        elif trial.stopped_log_ratio is not None:
-            # One window, but how bad a configuration is leads the agent away from it.
-            objective = self.chain.factor * math.exp(
-                min(trial.stopped_log_ratio, MAX_STOPPED_LOG_RATIO)
-            )
-            self._learner.tell(config, objective, self._state_before, 1.0, None)
-        elif trial.verdict is Verdict.REJECT:
-            bound = self.chain.factor * (1 + self._settings.safety.rollback_threshold)
-            self._learner.tell(config, bound, self._state_before, 1.0, None, censored=True)
-
-    def _space_config(self) -> KnobConfig:
-        present = self._deployment.present
-        return KnobConfig({name: present[name] for name in self._space.names if name in present})
+        index = self.workloads.in_force.index_standing
+        self._agent.tell_trial(trial, index, self._state_before)
 
     def _event(self, level: str, kind: str, message: str) -> None:
         self._store.add_event(EventRecord(self._clock.now(), level, kind, message))

@@ -192,6 +192,23 @@ class PolicyVersionRecord:
 
 
 @dataclass(frozen=True)
+class KnownWorkloadRecord:
+    """A workload that the tuner can tell from others, with the reference of its latency index.
+
+    ``classes`` maps a query key to ``{"share": of the calls, "mean_ms"}``, measured under the
+    entries ``config``; ``factor`` is the index that these have against the beginning of this
+    workload. ``noise``: standard deviation of one window's log index.
+    """
+
+    number: int
+    seen_at: datetime
+    factor: float
+    noise: float
+    config: Mapping[str, KnobValue]
+    classes: Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
 class EventRecord:
     """Something worth telling. ``level``: info, warning or error; ``kind``: a short slug."""
 

@@ -16,6 +16,7 @@ from backend.domain.records import (
     EventRecord,
     KnobSpaceRecord,
     KnobStatusRecord,
+    KnownWorkloadRecord,
     LearningRecord,
     PolicyVersionRecord,
     QueryClassRecord,
@@ -41,7 +42,7 @@ from backend.telemetry.schema import (
     window_queries,
     windows,
 )
-from backend.telemetry.writer import KNOBS, STATUS
+from backend.telemetry.writer import KNOBS, STATUS, WORKLOADS
 
 T = TypeVar("T")
 
@@ -60,6 +61,11 @@ class TelemetryReaderTables(Connections):
     def knob_statuses(self) -> Sequence[KnobStatusRecord]:
         """The catalogued knobs as they stand, in the order in which they were saved."""
         return [from_document(KnobStatusRecord, item) for item in self._present(KNOBS) or []]
+
+    def known_workloads(self) -> Sequence[KnownWorkloadRecord]:
+        """The workloads that the tuner knows, the last one seen last."""
+        saved = self._present(WORKLOADS) or []
+        return [from_document(KnownWorkloadRecord, item) for item in saved]
 
     def windows(
         self, *, since: datetime | None = None, limit: int = 500, trial_id: int | None = None

@@ -336,7 +336,7 @@ transitions = sa.Table(
 present = sa.Table(
     "present",
     metadata,
-    # "status" and "knobs": what holds now, one JSON document each, overwritten in place.
+    # "status", "knobs", "workloads": what holds now, one JSON document each, overwritten.
     sa.Column("name", sa.Text, primary_key=True),
     _time("at"),
     _json("document"),

@@ -14,6 +14,7 @@ from backend.domain.records import (
     EventRecord,
     KnobSpaceRecord,
     KnobStatusRecord,
+    KnownWorkloadRecord,
     LearningRecord,
     PolicyVersionRecord,
     QueryClassRecord,
@@ -42,6 +43,7 @@ from backend.telemetry.schema import (
 
 STATUS = "status"
 KNOBS = "knobs"
+WORKLOADS = "workloads"
 
 
 class TelemetryWriterTables(Connections):
@@ -130,6 +132,11 @@ class TelemetryWriterTables(Connections):
     def save_status(self, status: StatusRecord) -> None:
         """Replace the tuner's present state."""
         self._save_present(STATUS, status.at, to_document(status))
+
+    def save_known_workloads(self, workloads: Sequence[KnownWorkloadRecord]) -> None:
+        """Replace the workloads that the tuner knows."""
+        document = [to_document(workload) for workload in workloads]
+        self._save_present(WORKLOADS, datetime.now(timezone.utc), document)
 
     def _save_present(self, name: str, at: datetime, document: Any) -> None:
         statement = self._upsert(present).on_conflict_do_update(

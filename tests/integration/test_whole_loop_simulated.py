@@ -24,11 +24,11 @@ from backend.domain.modes import (
 )
 from backend.domain.records import CommandRecord
 from backend.errors import KnobBoundsError, LockNotAvailableError, ServerConnectionError
+from backend.final_comparison import MAX_COMPARISONS
 from backend.orchestrator import SystemOrchestrator
 from backend.run_options import RunOptions
 from backend.targets.simulated import Noise, ResponseModel, SimulatedDatabase
 from backend.telemetry import open_store
-from backend.tuning_loop import MAX_COMPARISONS
 
 
 def settings_in(folder: Path, **level1: object) -> Settings:

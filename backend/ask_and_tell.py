@@ -1,0 +1,108 @@
+"""The knob agent's part in the loop: what it proposes, and what it is told of it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.deployment import Deployment
+from backend.domain.knobs import KnobConfig, KnobSpace, KnobValue
+from backend.domain.metrics import MetricsWindow
+from backend.domain.modes import Arm, Verdict
+from backend.errors import MemoryBudgetError
+from backend.learning import Learner
+from backend.trials import Trial
+
+log = logging.getLogger(__name__)
+
+State = NDArray[np.float64] | None
+MAX_ASKS = 12
+"""Proposals asked for in a row; those that change nothing or take too much memory are dropped."""
+MAX_STOPPED_LOG_RATIO = math.log(4.0)
+"""A configuration that the safety monitor stopped is told to the agent as at most so much worse."""
+
+
+class AskAndTell:
+    """Asks the agent what to try, in terms of what stands, and tells it what came of it.
+
+    Args:
+        learner: the agent.
+        deployment: what stands.
+        space: the knobs that may be tried.
+        rollback_threshold: share of a regression at which the safety monitor stops a trial.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        deployment: Deployment,
+        space: KnobSpace,
+        rollback_threshold: float,
+    ) -> None:
+        self._learner, self._deployment, self._space = learner, deployment, space
+        self._rollback_threshold = rollback_threshold
+
+    def ask(self, state: State) -> tuple[Mapping[str, KnobValue], str] | None:
+        """The knobs to change, with who proposed it; None where nothing new comes up."""
+        for _ in range(MAX_ASKS):
+            try:
+                values = self._changes(state)
+            except MemoryBudgetError as error:
+                log.info("a proposal was dropped: %s", error)
+                continue
+            if values:
+                return values, self._learner.proposer
+        return None
+
+    def advice(self, state: State) -> str:
+        """The next proposal in words, for mode ``advise``."""
+        try:
+            values = self._changes(state)
+        except MemoryBudgetError as error:
+            return error.message
+        text = ", ".join(f"{name} = {value}" for name, value in values.items())
+        return f"worth a try: {text}" if text else "nothing to advise"
+
+    def _changes(self, state: State) -> dict[str, KnobValue]:
+        """What a proposal, shrunk to fit the memory budget, changes."""
+        present = self._deployment.present
+        wanted = self._learner.fit(present.replace(self._learner.ask(state, present)))
+        return {
+            name: wanted[name] for name in self._space.names if wanted[name] != present.get(name)
+        }
+
+    def tell_standing(self, index: float, state: State, window: MetricsWindow) -> None:
+        """Tell what a baseline has measured of what stands."""
+        self._learner.tell(self._standing(), index, state, 1.0, window)
+
+    def tell_trial(self, trial: Trial, index_standing: float, state: State) -> None:
+        """Tell what came of a trial, the safety monitor's early stops included.
+
+        Args:
+            trial: finished, not aborted.
+            index_standing: of the incumbent, in the workload of the trial.
+            state: before the trial. The candidate's own windows show what the candidate does to
+                the server, and nobody knows that when the next one is chosen.
+        """
+        learner, log_ratio = self._learner, trial.effect_log_ratio
+        windows = trial.windows(Arm.CANDIDATE)
+        tried = {n: value for n, value in trial.plan.after.items() if n in self._space}
+        config = self._standing().replace(tried)
+        if log_ratio is not None and windows:
+            objective = index_standing * math.exp(log_ratio)
+            learner.tell(config, objective, state, trial.quality or 0.0, windows[-1])
+        elif trial.stopped_log_ratio is not None:
+            # One window, but how bad a configuration is leads the agent away from it.
+            stopped = min(trial.stopped_log_ratio, MAX_STOPPED_LOG_RATIO)
+            learner.tell(config, index_standing * math.exp(stopped), state, 1.0, None)
+        elif trial.verdict is Verdict.REJECT:
+            bound = index_standing * (1 + self._rollback_threshold)
+            learner.tell(config, bound, state, 1.0, None, censored=True)
+
+    def _standing(self) -> KnobConfig:
+        present = self._deployment.present
+        return KnobConfig({name: present[name] for name in self._space.names if name in present})

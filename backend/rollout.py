@@ -1,0 +1,149 @@
+"""From a proven promotion to a deployment that stands: deploy, prove again, or undo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from backend.config import Level1Section
+from backend.deployment import ALL_VERSIONS, AUTOPILOT, Deployment
+from backend.domain.knobs import KnobValue
+from backend.domain.modes import Arm, TrialKind, Verdict
+from backend.domain.records import PolicyVersionRecord
+from backend.protocols import Store
+from backend.trial_planner import TrialPlanner
+from backend.trials import Trial, TrialPlan
+from backend.workloads import Workload, Workloads
+
+
+@dataclass(frozen=True)
+class Probation:
+    """A deployment that still has to prove itself, in the workload that it was proven in.
+
+    Attributes:
+        former: the version to return to.
+        workload: that workload's number.
+        before: that workload before the promotion; None where an earlier tuner promoted.
+        values: what was promoted.
+        log_ratios: the promotion's blocks.
+    """
+
+    former: PolicyVersionRecord
+    workload: int
+    before: Workload | None
+    values: Mapping[str, KnobValue]
+    log_ratios: tuple[float, ...]
+
+
+class Rollout:
+    """Deploys what a promotion has proven, and undoes what does not stand its probation.
+
+    Args:
+        deployment: the one way to change the server.
+        workloads: are told what stands.
+        planner: makes the probation's plan.
+        store: what an earlier tuner promoted is found there.
+        level1: the probation's length.
+        undone: told after something was undone.
+    """
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        workloads: Workloads,
+        planner: TrialPlanner,
+        store: Store,
+        level1: Level1Section,
+        undone: Callable[[str], None],
+    ) -> None:
+        self._deployment, self._workloads, self._planner = deployment, workloads, planner
+        self._store, self._level1, self._undone = store, level1, undone
+        self._probation = self._left_by_an_earlier_tuner()
+
+    @property
+    def on_probation(self) -> bool:
+        """Whether what stands has yet to prove itself."""
+        return self._probation is not None
+
+    def deploy(self, trial: Trial) -> None:
+        """Deploy what an accepted promotion has proven in the present workload.
+
+        Raises:
+            AdjustmentError, FrozenError: what stood before stands.
+        """
+        former, before = self._deployment.version, self._workloads.in_force
+        chain = before.linked(trial.effect_log_ratio or 0.0, trial.windows(Arm.CANDIDATE))
+        self._deployment.deploy(
+            trial.plan.after,
+            author=AUTOPILOT,
+            index=chain.factor,
+            note="; ".join(trial.reasons),
+            trial_id=trial.record_id,
+        )
+        self._workloads.promoted(chain, self._deployment.deviating)
+        if former is not None and self._level1.probation_blocks > 0:
+            self._probation = Probation(
+                former, before.number, before, trial.plan.after, trial.block_log_ratios
+            )
+
+    def plan_probation(self) -> TrialPlan | None:
+        """The probation that is due; None where there is none, or its workload is not offered.
+
+        Then nothing can prove the deployment, and it is undone: in the workload that is offered
+        it never was proven.
+        """
+        probation, present = self._probation, self._workloads.in_force
+        if probation is None:
+            return None
+        if probation.workload != present.number:
+            self._undo(probation, f"workload {probation.workload} is not offered any more")
+            return None
+        plan = self._planner.plan(
+            TrialKind.PROBATION, probation.values, AUTOPILOT, present.chain.reference, present.noise
+        )
+        former, blocks = probation.former.config, self._level1.probation_blocks
+        turned = self._planner.turned_around(plan, former, blocks)
+        return replace(turned, earlier_log_ratios=probation.log_ratios)
+
+    def settle(self, trial: Trial) -> None:
+        """Undo what did not stand its probation, one without a verdict included."""
+        if self._probation is not None and trial.verdict is not Verdict.ACCEPT:
+            self._undo(self._probation, "; ".join(trial.reasons))
+        self._probation = None
+
+    def changed_by_hand(self) -> None:
+        """A human has changed what stands: that is theirs, and on no probation."""
+        self._probation = None
+        self._workloads.changed(self._deployment.deviating)
+
+    def _undo(self, probation: Probation, reason: str) -> None:
+        self._deployment.return_to(
+            probation.former, author=AUTOPILOT, reason=f"probation: {reason}"
+        )
+        self._probation = None
+        self._workloads.undone(probation.before, self._deployment.deviating)
+        self._undone("a deployment did not stand its probation: undone")
+
+    def _left_by_an_earlier_tuner(self) -> Probation | None:
+        """The probation of what stands, where the tuner that promoted it did not end it.
+
+        None too where its workload is not known any more: then it stands, as before.
+        """
+        version, store = self._deployment.version, self._store
+        if version is None or version.author != AUTOPILOT or version.trial_id is None:
+            return None
+        promotion = store.trial(version.trial_id)
+        versions = {found.id: found for found in store.policy_versions(limit=ALL_VERSIONS)}
+        former = versions.get(version.parent_id)
+        workload = next(
+            (w for w in self._workloads.known if dict(w.config) == dict(version.config)), None
+        )
+        stood = any(
+            trial.kind is TrialKind.PROBATION
+            and trial.verdict is Verdict.ACCEPT
+            and trial.created_at >= version.created_at
+            for trial in store.trials(limit=1000)
+        )
+        if promotion is None or former is None or workload is None or stood:
+            return None
+        return Probation(former, workload.number, None, promotion.after, promotion.block_log_ratios)
