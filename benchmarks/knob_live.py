@@ -18,33 +18,32 @@ is done from its start. Definitions and figures: docs/benchmarks.md.
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from rich.console import Console
 
-from backend.config import Settings, load_settings
+from backend.config import Settings
 from backend.errors import AutopilotError, ConfigError
+from benchmarks.harness.command_line import (
+    TimeLimit,
+    add_stop_after,
+    end_on_sigterm,
+    positive,
+)
+from benchmarks.harness.server import Say, data_folder, settings_in
 from benchmarks.live import methods
-from benchmarks.live.comparison import compare
-from benchmarks.live.records import Part, Protocol, Results
+from benchmarks.live.course import Course, expected_trials
+from benchmarks.live.records import Protocol, Results
 from benchmarks.live.report import table
 from benchmarks.live.server import LiveServer
-from benchmarks.live.tuning import MethodRun
-from benchmarks.live.workloads import NAMES, LiveWorkload, Say
+from benchmarks.live.workloads import NAMES, LiveWorkload
 
 DEFAULT_METHODS = "defaults,pgtune,tpe,smac3,ours"
 MIN_BLOCKS = 2
 GIB = 1024**3
-TRIAL_OVERHEAD_S = 3.0
-"""Settling and reading back of a window, for the number of trials to expect."""
 
 EPILOG = """examples:
   python -m benchmarks.knob_live --workload mixed --data-dir /var/tmp/live --results live.jsonl
@@ -52,6 +51,9 @@ EPILOG = """examples:
       (fixed configurations cost nothing until the comparison). Stop it with Ctrl-C at any time;
       the same command goes on.
   python -m benchmarks.knob_live --workload oltp --seeds 0 --methods smac3,ours --results live.jsonl
+  python -m benchmarks.knob_live --stop-after 60 --data-dir /var/tmp/live --results live.jsonl
+      an hour of it; the same command, again and again, does the rest
+  python -m benchmarks.knob_live --workload pgbench --data-dir /var/tmp/live --results live.jsonl
   python -m benchmarks.knob_live --report --results live.jsonl
 
 methods: defaults  PostgreSQL as it comes       pgtune  PGTune's rules, as far as reloads go
@@ -59,6 +61,9 @@ methods: defaults  PostgreSQL as it comes       pgtune  PGTune's rules, as far a
          smac3     SMAC3                        ddpg    plain DDPG with CDBTune's reward
          ours      the product's agent, with its expert rules
          ours-warm the same, from a trained checkpoint
+
+pgbench and pgbench-select: pgbench's own TPC-B-like and select-only scripts, run by the server's
+own pgbench at a fixed rate; all others: the demo store's statements.
 
 table:   gain         1 - latency index of the final configuration against the defaults, from the
                       blocks of the comparison (mean logarithm); Student's 95 % interval
@@ -89,42 +94,6 @@ def protocol_of(live: LiveServer, settings: Settings, arguments: argparse.Namesp
     )
 
 
-def expected_trials(protocol: Protocol) -> int:
-    """About how many trials fit into a method's time: two windows each."""
-    trial_s = 2 * (protocol.window_s + TRIAL_OVERHEAD_S)
-    return max(1, int(protocol.minutes * 60 / trial_s))
-
-
-def run_cell(
-    live: LiveServer,
-    names: Sequence[str],
-    seed: int,
-    protocol: Protocol,
-    results: Results,
-    problem: methods.Problem,
-    blocks: int,
-    say: Say,
-) -> None:
-    """Do what is not done yet of one seed: the methods' parts, then the comparison."""
-    workload = live.workload.name
-    parts: dict[str, Part] = {}
-    for name in names:
-        done = results.parts.get((workload, seed, name))
-        if done is None:
-            say(f"{workload}, seed {seed}: {name}")
-            run = MethodRun(live, name, seed, protocol, results, say)
-            if name in methods.FIXED:
-                done = run.fixed()
-            else:
-                done = run.tuned(methods.make(name, seed, problem))
-            run.finish(done)
-        parts[name] = done
-    compared = results.comparisons.get((workload, seed))
-    if compared is None or not compared.covers(parts, blocks):
-        say(f"{workload}, seed {seed}: comparison of {', '.join(parts)}")
-        results.add_comparison(compare(live, seed, parts, blocks, protocol, say))
-
-
 def settings_for(data_dir: Path, workload: LiveWorkload, allow_restart: bool) -> Settings:
     """The product's default settings with this data folder.
 
@@ -136,14 +105,11 @@ def settings_for(data_dir: Path, workload: LiveWorkload, allow_restart: bool) ->
             f"{data_dir} is the product's own: its server's settings would be reset",
             remedy="choose a folder for the benchmark alone: --data-dir",
         )
-    empty = data_dir / "knob_live.yaml"
-    empty.write_text("{}\n", encoding="utf-8")  # no other settings file counts
     sections = {
-        "paths": {"data_dir": str(data_dir)},
         "level1": {"allow_restart": allow_restart},
         "workload": {"max_concurrency": workload.clients},
     }
-    return load_settings(empty, overrides=sections, environ={})
+    return settings_in(data_dir, sections)
 
 
 def run(arguments: argparse.Namespace, results: Results, say: Say) -> None:
@@ -160,33 +126,43 @@ def run(arguments: argparse.Namespace, results: Results, say: Say) -> None:
         clients=arguments.clients,
         statement_timeout_s=arguments.statement_timeout,
     )
-    with ExitStack() as stack:
-        data_dir = arguments.data_dir
-        if data_dir is None:
-            folder = tempfile.TemporaryDirectory(prefix="knob-live-")
-            data_dir = Path(stack.enter_context(folder))
-            data_dir.chmod(0o755)  # the server may run under another account
-        data_dir = data_dir.resolve()
-        data_dir.mkdir(parents=True, exist_ok=True)
+    limit = TimeLimit(arguments.stop_after)
+    with data_folder(arguments.data_dir, "knob-live-") as data_dir:
         settings = settings_for(data_dir, workload, arguments.allow_restart)
         live = LiveServer(settings, workload, say)
-        if arguments.data_dir is None:
-            stack.callback(live.server.destroy)
-        stack.enter_context(live.running())
-        protocol = protocol_of(live, settings, arguments)
-        results.check_protocol(protocol, workload.name)
-        problem = methods.Problem(
-            space=live.space,
-            host=live.host,
-            budget=live.budget,
-            settings=settings,
-            trials=expected_trials(protocol),
-            checkpoint=arguments.checkpoint,
-        )
-        if methods.OURS_WARM in names:
-            methods.make(methods.OURS_WARM, 0, problem)  # a checkpoint that does not fit, told now
-        for seed in arguments.seeds:
-            run_cell(live, names, seed, protocol, results, problem, arguments.blocks, say)
+        with live.running():
+            measure(live, settings, names, arguments, results, limit, say)
+
+
+def measure(
+    live: LiveServer,
+    settings: Settings,
+    names: Sequence[str],
+    arguments: argparse.Namespace,
+    results: Results,
+    limit: TimeLimit,
+    say: Say,
+) -> None:
+    """Measure on the running server, as far as the time allows.
+
+    Raises:
+        ConfigError: the results file holds measurements under other rules.
+        CheckpointError: ours-warm has no checkpoint that fits.
+    """
+    protocol = protocol_of(live, settings, arguments)
+    results.check_protocol(protocol, live.workload.name)
+    problem = methods.Problem(
+        space=live.space,
+        host=live.host,
+        budget=live.budget,
+        settings=settings,
+        trials=expected_trials(protocol),
+        checkpoint=arguments.checkpoint,
+    )
+    if methods.OURS_WARM in names:
+        methods.make(methods.OURS_WARM, 0, problem)  # a checkpoint that does not fit, told now
+    course = Course(live, protocol, results, problem, arguments.blocks, limit, say)
+    course.run(names, arguments.seeds)
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -199,7 +175,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--workload", choices=NAMES, default="mixed", help="what the clients send (mixed)")
-    add("--minutes", type=_positive, default=20.0, help="wall clock of each method (20)")
+    add("--minutes", type=positive, default=20.0, help="wall clock of each method (20)")
+    add_stop_after(parser, "method and no comparison")
     add("--methods", type=_names, default=_names(DEFAULT_METHODS), metavar="A,B,...",
         help=f"in this order ({DEFAULT_METHODS})")  # fmt: skip
     add("--seeds", type=_seeds, default=[0, 1, 2], metavar="0,1,...",
@@ -213,14 +190,14 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--report", action="store_true", help="print the table of the results file, measure nothing"
     )
     add("--blocks", type=int, default=6, help="of the comparison; at least 6 for figures (6)")
-    add("--window", type=_positive, default=10.0, metavar="S", help="length of a window (10 s)")
-    add("--warm-up", type=_positive, default=15.0, metavar="S",
+    add("--window", type=positive, default=10.0, metavar="S", help="length of a window (10 s)")
+    add("--warm-up", type=positive, default=15.0, metavar="S",
         help="the load runs for so long before each baseline (15 s)")  # fmt: skip
-    add("--scale", type=_positive, help="of the demo store (0.25) or of pgbench (20)")
-    add("--rate", type=_positive, metavar="PER_S",
-        help="statements a second, pgbench: transactions (the mix's own; 150)")  # fmt: skip
+    add("--scale", type=positive, help="of the demo store (0.25) or of pgbench (20)")
+    add("--rate", type=positive, metavar="PER_S",
+        help="statements a second (the mix's own); pgbench: transactions (150, 1500)")  # fmt: skip
     add("--clients", type=int, default=8, help="connections (8)")
-    add("--statement-timeout", type=_positive, default=10.0, metavar="S",
+    add("--statement-timeout", type=positive, default=10.0, metavar="S",
         help="of the clients; a trial that meets it counts as a bound (10 s)")  # fmt: skip
     add("--allow-restart", action="store_true",
         help="tune the knobs that need a restart too, and restart for them")  # fmt: skip
@@ -234,13 +211,6 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return arguments
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
-
-
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
@@ -252,14 +222,10 @@ def _seeds(text: str) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
-def _ended(number: int, _: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, or report; returns the exit code."""
     arguments = parse(argv)
-    signal.signal(signal.SIGTERM, _ended)  # as Ctrl-C: clients and server are ended
+    end_on_sigterm()
     console = Console(width=170)
     began_s = time.monotonic()
 

@@ -13,12 +13,12 @@ from datetime import datetime, timezone
 
 from backend.domain.knobs import KnobConfig, KnobValue
 from backend.errors import AutopilotError, WorkloadError
-from benchmarks.live.load_process import LoadCounts
-from benchmarks.live.meter import Measured
+from benchmarks.harness.offers import LoadCounts
+from benchmarks.harness.server import Say
+from benchmarks.harness.windows import Measured
 from benchmarks.live.records import Comparison, Part, Protocol
 from benchmarks.live.server import LiveServer
 from benchmarks.live.tuning import Stage, judge, stage
-from benchmarks.live.workloads import Say
 
 DEFAULTS = KnobConfig({})
 """No knob changed."""

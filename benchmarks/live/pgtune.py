@@ -1,9 +1,9 @@
 """PGTune's rules: one fixed configuration from the machine and the kind of workload.
 
 The formulae are those that https://pgtune.leopard.in.ua publishes (as of 2026, for PostgreSQL 17 on
-Linux with SSDs). It asks for the kind of application; ours map to its own: oltp and pgbench to
-``oltp``, analytical to ``dw``, mixed to ``mixed``. The number of connections is not given, so its
-own number for the kind counts.
+Linux with SSDs). It asks for the kind of application; ours map to its own: oltp and those of
+pgbench to ``oltp``, analytical to ``dw``, mixed to ``mixed``. The number of connections is not
+given, so its own number for the kind counts.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ KIB, MIB, GIB = 1024, 1024**2, 1024**3
 KINDS: Mapping[str, str] = {
     "oltp": "oltp",
     "pgbench": "oltp",
+    "pgbench-select": "oltp",
     "analytical": "dw",
     "mixed": "mixed",
 }

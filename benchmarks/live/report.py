@@ -20,6 +20,7 @@ from benchmarks.live.arithmetic import (
 )
 from benchmarks.live.methods import DEFAULTS, FIXED, NAMES, OURS, OURS_WARM, is_ours
 from benchmarks.live.records import CellKey, Comparison, Part, Results
+from benchmarks.live.workloads import description
 
 ALL = "all"
 """Stands for the seed in the lines over all seeds of a workload."""
@@ -200,7 +201,12 @@ def _with_spread(whole: Estimate, means: Sequence[float]) -> str:
 
 def table(results: Results) -> Table:
     """The lines as a table for the terminal."""
-    found = Table(title=_title(results), title_justify="left")
+    found = Table(
+        title=_title(results),
+        title_justify="left",
+        caption=_caption(results),
+        caption_justify="left",
+    )
     for column, justify in (
         ("workload", "left"), ("seed", "left"), ("method", "left"), ("trials", "right"),
         ("gain [95 %]", "left"), ("regret", "right"), ("a trial", "right"),
@@ -224,3 +230,9 @@ def _title(results: Results) -> str:
     told = " and ".join(f"{value:g}" for value in minutes)
     damaged = f"; {results.damaged_lines} damaged lines left out" if results.damaged_lines else ""
     return f"{count} finished cells; {told or '?'} minutes a method{damaged}"
+
+
+def _caption(results: Results) -> str:
+    """What each workload of the table is, and at what rate it was offered."""
+    offered = {(w, part.protocol.rate_per_s) for (w, _, _), part in results.parts.items()}
+    return "\n".join(f"{w}: {description(w)}, {rate:g}/s" for w, rate in sorted(offered))

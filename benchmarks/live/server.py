@@ -30,7 +30,8 @@ from backend.memory_budget import MemoryBudget
 from backend.servers import embedded_server, postgres_target
 from backend.targets.postgresql import PostgresTarget
 from backend.workload.connection import connect
-from benchmarks.live.workloads import LiveWorkload, Say
+from benchmarks.harness.server import Say
+from benchmarks.live.workloads import LiveWorkload
 
 RUN_DATABASE = "live_run"
 """The copy of the template that a method works on; made anew for each."""

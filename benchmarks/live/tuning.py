@@ -21,17 +21,19 @@ from backend.domain.knobs import KnobConfig, KnobValue
 from backend.errors import AutopilotError, KnobError, MemoryBudgetError, WorkloadError
 from backend.protocols import AskTellAgent
 from backend.sample_filter import Reference
+from benchmarks.harness.load import OfferedLoad
+from benchmarks.harness.offers import LoadCounts
+from benchmarks.harness.server import Say
+from benchmarks.harness.windows import Measured, Meter, ratio_to
 from benchmarks.live import methods
 from benchmarks.live.arithmetic import is_harmful, regret_so_far
-from benchmarks.live.load import OfferedLoad
-from benchmarks.live.load_process import LoadCounts
-from benchmarks.live.meter import RESTART_SETTLE_S, Measured, Meter, ratio_to
 from benchmarks.live.pgtune import advice
 from benchmarks.live.records import Evaluation, Part, Protocol, Results
 from benchmarks.live.server import LiveServer
-from benchmarks.live.workloads import Say
 
 BASELINE_WINDOWS = 3
+RESTART_SETTLE_S = 10.0
+"""After a restart caches are cold; as in the product."""
 CENSORED_FROM = 1.15
 """What a time-out or a crash is told as at least: the index at which the product stops a trial."""
 MAX_REFUSED = 50

@@ -7,29 +7,37 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 from backend.embedded.binaries import icu_environment
 from backend.embedded.database import ensure_database
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.errors import WorkloadError
 from backend.workload.connection import connect
-from backend.workload.mixes import MIXES
+from backend.workload.mixes import MIXES, mix_named
 from backend.workload.shape import DEMO_SCALE
 from backend.workload.store import DemoStore
+from benchmarks.harness.offers import Offer, PgbenchOffer, StoreOffer
+from benchmarks.harness.server import Say
 
-PGBENCH = "pgbench"
-NAMES = ("mixed", "analytical", "oltp", PGBENCH)
+FIXED_PHASE = 1e-3
+"""Simulated seconds a real second: the time of day, and with it volume and mix, stands still."""
+PGBENCH_SCRIPTS = {"pgbench": ("tpcb-like", 150.0), "pgbench-select": ("select-only", 1500.0)}
+"""Workload to pgbench's own script and its usual rate, transactions a second."""
+NAMES = ("mixed", "analytical", "oltp", *PGBENCH_SCRIPTS)
 PGBENCH_SCALE = 20.0
 """2 million accounts, about 300 MB; more branches than clients, so rows are seldom waited for."""
-PGBENCH_RATE_PER_S = 150.0
 DATA_SEED = 0
 """Of the demo store's rows; the seeds of the benchmark are those of arrivals and tuners."""
 
-Say = Callable[[str], None]
+
+def description(name: str) -> str:
+    """What a workload is, and who offers it."""
+    if name in PGBENCH_SCRIPTS:
+        script, _ = PGBENCH_SCRIPTS[name]
+        return f"pgbench's own script {script}, by the server's own pgbench at a fixed rate"
+    return "the demo store's statements, by our open-loop clients"
 
 
 @dataclass(frozen=True)
@@ -69,8 +77,8 @@ class LiveWorkload:
             raise WorkloadError(
                 f"there is no workload {name!r}", remedy=f"choose one of {', '.join(NAMES)}"
             )
-        if name == PGBENCH:
-            size, rate = PGBENCH_SCALE, PGBENCH_RATE_PER_S
+        if name in PGBENCH_SCRIPTS:
+            size, rate = PGBENCH_SCALE, PGBENCH_SCRIPTS[name][1]
             if scale is not None and (scale < 1 or scale != int(scale)):
                 raise WorkloadError(f"pgbench's scale {scale:g} is no whole number from 1 on")
         else:
@@ -80,12 +88,12 @@ class LiveWorkload:
     @property
     def template(self) -> str:
         """The database that holds the data as loaded."""
-        return "live_pgbench" if self.name == PGBENCH else "live_shop"
+        return "live_pgbench" if self.name in PGBENCH_SCRIPTS else "live_shop"
 
     def load(self, server: EmbeddedPostgres, say: Say) -> None:
         """Make the template, unless it is there at this scale."""
         ensure_database(server.dsn(), self.template)
-        if self.name == PGBENCH:
+        if self.name in PGBENCH_SCRIPTS:
             self._load_pgbench(server, say)
             return
         store = DemoStore(server.dsn(self.template), scale=self.scale, seed=DATA_SEED)
@@ -130,16 +138,24 @@ class LiveWorkload:
         if done.returncode != 0:
             raise WorkloadError(f"pgbench could not load its tables: {done.stderr.strip()}")
 
-    def offer(self, server: EmbeddedPostgres, seed: int) -> Mapping[str, Any]:
-        """What the load's process is asked for; the seed fixes arrivals and parameters."""
-        common = {
-            "rate_per_s": self.rate_per_s,
-            "clients": self.clients,
-            "seed": seed,
-            "statement_timeout_s": self.statement_timeout_s,
-        }
-        if self.name == PGBENCH:
-            program = server.bin_dir / "pgbench"
-            environment = icu_environment(server.bin_dir)
-            return {"kind": PGBENCH, "program": str(program), "environment": environment, **common}
-        return {"kind": "store", "mix": self.name, "scale": self.scale, **common}
+    def offer(self, server: EmbeddedPostgres, seed: int) -> Offer:
+        """What the clients send; the seed fixes arrivals and parameters."""
+        if self.name in PGBENCH_SCRIPTS:
+            return PgbenchOffer(
+                script=PGBENCH_SCRIPTS[self.name][0],
+                rate_per_s=self.rate_per_s,
+                seed=seed,
+                clients=self.clients,
+                statement_timeout_s=self.statement_timeout_s,
+                program=str(server.bin_dir / "pgbench"),
+                environment=icu_environment(server.bin_dir),
+            )
+        return StoreOffer(
+            mix_named(self.name),
+            self.scale,
+            seed,
+            rate_per_s=self.rate_per_s,
+            time_scale=FIXED_PHASE,
+            clients=self.clients,
+            statement_timeout_s=self.statement_timeout_s,
+        )

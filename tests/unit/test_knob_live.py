@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +26,11 @@ from backend.errors import ConfigError, KnobBoundsError, ServerError, WorkloadEr
 from backend.memory_budget import MemoryBudget
 from backend.sample_filter import Reference
 from benchmarks import knob_live
-from benchmarks.live import comparison, methods, tuning
+from benchmarks.harness.command_line import TimeLimit
+from benchmarks.harness.offers import LoadCounts, PgbenchOffer, StoreOffer
+from benchmarks.harness.pgbench import after_line, pgbench_command
+from benchmarks.harness.windows import Measured
+from benchmarks.live import comparison, course, methods, tuning
 from benchmarks.live.arithmetic import (
     NOTHING,
     best_of,
@@ -38,12 +43,11 @@ from benchmarks.live.arithmetic import (
     spread,
     stratified_interval,
 )
-from benchmarks.live.load_process import LoadCounts, after_line, pgbench_command
-from benchmarks.live.meter import Measured
 from benchmarks.live.pgtune import advice, rules
 from benchmarks.live.records import Comparison, Evaluation, Part, Protocol, Results
-from benchmarks.live.report import ALL, cells, lines
+from benchmarks.live.report import ALL, cells, lines, table
 from benchmarks.live.tuning import CENSORED_FROM, MethodRun, Outcome, best_measured, judge
+from benchmarks.live.workloads import description
 from tests.windows import window
 
 GIB = 1024**3
@@ -292,9 +296,10 @@ def test_a_comparison_is_stale_when_a_final_changes_or_a_method_joins() -> None:
 
 
 class CountingRun:
-    """Stands for a method's run: finishes at once."""
+    """Stands for a method's run: takes the method's time on a clock that is turned by hand."""
 
     ran: list[str]
+    clock: ManualClock
 
     def __init__(self, live: Any, name: str, seed: int, *rest: Any) -> None:
         self._name, self._seed, self._results = name, seed, rest[1]
@@ -305,6 +310,7 @@ class CountingRun:
 
     def tuned(self, tuner: object) -> Part:
         CountingRun.ran.append(f"{self._name}: {tuner}")
+        self.clock.advance(120.0)
         return part(self._name, (0.9,), {"work_mem": 7}, seed=self._seed)
 
     def finish(self, done: Part) -> None:
@@ -320,36 +326,68 @@ def cell_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         live: Any, seed: int, parts: Mapping[str, Part], blocks: int, *_: Any
     ) -> Comparison:
         CountingRun.ran.append("comparison")
+        CountingRun.clock.advance(300.0)
         finals = {method: dict(found.final) for method, found in parts.items()}
         made = compared({method: [1.0] * blocks for method in parts}, seed)
         return replace(made, finals=finals)
 
-    monkeypatch.setattr(knob_live, "MethodRun", CountingRun)
-    monkeypatch.setattr(knob_live, "compare", compare)
+    monkeypatch.setattr(course, "MethodRun", CountingRun)
+    monkeypatch.setattr(course, "compare", compare)
     monkeypatch.setattr(methods, "make", lambda name, seed, problem: f"tuner of seed {seed}")
 
-    def run(*names: str, blocks: int = 6) -> list[str]:
+    told: list[str] = []
+    clock = ManualClock()
+    monkeypatch.setattr(
+        "benchmarks.harness.command_line.time", SimpleNamespace(monotonic=clock.monotonic_s)
+    )
+    CountingRun.clock = clock
+
+    def run(
+        *names: str, blocks: int = 6, seeds: tuple[int, ...] = (3,), minutes: float | None = None
+    ) -> list[str]:
         CountingRun.ran = []
+        told.clear()
         live: Any = SimpleNamespace(workload=SimpleNamespace(name="mixed"))
         results = Results(tmp_path / "results.jsonl")
         problem: Any = None
-        knob_live.run_cell(live, names, 3, PROTOCOL, results, problem, blocks, lambda _: None)
+        limit = TimeLimit(minutes)
+        course.Course(live, PROTOCOL, results, problem, blocks, limit, told.append).run(
+            names, seeds
+        )
         return CountingRun.ran
 
-    return run
+    return SimpleNamespace(run=run, told=told)
 
 
 def test_finished_parts_are_skipped(cell_runner: Any) -> None:
-    first = cell_runner("defaults", "tpe")
+    first = cell_runner.run("defaults", "tpe")
     assert first == ["defaults", "tpe: tuner of seed 3", "comparison"]
-    assert cell_runner("defaults", "tpe") == []
+    assert cell_runner.run("defaults", "tpe") == []
 
 
 def test_one_more_method_or_more_blocks_need_a_new_comparison(cell_runner: Any) -> None:
-    cell_runner("defaults", "tpe")
-    assert cell_runner("defaults", "tpe", "ours") == ["ours: tuner of seed 3", "comparison"]
-    assert cell_runner("defaults", "tpe", "ours", blocks=8) == ["comparison"]
-    assert cell_runner("defaults", "tpe", blocks=8) == []
+    cell_runner.run("defaults", "tpe")
+    assert cell_runner.run("defaults", "tpe", "ours") == ["ours: tuner of seed 3", "comparison"]
+    assert cell_runner.run("defaults", "tpe", "ours", blocks=8) == ["comparison"]
+    assert cell_runner.run("defaults", "tpe", blocks=8) == []
+
+
+def test_a_piece_begins_nothing_that_would_end_too_late_and_tells_what_remains(
+    cell_runner: Any,
+) -> None:
+    # Expected here: 2.3 minutes a method (fresh data, baseline, one minute), 5 a comparison.
+    methods_of_cell = ("defaults", "tpe", "ours")
+    run = partial(cell_runner.run, *methods_of_cell, seeds=(3, 4))
+    assert run(minutes=1.0) == ["defaults"]
+    left = "mixed, seed 3: tpe, ours, comparison; mixed, seed 4: defaults, tpe, ours, comparison"
+    assert cell_runner.told[-1] == f"not begun, for it would end too late: {left}"
+    assert run(minutes=3.0) == ["tpe: tuner of seed 3"]
+    assert run(minutes=7.0) == ["ours: tuner of seed 3", "comparison", "defaults"]
+    assert "seed 3" not in cell_runner.told[-1]
+    assert "mixed, seed 4: tpe, ours, comparison" in cell_runner.told[-1]
+    assert run() == ["tpe: tuner of seed 4", "ours: tuner of seed 4", "comparison"]
+    assert run(minutes=0.1) == []
+    assert not any("too late" in text for text in cell_runner.told)
 
 
 # -- the rules of a trial -------------------------------------------------------------------------
@@ -680,10 +718,13 @@ def test_pgbenchs_lost_clients_are_counted() -> None:
     assert after_line(LoadCounts(), "pgbench (17.10)") == LoadCounts()
 
 
+PGBENCH = PgbenchOffer("select-only", 150.0, 2, 8, 10.0, "/bin/pgbench", {})
+
+
 def test_pgbenchs_command_line_holds_no_password() -> None:
     url = make_url("postgresql+psycopg2://role:secret@127.0.0.1:5433/live_run")
-    offer = {"program": "/bin/pgbench", "clients": 8, "rate_per_s": 150.0, "seed": 2}
-    command = pgbench_command(url, offer)
+    command = pgbench_command(url, PGBENCH)
+    assert "--builtin=select-only" in command
     assert "--random-seed=2" in command
     assert "--rate=150.0" in command
     assert not any("secret" in part for part in command)
@@ -750,6 +791,19 @@ def test_a_load_that_overran_the_defaults_is_shown(tmp_path: Path) -> None:
     assert names[:3] == ["defaults", "smac3 (overrun)", "ours"]
 
 
+def test_the_table_says_what_each_workload_is_and_who_offers_it(tmp_path: Path) -> None:
+    results = report_results(tmp_path)
+    for name in ("pgbench", "pgbench-select"):
+        rate = replace(PROTOCOL, rate_per_s=150.0)
+        results.add_part(name, replace(part("tpe"), workload=name, protocol=rate))
+    caption = table(results).caption
+    assert isinstance(caption, str)
+    mixed, tpcb, select = caption.splitlines()
+    assert mixed == "mixed: the demo store's statements, by our open-loop clients, 32/s"
+    assert tpcb.startswith("pgbench: pgbench's own script tpcb-like, by the server's own pgbench")
+    assert select.startswith("pgbench-select: pgbench's own script select-only")
+
+
 def test_a_cell_without_its_comparison_is_not_reported(tmp_path: Path) -> None:
     results = report_results(tmp_path)
     results.add_part("again", part("ours", (0.5,), {"work_mem": 77}, seed=1))
@@ -784,7 +838,7 @@ def test_a_report_of_an_empty_file_is_an_empty_table(
 @pytest.mark.parametrize(
     "options",
     [["--blocks", "1"], ["--minutes", "0"], ["--seeds", "-1"], ["--workload", "none"],
-     ["--clients", "0"], ["--rate", "inf"]],
+     ["--clients", "0"], ["--rate", "inf"], ["--stop-after", "0"]],
 )  # fmt: skip
 def test_options_out_of_bounds_are_refused(options: list[str]) -> None:
     with pytest.raises(SystemExit):
@@ -830,6 +884,32 @@ def test_unknown_workloads_and_broken_scales_are_refused() -> None:
     with pytest.raises(WorkloadError, match="whole number"):
         knob_live.LiveWorkload.named("pgbench", scale=0.5)
     assert knob_live.LiveWorkload.named("oltp", rate_per_s=50.0).rate_per_s == 50.0
+    with pytest.raises(WorkloadError, match="whole number"):
+        knob_live.LiveWorkload.named("pgbench-select", scale=0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "script"), [("pgbench", "tpcb-like"), ("pgbench-select", "select-only")]
+)
+def test_pgbenchs_scripts_are_offered_by_pgbench_itself(name: str, script: str) -> None:
+    server: Any = SimpleNamespace(bin_dir=Path("/some/bin"))
+    workload = knob_live.LiveWorkload.named(name, clients=3)
+    offer = workload.offer(server, 5)
+    assert isinstance(offer, PgbenchOffer)
+    assert (offer.script, offer.program) == (script, "/some/bin/pgbench")
+    assert (offer.rate_per_s, offer.seed, offer.clients) == (workload.rate_per_s, 5, 3)
+    assert workload.template == "live_pgbench"
+    assert script in description(name)
+
+
+def test_the_stores_load_stands_still_at_its_rate() -> None:
+    server: Any = None
+    offer = knob_live.LiveWorkload.named("mixed", rate_per_s=40.0).offer(server, 5)
+    assert isinstance(offer, StoreOffer)
+    schedule = offer.schedule()
+    assert schedule.rate_per_s == pytest.approx(40.0)
+    day_later = schedule.hour_at(24 * 3600.0) - schedule.hour_at(0.0)
+    assert day_later == pytest.approx(0.024)  # simulated hours in a real day
 
 
 def test_results_are_plain_json(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The offered load, as the benchmark sees it: a child process, its counts, its end."""
+"""The offered load, as a benchmark sees it: a child process, its counts, its end."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 from sqlalchemy.engine import URL
 
 from backend.errors import WorkloadError
-from benchmarks.live.load_process import LoadCounts
+from benchmarks.harness.offers import LoadCounts, Offer, to_text
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+COMMAND = (sys.executable, "-m", "benchmarks.harness.load_process")
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
 POLL_S = 0.1
@@ -29,17 +30,30 @@ class OfferedLoad:
 
     Args:
         url: the database.
-        offer: what :mod:`benchmarks.live.load_process` is asked for.
+        offer: what they send.
+        keep_alive: called again and again while their start and their end are waited for.
     """
 
-    def __init__(self, url: URL, offer: Mapping[str, Any]) -> None:
-        self._request = {**offer, "url": url.render_as_string(hide_password=False)}
+    def __init__(
+        self, url: URL, offer: Offer, keep_alive: Callable[[], object] = lambda: None
+    ) -> None:
+        self._request = to_text(url, offer)
+        self._keep_alive = keep_alive
         self._counts = LoadCounts()
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the clients)
+        self._errors: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by stop)
 
     def __enter__(self) -> OfferedLoad:
+        """See :meth:`start`."""
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """See :meth:`stop`."""
+        self.stop()
+
+    def start(self) -> None:
         """Start the clients and wait until the first statement has come back.
 
         Raises:
@@ -47,7 +61,7 @@ class OfferedLoad:
         """
         # A session of its own: a Ctrl-C in the terminal reaches us alone, and we end the clients.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.live.load_process"],
+            COMMAND,
             cwd=REPOSITORY,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -56,20 +70,23 @@ class OfferedLoad:
             start_new_session=True,
         )
         try:
-            assert self._process.stdin is not None  # it was asked for
-            self._process.stdin.write(json.dumps(self._request) + "\n")
+            assert self._process.stdin is not None  # both were asked for
+            assert self._process.stdout is not None
+            self._process.stdin.write(self._request + "\n")
             self._process.stdin.flush()
-            self._reader = threading.Thread(target=self._read, daemon=True)
+            self._reader = threading.Thread(
+                target=self._read, args=(self._process.stdout,), daemon=True
+            )
             self._reader.start()
             deadline_s = time.monotonic() + START_TIMEOUT_S
             while self.counts().completed == 0:
                 if time.monotonic() > deadline_s:
                     raise WorkloadError(f"no statement came back within {START_TIMEOUT_S:g} s")
+                self._keep_alive()
                 time.sleep(POLL_S)
         except BaseException:
-            self.__exit__()
+            self.stop()
             raise
-        return self
 
     def counts(self) -> LoadCounts:
         """Totals since the start, at most a second old.
@@ -81,8 +98,8 @@ class OfferedLoad:
             raise WorkloadError(f"the clients have ended: {self._last_words()}")
         return self._counts
 
-    def __exit__(self, *_: object) -> None:
-        """End the clients; kill those that do not end."""
+    def stop(self) -> None:
+        """End the clients, statements in flight included; kill those that do not end."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -90,24 +107,27 @@ class OfferedLoad:
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
         try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if self._reader is not None:
-            self._reader.join(STOP_TIMEOUT_S)
-        if process.stdout is not None:
-            process.stdout.close()
-        self._errors.close()
+            deadline_s = time.monotonic() + STOP_TIMEOUT_S
+            while process.poll() is None and time.monotonic() < deadline_s:
+                self._keep_alive()
+                time.sleep(POLL_S)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+            if self._reader is not None:
+                self._reader.join(STOP_TIMEOUT_S)
+            if process.stdout is not None:
+                process.stdout.close()
+            self._errors.close()
 
-    def _read(self) -> None:
-        process = self._process
-        if process is None or process.stdout is None:
-            return
-        for line in process.stdout:
+    def _read(self, lines: IO[str]) -> None:
+        for line in lines:
             self._counts = LoadCounts(**json.loads(line))
 
     def _last_words(self) -> str:
+        if self._errors.closed:
+            return "they were stopped"
         self._errors.seek(0)
         lines = self._errors.read().strip().splitlines()
         return lines[-1] if lines else "without a word"

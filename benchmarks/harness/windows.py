@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,15 +21,13 @@ from backend.sample_filter import (
     sample_quality,
 )
 from backend.state_features import state_vector
-from benchmarks.live.load import OfferedLoad
-from benchmarks.live.load_process import LoadCounts
+from benchmarks.harness.load import OfferedLoad
+from benchmarks.harness.offers import LoadCounts
 
 LONGEST_WAIT_S = 30.0
 """For statements of the time before a switch, and for a pile of arrivals to be worked off."""
 POLL_S = 0.25
 WINDOW_ATTEMPTS = 3
-RESTART_SETTLE_S = 10.0
-"""After a restart caches are cold; as in the product."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Measured:
     @property
     def state(self) -> NDArray[np.float64]:
         """What the agents see of it."""
-        return state_vector(self.window, load_profile(self.window))
+        return state_of(self.window)
 
     def quality(self, shares: Reference, paired: Measured | None = None) -> SampleQuality:
         """How far it can be trusted, by the product's filter.
@@ -68,6 +67,11 @@ class Measured:
         )
 
 
+def state_of(window: MetricsWindow) -> NDArray[np.float64]:
+    """What the agents see of a window."""
+    return state_vector(window, load_profile(window))
+
+
 class Meter:
     """Takes windows of the running load.
 
@@ -76,15 +80,25 @@ class Meter:
         load: the clients.
         clock: time.
         window_s: the length of a window.
+        longest_wait_s: for what was begun before a switch.
+        rest: lets so many seconds pass; None: the clock's sleep.
     """
 
     def __init__(
-        self, collector: DataCollector, load: OfferedLoad, clock: Clock, window_s: float
+        self,
+        collector: DataCollector,
+        load: OfferedLoad,
+        clock: Clock,
+        window_s: float,
+        *,
+        longest_wait_s: float = LONGEST_WAIT_S,
+        rest: Callable[[float], None] | None = None,
     ) -> None:
         self._collector, self._load, self._clock = collector, load, clock
-        self._window_s = window_s
+        self._window_s, self._longest_wait_s = window_s, longest_wait_s
+        self._rest = rest or clock.sleep
 
-    def measure(self, settle_s: float, *, work_off: bool) -> Measured:
+    def measure(self, settle_s: float, *, work_off: bool = False) -> Measured:
         """Settle after a switch that was made just now, then measure a window.
 
         Args:
@@ -96,15 +110,15 @@ class Meter:
             ServerError: the server was lost, or no window could be formed.
         """
         switched_s = self._clock.monotonic_s()
-        self._clock.sleep(settle_s)
+        self._rest(settle_s)
         reason = ""
         for _ in range(WINDOW_ATTEMPTS):
             first = self._first_snapshot(switched_s, work_off)
             before = self._load.counts()
             began_s = self._clock.monotonic_s()
-            self._clock.sleep(self._window_s / 2)
+            self._rest(self._window_s / 2)
             middle = self._collector.collect()
-            self._clock.sleep(max(0.0, began_s + self._window_s - self._clock.monotonic_s()))
+            self._rest(max(0.0, began_s + self._window_s - self._clock.monotonic_s()))
             last = self._collector.collect()
             window = window_between(first, last)
             halves = window_between(first, middle), window_between(middle, last)
@@ -121,9 +135,9 @@ class Meter:
             waited_s = now_s - switched_s
             straddles = snapshot.gauges.get("longest_statement_s", 0.0) > waited_s
             piled = work_off and self._load.counts().backlog
-            if waited_s > LONGEST_WAIT_S or not (straddles or piled):
+            if waited_s > self._longest_wait_s or not (straddles or piled):
                 return snapshot
-            self._clock.sleep(POLL_S)
+            self._rest(POLL_S)
 
 
 def ratio_to(

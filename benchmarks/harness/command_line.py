@@ -1,0 +1,51 @@
+"""What the benchmarks' command lines share: bounds, a piece of given length, an orderly end."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import time
+from types import FrameType
+from typing import NoReturn
+
+
+def positive(text: str) -> float:
+    """A number above 0, as an option's type."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def add_stop_after(parser: argparse.ArgumentParser, piece: str) -> None:
+    """Add ``--stop-after``; ``piece`` is what is not begun any more."""
+    parser.add_argument(
+        "--stop-after",
+        type=positive,
+        metavar="MINUTES",
+        help=f"begin no {piece} that would end later; the same command goes on (no limit)",
+    )
+
+
+class TimeLimit:
+    """How much time is left of a piece.
+
+    Args:
+        minutes: its length, from now on; None: no limit.
+    """
+
+    def __init__(self, minutes: float | None) -> None:
+        self._end_s = float("inf") if minutes is None else time.monotonic() + 60.0 * minutes
+
+    def allows(self, seconds: float) -> bool:
+        """Whether what takes so long ends in time."""
+        return time.monotonic() + seconds <= self._end_s
+
+
+def end_on_sigterm() -> None:
+    """Let SIGTERM end the program as Ctrl-C does: clients and servers are ended on the way out."""
+    signal.signal(signal.SIGTERM, _end)
+
+
+def _end(number: int, _: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
