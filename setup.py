@@ -1,7 +1,8 @@
 """Package metadata; tool settings are in pyproject.toml.
 
 static/ and templates/ lie at the top level for people, and inside the dashboard package in a
-built wheel.
+built wheel. The SQLAlchemy plug-in is part of the product (backend.steering.client) and a package
+of its own for applications (query_steering), which its folder's pyproject.toml builds alone.
 """
 
 from pathlib import Path
@@ -30,15 +31,23 @@ setup(
         *find_packages(include=["backend", "backend.*", "dashboard", "dashboard.*"]),
         "dashboard.static",
         "dashboard.templates",
+        "query_steering",
     ],
-    package_dir={"dashboard.static": "static", "dashboard.templates": "templates"},
+    package_dir={
+        "dashboard.static": "static",
+        "dashboard.templates": "templates",
+        "query_steering": "backend/steering/client",
+    },
     package_data={
         "backend": ["**/*.yaml", "**/*.sql", "**/*.ini", "**/*.mako", "**/*.npz", "py.typed"],
         "dashboard.static": ["**/*"],
         "dashboard.templates": ["**/*"],
     },
     install_requires=requirements(),
-    entry_points={"console_scripts": ["pg-autopilot=run:main"]},
+    entry_points={
+        "console_scripts": ["pg-autopilot=run:main"],
+        "sqlalchemy.plugins": ["query_steering=query_steering:QuerySteeringPlugin"],
+    },
     classifiers=[
         "Programming Language :: Python :: 3.10",
         "Programming Language :: Python :: 3.11",

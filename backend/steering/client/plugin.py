@@ -1,0 +1,204 @@
+"""The SQLAlchemy plug-in: ``create_engine(url, plugins=["query_steering"], ...)``.
+
+https://docs.sqlalchemy.org/en/20/core/connections.html#sqlalchemy.engine.CreateEnginePlugin
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.engine import URL, CreateEnginePlugin, Engine
+from sqlalchemy.exc import ArgumentError
+
+from .background import Background
+from .choosing import Chooser, idle_chooser
+from .rewriting import StatementRewriter
+from .source import TableFile, TableSource
+from .spool import SpoolWriter
+from .statements import StatementReader
+from .table import EMPTY, SteeringTable
+from .timings import ClassTimings, Recorder
+
+Reporter = Callable[[Sequence[ClassTimings]], None]
+
+DEFAULT_SHARE = 0.02
+_PREFIX = "query_steering_"
+_ARGUMENTS = ("table", "report", "default_share", "seed", "search_path", "comments")
+
+logger = logging.getLogger(__package__)
+
+
+class QuerySteeringPlugin(CreateEnginePlugin):
+    """Steers an engine's plain queries by a steering table.
+
+    Arguments of ``create_engine`` (or of the URL's query, as text):
+
+    * ``query_steering_table``: path of the table's file, or a `TableSource`. Required.
+    * ``query_steering_report``: path of the spool file, or a function that takes the timings,
+      called in a thread of the plug-in; None: nothing is reported.
+    * ``query_steering_default_share``: share of the executions of a steered class that runs the
+      default plan, in [0, 1] (0.02).
+    * ``query_steering_seed``: makes the choice of these executions repeatable.
+    * ``query_steering_search_path``: as ``SHOW search_path`` prints it, where the table holds a
+      statement under several.
+    * ``query_steering_comments``: send hints as comments for pg_hint_plan, with any driver.
+
+    Raises:
+        sqlalchemy.exc.ArgumentError: an argument is missing or out of its bounds.
+    """
+
+    def __init__(self, url: URL, kwargs: dict[str, Any]) -> None:
+        given: dict[str, Any] = {}
+        for name in _ARGUMENTS:
+            given[name] = kwargs.pop(_PREFIX + name, url.query.get(_PREFIX + name))
+        self._source = _table_source(given["table"])
+        self._reporter = _reporter(given["report"])
+        self._default_share = _share(given["default_share"])
+        self._random = random.Random(given["seed"])
+        self._search_path: str | None = given["search_path"]
+        self._comments = str(given["comments"]).lower() in ("true", "1", "yes", "on")
+        if self._comments and self._search_path is None:
+            raise ArgumentError(
+                "query_steering_comments needs query_steering_search_path: a comment cannot ask "
+                "the server under which schemas it runs"
+            )
+
+    def update_url(self, url: URL) -> URL:
+        """Take our arguments out of the URL."""
+        return url.difference_update_query([_PREFIX + name for name in _ARGUMENTS])
+
+    def engine_created(self, engine: Engine) -> None:
+        """Listen to the engine, if its statements can be steered."""
+        dialect = engine.dialect
+        if dialect.name != "postgresql" or not (self._comments or dialect.driver == "psycopg2"):
+            logger.warning(
+                "nothing is steered with %s+%s: only psycopg2, or query_steering_comments with "
+                "another driver of PostgreSQL",
+                dialect.name,
+                dialect.driver,
+            )
+            return
+        steering = EngineSteering(
+            self._source,
+            self._reporter,
+            StatementReader(interpolated=dialect.paramstyle in ("format", "pyformat")),
+            search_path=self._search_path,
+            default_share=self._default_share,
+            random_numbers=self._random,
+            comments=self._comments,
+        )
+        steering.listen_to(engine)
+
+
+class EngineSteering:
+    """All that steers one engine; it holds no reference to it, so that the engine can go."""
+
+    def __init__(
+        self,
+        source: TableSource,
+        reporter: Reporter | None,
+        reader: StatementReader,
+        *,
+        search_path: str | None,
+        default_share: float,
+        random_numbers: random.Random,
+        comments: bool,
+    ) -> None:
+        self._source = source
+        self._reporter = reporter
+        self._reader = reader
+        self._search_path = search_path
+        self._table: SteeringTable = EMPTY
+        self._recorder = Recorder()
+        self._rewriter = StatementRewriter(
+            idle_chooser(reader),
+            self._recorder,
+            default_share=default_share,
+            random_numbers=random_numbers,
+            comments=comments,
+        )
+        self._background = Background(self.refresh, self.report)
+        self._told: set[str] = set()
+
+    def listen_to(self, engine: Engine) -> None:
+        """Begin; the thread starts with the process's first connection."""
+        rewriter = self._rewriter
+        event.listen(engine, "before_cursor_execute", rewriter.before_cursor_execute, retval=True)
+        event.listen(engine, "after_cursor_execute", rewriter.after_cursor_execute)
+        event.listen(engine, "handle_error", rewriter.handle_error)
+        event.listen(engine, "connect", lambda *_: self._background.ensure_running())
+        weakref.finalize(engine, self._background.stop)
+        _STEERINGS[engine] = self
+
+    def refresh(self) -> None:
+        """Use the table as it is now; without one, or after its time, nothing is steered."""
+        try:
+            table = self._source.refresh()
+            expires_at_s = table.expires_at_s
+        except Exception as error:
+            self._tell_once("nothing is steered: the table's source failed", error)
+            table, expires_at_s = EMPTY, None
+        if expires_at_s is not None and time.time() >= expires_at_s:
+            if table.entries:
+                self._tell_once("nothing is steered: the table has expired", expires_at_s)
+            table = EMPTY
+        if table is not self._table:
+            self._table = table
+            self._rewriter.use(Chooser(table, self._reader, self._search_path))
+
+    def report(self) -> None:
+        """Hand out the timings that were noted since the last call."""
+        timings = self._recorder.take()
+        if not timings or self._reporter is None:
+            return
+        try:
+            self._reporter(timings)
+        except Exception as error:
+            self._tell_once("timings were lost", error)
+
+    def _tell_once(self, what: str, why: object) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            logger.warning("%s: %s", what, why)
+
+
+_STEERINGS: weakref.WeakKeyDictionary[Engine, EngineSteering] = weakref.WeakKeyDictionary()
+
+
+def steering_of(engine: Engine) -> EngineSteering | None:
+    """What steers an engine: to `refresh` its table or `report` its timings at once."""
+    return _STEERINGS.get(engine)
+
+
+def _table_source(given: Any) -> TableSource:
+    if isinstance(given, (str, os.PathLike)):
+        return TableFile(Path(given))
+    if isinstance(given, TableSource):
+        return given
+    raise ArgumentError(
+        f"query_steering_table is {given!r}; give the path of the steering table, or an object "
+        "with a method refresh() that returns a SteeringTable"
+    )
+
+
+def _reporter(given: Any) -> Reporter | None:
+    if isinstance(given, (str, os.PathLike)):
+        return SpoolWriter(Path(given))
+    if given is None or callable(given):
+        return given  # type: ignore[no-any-return]
+    raise ArgumentError(f"query_steering_report is {given!r}; give a path, a function or None")
+
+
+def _share(given: Any) -> float:
+    share = DEFAULT_SHARE if given is None else float(given)
+    if not 0 <= share <= 1:
+        raise ArgumentError(f"query_steering_default_share is {share:g}; it must lie in [0, 1]")
+    return share
