@@ -25,6 +25,7 @@ from backend.errors import AutopilotError
 from backend.protocols import Store
 from backend.run_options import RunOptions
 from backend.servers import demo_store, embedded_server
+from backend.workload.runner import WorkloadSettings
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,9 @@ class Supervisor:
         store: the supervisor's own handle, for events and the status of the preparation.
         commands: process name → command line; order is the order of starting.
         on_progress: told of the preparation's steps, (text, share done).
+
+    Raises:
+        WorkloadError: the settings ask for a demo workload that there cannot be.
     """
 
     def __init__(
@@ -80,6 +84,9 @@ class Supervisor:
         self._on_progress = on_progress
         self._stopping = threading.Event()
         self._embedded = embedded_server(settings) if settings.is_embedded else None
+        if settings.is_embedded:
+            # What its process would refuse is told before anything has been started.
+            WorkloadSettings.of(settings.workload, options.time_scale).schedule()
 
     def run(self) -> int:
         """Run until told to stop, or until the tuner has finished; returns an exit code."""

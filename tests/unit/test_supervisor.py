@@ -13,9 +13,10 @@ from backend.config import Settings
 from backend.domain.clock import ManualClock
 from backend.domain.modes import Mode, Phase
 from backend.domain.records import EventRecord, StatusRecord
-from backend.errors import StoreError
+from backend.errors import StoreError, WorkloadError
 from backend.run_options import RunOptions
 from backend.supervisor import Supervisor
+from backend.workload.mixes import MIXES
 
 
 class Store:
@@ -39,8 +40,9 @@ class Store:
         return len(self.events)
 
 
-def supervisor(store: Store, folder: Path) -> Supervisor:
-    settings = Settings.model_validate({"paths": {"data_dir": str(folder)}})
+def supervisor(store: Store, folder: Path, **workload: object) -> Supervisor:
+    sections = {"paths": {"data_dir": str(folder)}, "workload": workload}
+    settings = Settings.model_validate(sections)
     commands = {"tuner": ["true"], "workload": ["true"]}
     return Supervisor(settings, RunOptions(), store, commands, lambda *_: None)  # type: ignore[arg-type]
 
@@ -81,6 +83,23 @@ def test_a_locked_store_does_not_end_it(tmp_path: Path) -> None:
 def test_its_processes_know_whom_to_watch(tmp_path: Path) -> None:
     options = RunOptions.from_environment(supervisor(Store(), tmp_path)._options.to_environment())
     assert options.supervisor_pid == os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (
+            {"name": "simple", "query_distribution": dict.fromkeys(MIXES["simple"].day, 0.0)},
+            "'simple' needs classes with weights above 0",
+        ),
+        ({"data_scale_factor": 0.0001}, r"scale 0\.0001 is outside"),
+    ],
+)
+def test_a_workload_that_cannot_be_is_told_before_anything_starts(
+    tmp_path: Path, asked: dict[str, object], words: str
+) -> None:
+    with pytest.raises(WorkloadError, match=words):
+        supervisor(Store(), tmp_path, **asked)
 
 
 class Ending:
