@@ -146,13 +146,15 @@ def print_table(title: str, rows: Sequence[Row], console: Console) -> None:
     table.add_column("first asked:\n" + " / ".join(FIRST_ASKED), justify="right", no_wrap=True)
     table.add_column("gain known", justify="right")
     table.add_column("gain of first", justify="right")
+    table.add_column("tried again", justify="right")
     for row in rows:
         cells = [METHODS[row.method].shown, str(row.returns)]
         for after in AFTER:
             cells += [excess(row, after), percent(row.within[after])]
         cells += [percent(row.within_tried), " / ".join(map(str, row.first))]
         cells += [percent(row.known_gain)]
-        table.add_row(*cells, percent(row.first_gain))
+        cells += [percent(row.first_gain), f"{100.0 * row.again:.1f} %"]
+        table.add_row(*cells)
     console.print(table)
 
 
@@ -172,7 +174,7 @@ def report(
     title: str, methods: Sequence[Method], seeds: Sequence[int], file: PhaseFile, misses: bool
 ) -> None:
     """Print what the file holds of these runs."""
-    console = Console(width=170)
+    console = Console(width=180)
     rows: list[Row] = []
     missed: list[Return] = []
     for method in methods:

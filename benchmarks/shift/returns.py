@@ -126,6 +126,7 @@ class Return:
         known_gain, first_gain: share of the reachable gain of the best known configuration and
             of the first one asked (0: the default, 1: the best there is); None where the best
             there is is not known.
+        again: share of the trials after the first one that tried what the run had tried before.
     """
 
     method: str
@@ -137,6 +138,7 @@ class Return:
     of_tried: float
     known_gain: float | None = None
     first_gain: float | None = None
+    again: float = 0.0
 
     def within(self, after: int) -> bool:
         """Whether the best of the first ``after`` trials is as good as the best known."""
@@ -156,6 +158,7 @@ class Row:
         within_tried: share whose first configuration is within 5 % of the best tried before.
         first: how often the first configuration asked was what, in the order of FIRST_ASKED.
         known_gain, first_gain: medians of :class:`Return`'s: one cliff must not be all of it.
+        again: mean of :class:`Return`'s.
     """
 
     method: str
@@ -167,6 +170,7 @@ class Row:
     first: Sequence[int]
     known_gain: float | None
     first_gain: float | None
+    again: float
 
 
 class Memory:
@@ -233,7 +237,18 @@ def _return(phase: Phase, earlier: Sequence[Phase], memory: Memory, known: KnobC
         _log_ratio(values[0], memory.best_value),
         known_gain,
         first_gain,
+        _again(phase, earlier),
     )
+
+
+def _again(phase: Phase, earlier: Sequence[Phase]) -> float:
+    tried = {KnobConfig(trial.config) for before in earlier for trial in before.measured}
+    repeated = 0
+    for number, trial in enumerate(phase.trials):
+        config = KnobConfig(trial.config)
+        repeated += number > 0 and config in tried
+        tried.add(config)
+    return repeated / max(len(phase.trials) - 1, 1)
 
 
 def _log_ratio(value: float, best: float) -> float:
@@ -273,6 +288,7 @@ def row_of(method: str, returns: Sequence[Return]) -> Row:
         [sum(r.first == kind for r in returns) for kind in FIRST_ASKED],
         _median([r.known_gain for r in returns]),
         _median([r.first_gain for r in returns]),
+        fmean(r.again for r in returns),
     )
 
 

@@ -38,7 +38,7 @@ OPTIMA: Mapping[str, Mapping[str, KnobValue]] = {
 MEANS = {
     "day": (5.0, 0.7, 1.6, 25.0, 0.0),
     "night": (1.7, 3.9, 1.3, 60.0, 0.0),
-    "noon": (6.2, 1.5, 1.9, 60.0, 0.0),
+    "noon": (9.0, 1.5, 2.1, 60.0, 0.0),
 }
 SPREADS = (0.3, 0.2, 0.05, 8.0, 1.0)
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))]

@@ -100,6 +100,17 @@ def test_it_tells_where_the_first_configuration_comes_from(asked: int, kind: str
     assert returns_of(run)[0].first == kind
 
 
+def test_it_tells_how_often_something_else_was_tried_a_second_time() -> None:
+    run = [
+        phase(0, "day", {1: 0.9, 2: 0.6}, first_visit=True),
+        phase(1, "night", {3: 0.8}, first_visit=True),
+        phase(2, "day", {2: 0.6, 3: 0.8, 4: 0.7, 0: 1.0, 5: 0.8}),
+    ]
+    assert returns_of(run)[0].again == 0.5  # 3 and 0 of the four after the first one
+    (back,) = returns_of([run[0], phase(1, "day", {1: 0.9})])
+    assert back.again == 0.0
+
+
 def test_where_nothing_beat_the_default_configuration_it_is_the_best_known() -> None:
     run = [phase(0, "day", {1: 1.4}, first_visit=True), phase(1, "day", {0: 1.0})]
     (only,) = returns_of(run)
@@ -168,7 +179,8 @@ def test_a_lucky_measurement_is_known_as_best_until_it_is_measured_again() -> No
 def returned(seed: int, *log_ratios: float, first: str = "best") -> Return:
     ratios = dict(zip(AFTER, log_ratios, strict=True))
     gain = -50.0 if first == "elsewhere" else 0.6
-    return Return("ours", seed, 2, "day", ratios, first, 2 * log_ratios[0], 0.8, gain)
+    again = 0.3 if first == "new" else 0.0
+    return Return("ours", seed, 2, "day", ratios, first, 2 * log_ratios[0], 0.8, gain, again)
 
 
 def test_a_row_has_the_mean_of_logs_the_spread_of_runs_and_shares() -> None:
@@ -187,6 +199,7 @@ def test_a_row_has_the_mean_of_logs_the_spread_of_runs_and_shares() -> None:
     assert row.within_tried == pytest.approx(1 / 3)
     assert row.first == [1, 0, 1, 1]
     assert (row.known_gain, row.first_gain) == (0.8, 0.6)
+    assert row.again == pytest.approx(0.1)
     assert excess(row, 1) == f"{100 * math.expm1(0.5 / 3):+.1f} ± 15.2 %"
 
 
