@@ -160,8 +160,10 @@ def explain(error: ValidationError) -> str:
     """What was refused, a line each: the key, the bound and, unless it may be secret, the value."""
     lines = []
     for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"]) or "settings"
-        lines.append(f"{where}: {item['msg']}{_given(where, item['type'], item['input'])}")
+        # pydantic marks what is wrong with a mapping's key, and our own words, in words of its own.
+        place = [str(part) for part in item["loc"] if part != "[key]"]
+        where, problem = ".".join(place) or "settings", item["msg"].removeprefix("Value error, ")
+        lines.append(f"{where}: {problem}{_given(where, item['type'], item['input'])}")
     return "invalid settings:\n  " + "\n  ".join(lines)
 
 

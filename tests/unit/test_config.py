@@ -313,6 +313,8 @@ def test_what_the_workload_would_refuse_is_refused_with_the_settings(load, text,
     assert text.partition(":")[0] in raised.value.message
     for word in words:
         assert word in raised.value.message
+    assert "[key]" not in raised.value.message
+    assert "Value error" not in raised.value.message
     assert raised.value.remedy
 
 
