@@ -214,6 +214,13 @@ def test_a_load_that_once_went_over_slowly_into_another_is_still_told_from_it() 
     assert memory.recalled("day") == 0.1
 
 
+def test_loads_that_the_noise_blurs_count_as_one() -> None:
+    memory = Memory()
+    memory.phase((0.0, 0.0), best=0.1)
+    memory.phase((0.8, 0.0), best=-0.3)  # four standard deviations further
+    assert memory.recalled((0.0, 0.0)) is None
+
+
 def test_repeated_measurements_are_averaged() -> None:
     memory = Memory()
     memory.phase("day", best=0.1)
