@@ -1,9 +1,9 @@
 """Which (query, hint set) to try next, and for how long at most.
 
 The default plan's latency of every query is known. Each probe runs one query under one hint set
-until it ends or its time-out passes; what it costs is the time it ran. The explorer asks for the probe
-that promises the most saved time for the time spent, learns from the outcome, and serves for each
-query the fastest hint set that was *measured*. Definitions: docs/steering-explorer.md.
+until it ends or its time-out passes; what it costs is the time it ran. The explorer asks for the
+probe that promises most saved time for the time spent, learns from the outcome, and serves for
+each query the fastest hint set that was *measured*. Definitions: docs/steering-explorer.md.
 """
 
 from __future__ import annotations
@@ -115,10 +115,10 @@ class OfflineExplorer:
         self._open = _first_of_plan(self._plans)
         self._outcomes = 0
         self._refit_at = 1
-        self._score = np.zeros(len(default))
-        self._choice = np.zeros(len(default), dtype=np.intp)
-        self._timeout_s = np.zeros(len(default))
-        self._rescore(np.arange(len(default)))
+        self._rows, self._columns = np.arange(shape[0]), np.arange(shape[1])
+        self._score = np.full(shape, NEVER)
+        self._timeout_s = np.zeros(shape)
+        self._rescore(self._rows, self._columns)
 
     @property
     def best_latency_s(self) -> FloatArray:
@@ -130,10 +130,10 @@ class OfflineExplorer:
 
         Until an outcome is told, the answer stays the same.
         """
-        query = int(np.argmax(self._score))
-        if self._score[query] <= 0.0:
+        query, hint_set = divmod(int(np.argmax(self._score)), self._score.shape[1])
+        if self._score[query, hint_set] <= 0.0:
             return None
-        return Probe(query, int(self._choice[query]), float(self._timeout_s[query]))
+        return Probe(query, hint_set, float(self._timeout_s[query, hint_set]))
 
     def tell(self, probe: Probe, latency_s: float | None = None, timed_out: bool = False) -> None:
         """Learn what became of a probe (asked for, or known from elsewhere).
@@ -167,32 +167,32 @@ class OfflineExplorer:
                 self._outcomes + 1, int(self._outcomes * self.settings.refit_growth)
             )
             self._model.refit(self.settings.sweeps)
-            self._rescore(np.arange(queries))
+            self._rescore(self._rows, self._columns)
         else:
-            self._model.update(query)
-            self._rescore(np.array([query]))
+            self._model.update(query, same)
+            self._rescore(np.array([query]), self._columns)
+            self._rescore(self._rows, same)
 
     def serve(self, query: int) -> int:
         """The hint set to serve: the fastest measured, 0 (the default) until one was faster."""
         return int(self._served[query])
 
-    def _rescore(self, rows: IntArray) -> None:
-        """Choose hint set and time-out for each of these queries."""
-        s = self.settings
-        mean, variance = self._model.predict(rows)
-        open_ = self._open[rows] & ~self._model.measured[rows]
-        best, timeout, rate = _most_worth(
-            mean + np.log(self._default_s[rows])[:, None],
+    def _rescore(self, rows: IntArray, columns: IntArray) -> None:
+        """Time-out and score of each of these cells."""
+        mean, variance = self._model.predict(rows, columns)
+        log_default = np.log(self._default_s[rows])[:, None]
+        cells = np.ix_(rows, columns)
+        score, timeout_s, rate = _most_worth(
+            mean + log_default,
             np.sqrt(variance),
             self._best_s[rows][:, None],
-            self._model.bounds[rows] + np.log(self._default_s[rows])[:, None],
-            s,
+            self._model.bounds[cells] + log_default,
+            self.settings,
         )
-        best = np.where(open_ & (rate >= s.least_return), best, NEVER)
-        at = np.arange(len(rows)), best.argmax(axis=1)
-        self._score[rows] = best[at]
-        self._choice[rows] = at[1]
-        self._timeout_s[rows] = timeout[at]
+        worth = self._open[cells] & ~self._model.measured[cells]
+        worth &= rate >= self.settings.least_return
+        self._score[cells] = np.where(worth, score, NEVER)
+        self._timeout_s[cells] = timeout_s
 
 
 def _most_worth(

@@ -5,11 +5,11 @@ latency over the default's, ``x`` the centred logarithm of the default's latency
 
     y[q, h] = a[h] + b[h] x[q] + u[q] · v[h] + w · f[q, h] + e[q, h]
 
-``a + b x`` is what a hint set does to short and to long queries, ``u · v`` what alike queries share,
-``f`` are plan features where they are known, ``e`` is the cell's own. Fitted by coordinate ascent on
-Gaussian posteriors of ``u[q]`` and ``(a, b, v)[h]`` (variational Bayes: Lim & Teh 2007); a time-out is
-an observation "greater than", taken in through the curvature of its likelihood. Formulas and what
-was tried: docs/steering-explorer.md.
+``a + b x`` is what a hint set does to short and to long queries, ``u · v`` what alike queries
+share, ``f`` are plan features where they are known, ``e`` is the cell's own. Fitted by coordinate
+ascent on Gaussian posteriors of ``u[q]`` and ``(a, b, v)[h]`` (variational Bayes: Lim & Teh 2007);
+a time-out is an observation "greater than", taken in through the curvature of its likelihood.
+Formulas and what was tried: docs/steering-explorer.md.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class LatencyModelSettings:
     shared: float = 0.3
     factor_spread: float = 0.6
     noise: float = 0.12
-    noise_range: tuple[float, float] = (0.02, 0.4)
-    noise_weight: float = 20.0
+    noise_range: tuple[float, float] = (0.02, 0.12)
+    noise_weight: float = 60.0
     prior_weight: float = 6.0
     tail: float = 4.0
     long_spread: float = 0.25
@@ -111,7 +111,11 @@ class LatencyModel:
         self._loadings[:, FIXED:] += 0.1 * rng.normal(size=(hint_set_count, s.rank))
         self._loading_cov = np.tile(self._prior_cov, (hint_set_count, 1, 1))
         self._noise = np.full(hint_set_count, s.noise)
-        self._remember()
+        self._columns = np.arange(hint_set_count)
+        self._latent_moments = np.zeros((hint_set_count, s.rank**2))
+        self._cov_flat = np.zeros((hint_set_count, width**2))
+        self._cross_flat = np.zeros((hint_set_count, s.rank * FIXED))
+        self._remember(self._columns)
 
     def observe(self, query: int, hint_sets: IntArray, log_ratio: float) -> None:
         """A measured cell (or several of one plan)."""
@@ -123,27 +127,31 @@ class LatencyModel:
         """A cell that was stopped: its log ratio is greater."""
         self.bounds[query, hint_sets] = np.maximum(self.bounds[query, hint_sets], log_ratio)
 
-    def predict(self, rows: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Mean and variance of log ratios, shape ``(rows, hint sets)`` each.
+    def predict(self, rows: IntArray, columns: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Mean and variance of log ratios, shape ``(rows, columns)`` each.
 
         For a timed-out cell: before its own time-out is taken into account; the caller cuts the
         distribution off at ``bounds``.
         """
-        mean, variance = self._moments(rows)
-        stopped = np.isfinite(self.bounds[rows])
-        own = np.where(stopped, self._precision[rows], 0.0)
+        mean, variance = self._moments(rows, columns)
+        cells = np.ix_(rows, columns)
+        stopped = np.isfinite(self.bounds[cells])
+        own = np.where(stopped, self._precision[cells], 0.0)
         # Take the cell's own contribution out of the posterior; never most of it.
         without = 1.0 / np.maximum(1.0 / variance - own, 0.05 / variance)
-        mean = np.where(stopped, without * (mean / variance - own * self._targets[rows]), mean)
+        mean = np.where(stopped, without * (mean / variance - own * self._targets[cells]), mean)
         variance = np.where(stopped, without, variance)
-        return mean, variance + self._noise_of(rows)
+        return mean, variance + self._noise_of(rows)[:, columns]
 
-    def update(self, query: int) -> None:
-        """Take in what is new about one query, with the hint sets' loadings as they are."""
-        rows = np.array([query])
+    def update(self, query: int, hint_sets: IntArray) -> None:
+        """Take in what is new about one query and what it says of the hint sets it tried."""
+        row = np.array([query])
         for _ in range(2):
-            self._sites(rows)
-            self._update_factors(rows)
+            self._sites(row)
+            self._update_factors(row)
+        self._sites(row)
+        rows = np.flatnonzero((self._precision[:, hint_sets] > 0.0).any(axis=1))
+        self._update_loadings(rows, hint_sets)
 
     def refit(self, sweeps: int) -> None:
         """Everything anew: queries, hint sets, priors, noise."""
@@ -152,7 +160,7 @@ class LatencyModel:
             self._sites(rows)
             self._update_factors(rows)
             self._sites(rows)
-            self._update_loadings(rows)
+            self._update_loadings(rows, self._columns)
             self._update_features(rows)
             self._update_priors(rows)
         self._sites(rows)
@@ -161,29 +169,29 @@ class LatencyModel:
     # -- the parts of a sweep -----------------------------------------------------------------
 
     def _noise_of(self, rows: IntArray) -> FloatArray:
-        return self._noise * (self._spread[rows] ** 2)[:, None]
+        noise: FloatArray = self._noise * (self._spread[rows] ** 2)[:, None]
+        return noise
 
-    def _remember(self) -> None:
+    def _remember(self, columns: IntArray) -> None:
         """Second moments of the loadings, flattened: used at every update of a query."""
-        count = len(self._loadings)
-        latent = self._loadings[:, FIXED:]
-        outer = latent[:, :, None] * latent[:, None, :] + self._loading_cov[:, FIXED:, FIXED:]
-        self._latent_moments = outer.reshape(count, -1)
-        self._cov_flat = self._loading_cov.reshape(count, -1)
-        self._cross_flat = self._loading_cov[:, FIXED:, :FIXED].reshape(count, -1)
+        latent, cov = self._loadings[columns, FIXED:], self._loading_cov[columns]
+        outer = latent[:, :, None] * latent[:, None, :] + cov[:, FIXED:, FIXED:]
+        self._latent_moments[columns] = outer.reshape(len(columns), -1)
+        self._cov_flat[columns] = cov.reshape(len(columns), -1)
+        self._cross_flat[columns] = cov[:, FIXED:, :FIXED].reshape(len(columns), -1)
 
-    def _moments(self, rows: IntArray) -> tuple[FloatArray, FloatArray]:
+    def _moments(self, rows: IntArray, columns: IntArray) -> tuple[FloatArray, FloatArray]:
         """Mean and variance without the cells' own noise."""
         known = np.concatenate([self._fixed[rows], self._factors[rows]], axis=1)
-        mean = known @ self._loadings.T + self._feature_part[rows]
+        mean = known @ self._loadings[columns].T + self._feature_part[np.ix_(rows, columns)]
         outer = (known[:, :, None] * known[:, None, :]).reshape(len(rows), -1)
-        variance = outer @ self._cov_flat.T
-        variance += self._factor_cov[rows].reshape(len(rows), -1) @ self._latent_moments.T
+        variance = outer @ self._cov_flat[columns].T
+        variance += self._factor_cov[rows].reshape(len(rows), -1) @ self._latent_moments[columns].T
         return mean, np.maximum(variance, TINY)
 
     def _sites(self, rows: IntArray) -> None:
         """Each observation as a Gaussian: its precision and where it pulls to."""
-        mean, variance = self._moments(rows)
+        mean, variance = self._moments(rows, self._columns)
         noise = self._noise_of(rows)
         measured = self.measured[rows]
         targets = np.where(measured, self._values[rows], 0.0)
@@ -214,26 +222,28 @@ class LatencyModel:
         self._factor_cov[rows] = np.linalg.inv(information)
         self._factors[rows] = np.einsum("qrs,qs->qr", self._factor_cov[rows], pull)
 
-    def _update_loadings(self, rows: IntArray) -> None:
+    def _update_loadings(self, rows: IntArray, columns: IntArray) -> None:
         width = FIXED + self.settings.rank
         known = np.concatenate([self._fixed[rows], self._factors[rows]], axis=1)
         outer = known[:, :, None] * known[:, None, :]
         outer[:, FIXED:, FIXED:] += self._factor_cov[rows]
-        precision = self._precision[rows]
+        cells = np.ix_(rows, columns)
+        precision = self._precision[cells]
         prior = np.linalg.inv(self._prior_cov)
         information = (precision.T @ outer.reshape(len(rows), -1)).reshape(-1, width, width) + prior
-        rest = self._targets[rows] - self._feature_part[rows]
+        rest = self._targets[cells] - self._feature_part[cells]
         pull = (precision * rest).T @ known + prior @ self._prior_mean
-        self._loading_cov = np.linalg.inv(information)
-        self._loadings = np.einsum("hij,hj->hi", self._loading_cov, pull)
-        self._remember()
+        cov = np.linalg.inv(information)
+        self._loading_cov[columns] = cov
+        self._loadings[columns] = np.einsum("hij,hj->hi", cov, pull)
+        self._remember(columns)
 
     def _update_features(self, rows: IntArray) -> None:
         """Ridge regression of what is left on the plan features."""
         if self._features is None:
             return
         seen = self._features[rows]
-        mean, _ = self._moments(rows)
+        mean, _ = self._moments(rows, self._columns)
         rest = self._targets[rows] - (mean - self._feature_part[rows])
         precision = self._precision[rows]
         information = np.einsum("qhf,qh,qhg->fg", seen, precision, seen, optimize=True)
@@ -253,10 +263,9 @@ class LatencyModel:
         apart = self._loadings[tried] - self._prior_mean
         scatter = apart.T @ apart + self._loading_cov[tried].sum(axis=0)
         cov = (s.prior_weight * self._first_cov + scatter) / total
-        self._prior_cov = np.diag(np.diag(cov))
         self._prior_cov[:FIXED, :FIXED] = cov[:FIXED, :FIXED]
 
-        mean, variance = self._moments(rows)
+        mean, variance = self._moments(rows, self._columns)
         measured = self.measured[rows]
         squares = (self._values[rows] - mean) ** 2 + variance
         weighed = self._precision[rows] * self._noise_of(rows) * squares

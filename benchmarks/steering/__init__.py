@@ -1,0 +1,1 @@
+"""Exploring recorded matrices query × hint set: the parts of the benchmark."""
