@@ -114,7 +114,7 @@ SETTINGS: Mapping[str, OneOf | Number | Memory] = {
     "seq_page_cost": _COST,
     "hash_mem_multiplier": Number(1, 16),
     "work_mem": Memory(64, 1024**2),
-    "effective_cache_size": Memory(8, 16 * 1024**3),
+    "effective_cache_size": Memory(8, 1024**3),
     "min_parallel_index_scan_size": Memory(0, 1024**3),
     "min_parallel_table_scan_size": Memory(0, 1024**3),
 }

@@ -29,13 +29,14 @@ HINT_COMMENT = "/*+"
 _MAY_SELECT = re.compile(r"[\s(]*(?:select|with|values|table|--|/\*)", re.IGNORECASE)
 _PLACEHOLDER = re.compile(r"%(?:\([^)]*\)s|s|%)")
 _VOLATILE = re.compile(
-    r"""(?: pg_ | lo_ | dblink | binary_upgrade_ ) .* | array_sample | array_shuffle
-    | clock_timestamp | current_query | currtid2 | currval | cursor_to_xml | cursor_to_xmlschema
-    | dsnowball_init | dsnowball_lexize | gen_random_uuid | lastval | loread | lowrite | nextval
-    | query_to_xml | query_to_xml_and_xmlschema | query_to_xmlschema | random | random_normal
-    | set_config | setseed | setval | timeofday | ts_rewrite | ts_stat | txid_current
-    | txid_status | unique_key_recheck | uuid_generate_v1 | uuid_generate_v1mc
-    | uuid_generate_v4 | uuidv4 | uuidv7""",
+    r"""(?: pg_ | lo_ | brin_ | gin_ | dblink | binary_upgrade_ ) .*
+    | amvalidate | array_sample | array_shuffle | clock_timestamp | current_query | currtid2
+    | currval | cursor_to_xml | cursor_to_xmlschema | dsnowball_init | dsnowball_lexize
+    | gen_random_uuid | lastval | loread | lowrite | nextval | query_to_xml
+    | query_to_xml_and_xmlschema | query_to_xmlschema | random | random_normal | set_config
+    | setseed | setval | timeofday | ts_rewrite | ts_stat | txid_current | txid_status
+    | unique_key_recheck | uuid_generate_v1 | uuid_generate_v1mc | uuid_generate_v4 | uuidv4
+    | uuidv7""",
     re.VERBOSE,
 )
 """Functions that no table can vouch for: the volatile ones of PostgreSQL and its own modules."""
