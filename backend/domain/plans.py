@@ -138,6 +138,7 @@ class RunOutcome(Enum):
 
     FINISHED = "finished"
     TIMED_OUT = "timed out"
+    TOO_LARGE = "its answer is too large to compare"
     LOCKED = "waited for a lock"
     CANCELLED = "cancelled"
     FAILED = "failed"
@@ -152,8 +153,8 @@ class PlanRun:
         latency_s: seconds from sending the statement to its end; of one that timed out the
             time-out, which the true latency passes (a censored observation).
         rows: how many rows it returned; None unless it finished.
-        checksum: 32 hexadecimal digits that do not depend on the rows' order; None unless the
-            answer was read to its end.
+        checksum: 32 hexadecimal digits that do not depend on the rows' order; None unless it
+            finished.
         detail: what the server said where the run did not finish.
     """
 

@@ -34,6 +34,8 @@ class PlanNode:
         depth: 0 for the topmost.
         loops: how often the planner expects it to start, at least 1.
         workers: planned parallel workers that share the step; 0 outside parallel parts.
+        penalty: what the planner adds to the cost for each step that a setting forbids; 0 where
+            nothing is forbidden, or where it counts such steps apart.
     """
 
     fields: Mapping[str, Any]
@@ -41,6 +43,7 @@ class PlanNode:
     depth: int
     loops: float
     workers: float
+    penalty: float
 
     @property
     def node_type(self) -> str:
@@ -60,17 +63,22 @@ class PlanNode:
     @property
     def cost(self) -> float:
         """Estimated total cost of one loop, without the penalty of forbidden steps."""
-        return self.number("Total Cost") % _DISABLE_COST
+        return self._cost("Total Cost")
 
     @property
     def startup_cost(self) -> float:
         """Estimated cost until its first row, without the penalty of forbidden steps."""
-        return self.number("Startup Cost") % _DISABLE_COST
+        return self._cost("Startup Cost")
 
     @property
     def is_forbidden(self) -> bool:
         """Whether it, or a step below, had to be taken although a setting forbids it."""
-        return self.fields.get("Disabled") is True or self.number("Total Cost") >= _DISABLE_COST
+        penalised = self.penalty > 0 and self.number("Total Cost") >= self.penalty
+        return penalised or self.fields.get("Disabled") is True
+
+    def _cost(self, key: str) -> float:
+        number = self.number(key)
+        return number % self.penalty if self.penalty else number
 
     def text(self, key: str) -> str:
         """A field of text; empty where it is missing or something else."""
@@ -142,13 +150,15 @@ def read_plan(explained: object) -> PlanTree:
         raise ServerError(
             f"no plan in {explained!r:.80}", remedy="give the output of EXPLAIN (FORMAT JSON)"
         )
+    settings, jit = _texts(explained.get("Settings")), explained.get("JIT")
+    penalty = _penalty(plan, settings)
     nodes: list[PlanNode] = []
     children: list[list[int]] = []
     waiting: list[tuple[dict[str, Any], int]] = [(plan, -1)]
     while waiting:
         raw, parent = waiting.pop()
         index = len(nodes)
-        node = _node(raw, parent, nodes, children)
+        node = _node(raw, parent, nodes, children, penalty)
         if index >= MAX_NODES or node.depth > MAX_DEPTH:
             raise ServerError(
                 f"a plan of more than {MAX_NODES} steps or {MAX_DEPTH} levels is not looked at"
@@ -160,13 +170,10 @@ def read_plan(explained: object) -> PlanTree:
         plans = raw.get("Plans")
         below = [p for p in plans if isinstance(p, dict)] if isinstance(plans, list) else []
         waiting.extend((p, index) for p in reversed(below))
-    settings, jit = explained.get("Settings"), explained.get("JIT")
     return PlanTree(
         nodes=tuple(nodes),
         children=tuple(map(tuple, children)),
-        settings={k: v for k, v in settings.items() if isinstance(v, str)}
-        if isinstance(settings, dict)
-        else {},
+        settings=settings,
         jit=jit if isinstance(jit, dict) else {},
     )
 
@@ -181,18 +188,33 @@ def _parsed(text: str | bytes) -> object:
     return parsed
 
 
+def _texts(raw: object) -> dict[str, str]:
+    items = raw.items() if isinstance(raw, dict) else ()
+    return {key: value for key, value in items if isinstance(value, str)}
+
+
+def _penalty(plan: Mapping[str, Any], settings: Mapping[str, str]) -> float:
+    """What the planner adds for a forbidden step; a plan can really cost that much, too."""
+    forbids = any(n.startswith("enable_") and v == "off" for n, v in settings.items())
+    return _DISABLE_COST if forbids and "Disabled" not in plan else 0.0
+
+
 def _node(
-    raw: dict[str, Any], parent: int, nodes: list[PlanNode], children: list[list[int]]
+    raw: dict[str, Any],
+    parent: int,
+    nodes: list[PlanNode],
+    children: list[list[int]],
+    penalty: float,
 ) -> PlanNode:
     fields = {key: value for key, value in raw.items() if key != "Plans"}
     if parent < 0:
-        return PlanNode(fields, parent, 0, 1.0, 0.0)
+        return PlanNode(fields, parent, 0, 1.0, 0.0, penalty)
     above = nodes[parent]
     workers = above.number("Workers Planned") or above.workers
     # A nested loop's outer side stands before its inner side, so it is known by now.
     outer = next((nodes[c].rows for c in children[parent] if nodes[c].relationship == "Outer"), 1.0)
     loops = min(_loops(fields, above, outer), _LARGEST)
-    return PlanNode(fields, parent, above.depth + 1, loops, workers)
+    return PlanNode(fields, parent, above.depth + 1, loops, workers, penalty)
 
 
 def _loops(fields: Mapping[str, Any], above: PlanNode, outer_rows: float) -> float:

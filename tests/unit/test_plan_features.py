@@ -107,15 +107,34 @@ def test_a_sub_plan_runs_for_each_row_unless_it_is_hashed(condition: str, loops:
     assert tree.nodes[1].loops == loops
 
 
+FORBIDDING = {"enable_seqscan": "off"}
+
+
 def test_the_penalty_of_forbidden_steps_is_no_cost():
-    tree = read_plan(
-        explained(node("Limit", scan("a", cost=10_000_000_042.5), cost=10_000_000_050))
+    plan = explained(
+        node("Limit", scan("a", cost=10_000_000_042.5), cost=10_000_000_050), Settings=FORBIDDING
     )
+    tree = read_plan(plan)
     assert tree.root.cost == pytest.approx(50.0)
     assert tree.nodes[1].cost == pytest.approx(42.5)
     assert tree.root.is_forbidden
-    assert read_plan(explained(scan("a", disabled=True))).root.is_forbidden
-    assert not read_plan(explained(scan("a", disabled=False))).root.is_forbidden
+
+
+def test_a_plan_that_really_costs_that_much_keeps_its_cost():
+    dear = scan("a", cost=10_000_000_042.5)
+    for others in ({}, {"Settings": {"work_mem": "1GB", "enable_partitionwise_join": "on"}}):
+        root = read_plan(explained(dear, **others)).root
+        assert root.cost == pytest.approx(10_000_000_042.5)
+        assert not root.is_forbidden
+
+
+def test_from_version_18_on_forbidden_steps_say_so():
+    def root(plan: Plan) -> Any:
+        return read_plan(explained(plan, Settings=FORBIDDING)).root
+
+    assert root(scan("a", disabled=True)).is_forbidden
+    assert not root(scan("a", disabled=False)).is_forbidden
+    assert root(scan("a", disabled=False, cost=2e10)).cost == 2e10
 
 
 @pytest.mark.parametrize(
@@ -322,7 +341,7 @@ def test_memory_is_compared_with_what_the_settings_allow():
 def test_forbidden_steps_are_counted_once():
     penalty = 1e10
     plan = node("Limit", node("Sort", scan("a", cost=penalty + 5), cost=penalty), cost=penalty)
-    assert numbers(plan)["forbidden_nodes"] == log(1)
+    assert numbers(plan, Settings=FORBIDDING)["forbidden_nodes"] == log(1)
 
 
 def test_a_plan_is_explained_in_one_go():
