@@ -45,7 +45,7 @@ def recalled_action(
         columns: the coordinates that tell the load; empty for all.
 
     Returns:
-        The action with the highest mean target, shape ``(action_width,)``; None while the load is
+        The action with the highest mean reward, shape ``(action_width,)``; None while the load is
         the one of the last tells, or where it was not seen before.
     """
     own = replay.own_rows()
@@ -66,7 +66,8 @@ def recalled_action(
     if len(known) == 0:
         return None
     actions, which = np.unique(replay["actions"][known], axis=0, return_inverse=True)
-    means = np.bincount(which.ravel(), replay.targets()[known]) / np.bincount(which.ravel())
+    # Means of rewards, not of ranks: there the luckiest measurement would weigh most.
+    means = np.bincount(which.ravel(), replay["rewards"][known]) / np.bincount(which.ravel())
     return np.asarray(actions[int(np.argmax(means))])
 
 

@@ -224,7 +224,7 @@ def test_loads_that_the_noise_blurs_count_as_one() -> None:
 def test_repeated_measurements_are_averaged() -> None:
     memory = Memory()
     memory.phase("day", best=0.1)
-    memory.tell(memory.state("day"), 0.1, -5.0)  # the first one was luck
+    memory.tell(memory.state("day"), 0.1, -0.25)  # the first one was luck; 0.0 has -0.1
     memory.phase("night", best=-0.3)
     assert memory.recalled("day") == 0.0
 
