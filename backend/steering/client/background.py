@@ -12,16 +12,23 @@ _END_WAIT_S = 2.0
 
 
 class Background:
-    """Calls two functions again and again, in a daemon thread of the process that uses the engine.
+    """Calls functions again and again, in a daemon thread of the process that uses the engine.
 
     Args:
-        refresh: called at once, then every `REFRESH_INTERVAL_S`.
+        begin: called once in each process, before its first statement.
+        refresh: called every `REFRESH_INTERVAL_S`.
         report: called every `REPORT_INTERVAL_S`, and at the end.
 
-    Neither may raise.
+    None may raise.
     """
 
-    def __init__(self, refresh: Callable[[], None], report: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        begin: Callable[[], None],
+        refresh: Callable[[], None],
+        report: Callable[[], None],
+    ) -> None:
+        self._begin = begin
         self._refresh = refresh
         self._report = report
         # Process -> what ends its thread. A forked child has no thread, and starts its own; no lock
@@ -30,13 +37,13 @@ class Background:
         self._thread: threading.Thread | None = None
 
     def ensure_running(self) -> None:
-        """Start the thread if this process has none; the first refresh is done on return."""
+        """Start the thread if this process has none."""
         if os.getpid() in self._ends:
             return
         end = threading.Event()
         if self._ends.setdefault(os.getpid(), end) is not end:
             return
-        self._refresh()
+        self._begin()
         self._thread = threading.Thread(
             target=self._run, args=(end,), name="query_steering", daemon=True
         )

@@ -125,7 +125,7 @@ class EngineSteering:
             random_numbers=random_numbers,
             comments=comments,
         )
-        self._background = Background(self.refresh, self.report)
+        self._background = Background(self._begin, self.refresh, self.report)
         self._told: set[str] = set()
 
     def listen_to(self, engine: Engine) -> None:
@@ -137,6 +137,11 @@ class EngineSteering:
         event.listen(engine, "connect", lambda *_: self._background.ensure_running())
         weakref.finalize(engine, self._background.stop)
         _STEERINGS[engine] = self
+
+    def _begin(self) -> None:
+        # What a parent process noted before it forked is the parent's to report.
+        self._recorder.take()
+        self.refresh()
 
     def refresh(self) -> None:
         """Use the table as it is now; without one, or after its time, nothing is steered."""
@@ -198,7 +203,10 @@ def _reporter(given: Any) -> Reporter | None:
 
 
 def _share(given: Any) -> float:
-    share = DEFAULT_SHARE if given is None else float(given)
+    try:
+        share = DEFAULT_SHARE if given is None else float(given)
+    except (TypeError, ValueError):
+        share = -1
     if not 0 <= share <= 1:
-        raise ArgumentError(f"query_steering_default_share is {share:g}; it must lie in [0, 1]")
+        raise ArgumentError(f"query_steering_default_share is {given!r}; it must lie in [0, 1]")
     return share

@@ -114,9 +114,7 @@ class StatementRewriter:
                 execution.begun_s = time.perf_counter()
             return sent, parameters
         except Exception:
-            if not self._told:
-                self._told = True
-                logger.exception("a statement was left as it was; more of this is not told")
+            self._tell_once()
             return statement, parameters
 
     def _with_comment(
@@ -186,9 +184,12 @@ class StatementRewriter:
             return
         seconds = time.perf_counter() - execution.begun_s
         setattr(context, _EXECUTION, None)
-        if not execution.is_steered and self._has_steered:
-            connection.info.pop(KEY, None)
-        self._record(execution, "done", seconds)
+        try:
+            if not execution.is_steered and self._has_steered:
+                connection.info.pop(KEY, None)
+            self._record(execution, "done", seconds)
+        except Exception:
+            self._tell_once()
 
     def handle_error(self, error: ExceptionContext) -> None:
         """Note a statement that failed, and let its error show the application's own text."""
@@ -198,6 +199,12 @@ class StatementRewriter:
             return
         seconds = time.perf_counter() - execution.begun_s
         setattr(context, _EXECUTION, None)
+        try:
+            self._note_failure(error, execution, seconds)
+        except Exception:
+            self._tell_once()
+
+    def _note_failure(self, error: ExceptionContext, execution: _Execution, seconds: float) -> None:
         connection = error.connection
         if self._has_steered and connection is not None and not error.is_disconnect:
             # The server has undone what came with the statement. What was in force before it may
@@ -206,7 +213,7 @@ class StatementRewriter:
         if execution.is_rewritten and error.sqlalchemy_exception is not None:
             error.sqlalchemy_exception.statement = execution.statement
         original = error.original_exception
-        state = getattr(original, "pgcode", None) or getattr(original, "sqlstate", None) or ""
+        state = str(getattr(original, "pgcode", None) or getattr(original, "sqlstate", None) or "")
         is_error = isinstance(original, Exception)
         if execution.is_steered and is_error and state.startswith(_OUR_FAULT):
             self._give_up(execution, state)
@@ -222,6 +229,11 @@ class StatementRewriter:
                 execution.choice.entry.fingerprint,
                 state,
             )
+
+    def _tell_once(self) -> None:
+        if not self._told:
+            self._told = True
+            logger.exception("steering failed, the statement did not; more of this is not told")
 
     def _record(self, execution: _Execution, outcome: Outcome, seconds: float) -> None:
         if execution.choice is not None:

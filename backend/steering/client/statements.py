@@ -161,6 +161,8 @@ class StatementReader:
         """
         if len(text) > MAX_TEXT_LENGTH or HINT_COMMENT in text or _MAY_SELECT.match(text) is None:
             return None
+        if "\0" in text:  # the parser, written in C, would take it for the end
+            return None
         sql = plain_sql(text) if self._interpolated else text
         try:
             return self._budget.spend(lambda: read(sql))

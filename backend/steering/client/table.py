@@ -22,7 +22,9 @@ from .planner_settings import refusal
 
 FORMAT = "query_steering table"
 VERSION = 1
-MAX_FILE_BYTES = 8 * 1024**2
+MAX_ENTRIES = 2000
+MAX_FILE_BYTES = 2 * 1024**2
+"""Both bound what reading a table may cost an application."""
 MODES = ("auto", "pin", "off")
 """auto: steered, but for the share that runs the default plan; pin: always steered; off: never."""
 
@@ -90,11 +92,11 @@ class SteeringTable:
     """The entries by fingerprint, and how long they hold.
 
     Args:
-        entries: at most one for each pair of fingerprint and search path.
+        entries: at most one for each pair of fingerprint and search path, and `MAX_ENTRIES`.
         expires_at_s: Unix time after which nothing is steered by it; None: never.
 
     Raises:
-        TableError: two entries are for the same statement and search path.
+        TableError: two entries are for the same statement and search path, or there are too many.
     """
 
     entries: tuple[SteeringEntry, ...] = ()
@@ -104,6 +106,8 @@ class SteeringTable:
     )
 
     def __post_init__(self) -> None:
+        if len(self.entries) > MAX_ENTRIES:
+            raise TableError(f"{len(self.entries)} entries are more than {MAX_ENTRIES}")
         found: dict[str, tuple[SteeringEntry, ...]] = {}
         for entry in self.entries:
             others = found.get(entry.fingerprint, ())
