@@ -185,19 +185,24 @@ class StatementRunner:
         with self._arm(hint_set, timeout_s):
             started_s = time.perf_counter()
             try:
-                self._session.copy_out(verdict.statement, answer, timeout_s=timeout_s)
+                self._session.copy_out(verdict.statement, answer.sink, timeout_s=timeout_s)
             except AnswerTooLargeError:
                 latency_s = time.perf_counter() - started_s
                 self._session.abandon()
-                return PlanRun(
-                    RunOutcome.TOO_LARGE, latency_s, detail=f"over {self._max_answer_bytes} bytes"
-                )
+                return self._too_large(latency_s)
             except psycopg2.Error as error:
                 latency_s = time.perf_counter() - started_s
                 return _broken_off(error, latency_s, timeout_s)
             latency_s = time.perf_counter() - started_s
-        rows, checksum = answer.sum_up()
+        try:
+            rows, checksum = answer.sum_up()
+        except AnswerTooLargeError:
+            return self._too_large(latency_s)
         return PlanRun(RunOutcome.FINISHED, latency_s, rows, checksum)
+
+    def _too_large(self, latency_s: float) -> PlanRun:
+        detail = f"over {self._max_answer_bytes} bytes"
+        return PlanRun(RunOutcome.TOO_LARGE, latency_s, detail=detail)
 
 
 def _broken_off(error: psycopg2.Error, latency_s: float, timeout_s: float) -> PlanRun:
