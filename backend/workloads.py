@@ -154,8 +154,10 @@ class Workloads:
         if window.calls == 0:
             return None
         self._recent.append(window)
-        moment = self._moment()
+        moment, lasting = self._moment(), True
         if self.present is not None:
+            # A window in which the load only begins to move belongs to no baseline.
+            lasting = self.away and not self._fits([window], self.present)
             self.away = not self._fits(moment or self._recent, self.present)
             self._look_first = self._look_first and moment is None
             if not self.away:
@@ -166,7 +168,7 @@ class Workloads:
             known = self._recognised(moment) if moment is not None else None
             if known is not None and moment is not None:
                 return self._enter(known.under(entries, moment), moment)
-        if sound:
+        if sound and lasting:
             self._gathered.add(window)
         return self._close_baseline(entries) if self._gathered.complete else None
 

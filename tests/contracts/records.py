@@ -24,6 +24,7 @@ from backend.domain.records import (
     EventRecord,
     KnobSpaceRecord,
     KnobStatusRecord,
+    KnownWorkloadRecord,
     LearningRecord,
     PolicyVersionRecord,
     QueryClassRecord,
@@ -164,6 +165,17 @@ KNOB = KnobStatusRecord(
     note="per operation",
 )
 QUERY_CLASS = QueryClassRecord("10.5.-77.t", "SELECT * FROM orders WHERE id = $1", NOW)
+KNOWN_WORKLOAD = KnownWorkloadRecord(
+    number=3,
+    seen_at=NOW,
+    factor=0.75,
+    noise=0.03,
+    config=CONFIG,
+    classes={
+        "10.5.-77.t": {"share": 0.9, "mean_ms": 3.5},
+        "10.5.9223372036854775807.n": {"share": 0.1, "mean_ms": 250.0},
+    },
+)
 STATUS = StatusRecord(
     at=NOW,
     mode=Mode.AUTO,

@@ -146,6 +146,7 @@ class TestTelemetry:
             store.learning(),
             store.transitions(),
             store.knob_statuses(),
+            store.known_workloads(),
             store.commands(),
         ):
             assert empty == []
@@ -163,6 +164,7 @@ class TestTelemetry:
         transition_id = store.add_transition(full.TRANSITION)
         store.save_knob_statuses([full.KNOB, replace(full.KNOB, name="jit", value=True)])
         store.save_status(full.STATUS)
+        store.save_known_workloads([full.KNOWN_WORKLOAD, replace(full.KNOWN_WORKLOAD, number=4)])
 
         assert store.trial(trial_id) == replace(full.TRIAL, id=trial_id)
         assert store.trials() == [store.trial(trial_id)]
@@ -178,6 +180,10 @@ class TestTelemetry:
         assert store.knob_spaces()[full.KNOB_SPACE.fingerprint].space() == full.SPACE
         assert store.knob_statuses() == [full.KNOB, replace(full.KNOB, name="jit", value=True)]
         assert store.status() == full.STATUS
+        assert store.known_workloads() == [
+            full.KNOWN_WORKLOAD,
+            replace(full.KNOWN_WORKLOAD, number=4),
+        ]
 
     def test_defaults_survive(self, store: Store) -> None:
         trial = TrialRecord(

@@ -16,6 +16,7 @@ from backend.sample_filter import (
     IndexChain,
     Reference,
     class_log_ratios,
+    common_share,
     latency_index,
     load_distance,
     load_profile,
@@ -119,6 +120,45 @@ def test_windows_are_added_up_by_class():
     assert merged[key(1)].calls == 40
     assert merged[key(1)].mean_ms == pytest.approx((10 * 1 + 30 * 3) / 40)
     assert merged[key(2)].calls == 5
+
+
+# -- what a load and a reference have in common -------------------------------------------
+
+
+@few
+@given(CLASSES)
+def test_a_load_has_all_in_common_with_its_own_reference(classes):
+    there = window(classes)
+    assert common_share([there], Reference.from_windows([there])) == pytest.approx(1.0)
+
+
+@few
+@given(CLASSES, ANY_CLASSES)
+def test_the_common_share_is_a_share(classes, others):
+    share = common_share([window(others)], Reference.from_windows([window(classes)]))
+    assert 0.0 <= share <= 1.0
+
+
+def test_the_common_share_is_the_lower_of_both_sides():
+    reference = Reference.from_windows([window({1: (100, 3.0), 2: (100, 1.0)})])
+    assert common_share([window({3: (100, 1.0)})], reference) == 0.0
+    # Class 2 rests: three quarters of the reference's time are left.
+    assert common_share([window({1: (100, 3.0)})], reference) == pytest.approx(0.75)
+    # Both run, and hold a third of the time that the server is busy.
+    busy = window({1: (100, 3.0), 2: (100, 1.0), 3: (100, 8.0)})
+    assert common_share([busy], reference) == pytest.approx(1 / 3)
+    # Slower statements of known classes change nothing of what is offered.
+    assert common_share([window({1: (100, 30.0), 2: (1, 1.0)})], reference) == pytest.approx(1.0)
+
+
+def test_statements_that_hardly_come_back_do_not_count_against_a_reference():
+    reference = Reference.from_windows([window({1: (100, 3.0)})])
+    rare = dict.fromkeys(range(10, 20), (MIN_CALLS - 1, 500.0))
+    assert common_share([window({1: (100, 3.0), **rare})], reference) == pytest.approx(1.0)
+
+
+def test_an_empty_reference_has_nothing_in_common():
+    assert common_share([window({1: (100, 3.0)})], Reference({})) == 0.0
 
 
 # -- pairs and chains -----------------------------------------------------------------------
