@@ -56,8 +56,9 @@ class QueryWindowRecord:
 class WindowRecord:
     """A metrics window as judged by the sample filter.
 
-    ``index`` is the published latency index against the start of the run, None where it cannot
-    be told (no reference yet, too little coverage). ``rates`` and ``gauges`` carry every metric.
+    ``index`` is the published latency index against the beginning of its workload, None where it
+    cannot be told (no reference yet, too little coverage). ``rates`` and ``gauges`` carry every
+    metric.
     """
 
     started_at: datetime
@@ -177,7 +178,8 @@ class LeaseRecord:
 class PolicyVersionRecord:
     """A deployed state: the knobs that differ from the server's own, with parent and evidence.
 
-    ``index`` is the chain-linked latency index against the start (1.0 at the root).
+    ``index`` is the chain-linked latency index of the workload in which it was promoted (1.0 at
+    the root).
     """
 
     created_at: datetime
@@ -340,9 +342,9 @@ class KnobStatusRecord:
 class StatusRecord:
     """The tuner's present state; the store holds the newest one.
 
-    ``index`` is the present latency index against the start (None until it is known) with the
-    newest windows of the deployed configuration. ``progress`` in [0, 1] belongs to ``activity``;
-    ``limits`` are the settings of section ``safety``.
+    ``index`` is the present latency index of the present workload (None until it is known) with
+    the newest windows of the deployed configuration. ``progress`` in [0, 1] belongs to
+    ``activity``; ``limits`` are the settings of section ``safety``.
     """
 
     at: datetime

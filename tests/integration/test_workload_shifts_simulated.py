@@ -6,7 +6,7 @@ Transactional by day, analytical by night, and back; on the simulated database, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -414,39 +414,36 @@ def test_the_agent_answers_a_workload_that_comes_back_within_one_trial(tmp_path:
     run = Shifting(tmp_path, scripted=False)
     offered: dict[int, str] = {}
 
-    def live_through(workload: str, seconds: float, trials: int) -> list[TrialRecord]:
-        """Offer it for that long, or until so many trials are over; the trials begun in it."""
+    def live_through(workload: str, number: int, trials: int) -> list[TrialRecord]:
+        """Offer it until so many trials that began in it are over; those trials."""
         run.clients.offer(workload)
-        known = len(run.store.trials())
-
-        def enough() -> bool:
-            return run.loop.trial is None and len(run.store.trials()) >= known + trials
-
-        run.go(seconds, until=enough)
-        new = run.store.trials()[known:]
+        run.go(600, until=lambda: run.number() == number)
+        begun = len(run.store.trials())
+        run.go(
+            3600, until=lambda: run.loop.trial is None and len(run.store.trials()) >= begun + trials
+        )
+        new = list(run.store.trials()[begun:])
         offered.update({trial.id: workload for trial in new if trial.id is not None})
-        return list(new)
+        return new
 
-    first_day = live_through("day", 3000, 14)
-    first_night = live_through("night", 3000, 14)
-    for trials in (first_day, first_night):
-        assert sum(trial.verdict in (Verdict.ACCEPT, Verdict.REJECT) for trial in trials) >= 8
-    stands_by_day = run.model.index_by_day(run.target.effective_config)
+    def best_by(index: Callable[[Mapping[str, KnobValue]], float]) -> float:
+        return min(index(version.config) for version in run.store.policy_versions())
 
-    again = live_through("day", 600, 1)
-    best_deployed = min(
-        run.model.index_by_day(SPACE.default_config().replace(version.config))
-        for version in run.store.policy_versions()
-    )
-    assert stands_by_day > 1.2 * best_deployed  # the night's answer is not the day's
-    tried = run.target.space.default_config().replace(
-        {**run.store.policy_versions()[-1].config, **again[0].after}
-    )
-    assert run.model.index_by_day(tried) < 1.05 * best_deployed
-    live_through("day", 900, 2)
-    assert run.model.index_by_day(run.target.effective_config) < 1.05 * best_deployed
+    for trials in (live_through("day", 1, 14), live_through("night", 2, 14)):
+        told = [trial for trial in trials if trial.verdict in (Verdict.ACCEPT, Verdict.REJECT)]
+        assert len(told) >= 8
+    by_day, by_night = run.model.index_by_day, run.model.index_by_night
+    standing = dict(run.target.effective_config)
+    assert by_day(standing) > 1.2 * best_by(by_day)  # the night's answer is not the day's
 
-    live_through("night", 600, 3)
+    (first,) = live_through("day", 1, 1)
+    assert by_day({**standing, **first.after}) < 1.05 * best_by(by_day)
+    live_through("day", 1, 2)  # its promotion and its probation
+    standing = dict(run.target.effective_config)
+    assert by_day(standing) < 1.05 * best_by(by_day)
+
+    (first,) = live_through("night", 2, 1)
+    assert by_night({**standing, **first.after}) < 1.05 * best_by(by_night)
     assert len(run.loop.workloads.known) == 2
     assert all(better_where_it_was_promoted(run, offered))
     run.orchestrator.end()
