@@ -200,7 +200,7 @@ def _of_joins(tree: PlanTree) -> dict[str, float]:
         "loop_outer_rows_least": 0.0,
         "loop_outer_joins_most": 0.0,
         "loop_inner_cost_most": 0.0,
-        "loops_over_seq_scans": 0.0,
+        "loops_over_seq_scans": _log(_loops_over_seq_scans(tree)),
     }
     outer_rows = []
     for i in joins:
@@ -218,11 +218,19 @@ def _of_joins(tree: PlanTree) -> dict[str, float]:
             ("loop_inner_cost_most", _log(tree.nodes[inner].cost)),
         ):
             numbers[name] = max(numbers[name], value)
-        numbers["loops_over_seq_scans"] += tree.nodes[inner].node_type == "Seq Scan"
     if outer_rows:
         numbers["loop_outer_rows_most"] = _log(max(outer_rows))
         numbers["loop_outer_rows_least"] = _log(min(outer_rows))
     return numbers
+
+
+def _loops_over_seq_scans(tree: PlanTree) -> int:
+    return sum(
+        node.node_type == "Seq Scan"
+        and node.relationship == "Inner"
+        and tree.nodes[node.parent].node_type == "Nested Loop"
+        for node in tree.nodes
+    )
 
 
 def _of_scans(tree: PlanTree, sizes: RelationSizes) -> dict[str, float]:

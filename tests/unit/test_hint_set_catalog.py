@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,6 +61,13 @@ def test_every_toggle_and_group_is_used_and_explained() -> None:
     for toggle in toggles.values():
         assert toggle.description.endswith(".")
         assert len(toggle.description) < 120
+
+
+def test_the_page_lists_every_toggle_with_its_settings() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "steering.md").read_text("utf-8")
+    for toggle in read_hint_sets(HINT_SETS_FILE)[1].values():
+        settings = ", ".join(f"`{name} = {value}`" for name, value in toggle.settings.items())
+        assert f"| `{toggle.name}` | {toggle.group} | {settings} |" in page
 
 
 def test_a_small_machine_has_no_hint_set_with_much_memory() -> None:

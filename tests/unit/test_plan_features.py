@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -290,7 +291,7 @@ def test_a_nested_loop_shows_how_much_rests_on_its_outer_side():
     assert found["loop_outer_joins_most"] == log(1)
     assert found["loop_outer_rows_least"] == log(1)
     assert found["loop_outer_rows_most"] == log(100)
-    assert found["loops_over_seq_scans"] == 1.0
+    assert found["loops_over_seq_scans"] == log(1)
     assert found["semi_joins"] == log(1)
     assert found["joins_of_one_row"] == log(1)
 
@@ -354,6 +355,16 @@ def test_a_plan_is_explained_in_one_go():
 
 def test_relations_are_named_with_their_schema():
     assert relations(read_plan(explained(nested_loop()))) == {("shop", "orders"), ("shop", "items")}
+
+
+def test_the_page_explains_every_number():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "steering.md").read_text("utf-8")
+    operators = {n.removesuffix("_cost_share") for n in FEATURE_NAMES if n.endswith("_cost_share")}
+    operators.discard("parallel")
+    of_operators = {f"{o}_{part}" for o in operators for part in ("count", "rows", "cost_share")}
+    assert of_operators < set(FEATURE_NAMES)
+    for name in (set(FEATURE_NAMES) - of_operators) | operators:
+        assert f"`{name}`" in page, name
 
 
 # -- hostile plans --------------------------------------------------------------------------------
