@@ -18,7 +18,7 @@ from backend.db_connector import DatabaseConnector
 from backend.errors import ServerConnectionError, ServerError
 from backend.steering.statement_parts import Name, Names, NotReadOnlyError, parse_query
 
-_MOST_VIEWS = 50
+_MOST_DEFINITIONS = 50
 # Declared stable or immutable, but they run a query that they are given as text.
 _RUN_TEXT = {"crosstab", "crosstab2", "crosstab3", "crosstab4", "connectby", "xpath_table"}
 # Schemas that an unqualified name never means unless somebody put them into the search path.
@@ -30,7 +30,8 @@ SELECT n.nspname AS schema, p.proname AS name,
            SELECT FROM pg_aggregate a JOIN pg_proc f ON f.oid IN (
                a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggserialfn, a.aggdeserialfn,
                a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn)
-           WHERE a.aggfnoid = p.oid AND f.provolatile = 'v')) AS volatile
+           WHERE a.aggfnoid = p.oid AND f.provolatile = 'v')) AS volatile,
+       array_remove(array_agg(pg_get_expr(p.proargdefaults, 0)), NULL) AS defaults
 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
 WHERE p.proname = ANY(%(names)s) AND p.prokind <> 'p'
 GROUP BY 1, 2
@@ -115,13 +116,13 @@ class ReadOnlyCheck:
         try:
             text, names = parse_query(statement)
             self._check_casts()
-            self._check_names(names, views_seen=set())
+            self._check_names(names, seen=set())
         except NotReadOnlyError as error:
             return ReadOnlyVerdict("", str(error))
         return ReadOnlyVerdict(text)
 
-    def _check_names(self, names: Names, views_seen: set[Name]) -> None:
-        self._check_functions(names.functions)
+    def _check_names(self, names: Names, seen: set[str]) -> None:
+        self._check_functions(names.functions, seen)
         for row in self._ask(_OPERATORS, names.operators):
             raise NotReadOnlyError(f"an operator {row['name']} calls a volatile function")
         for row in self._ask(_ATTRIBUTES, names.attributes):
@@ -130,7 +131,7 @@ class ReadOnlyCheck:
         for row in self._ask(_CHECKED_DOMAINS, {name for _, name in names.types}):
             if _meant(row, names.types):
                 raise NotReadOnlyError(f"the domain {row['name']} checks values by an expression")
-        self._check_relations(names, views_seen)
+        self._check_relations(names, seen)
 
     def _check_casts(self) -> None:
         for row in self._ask(_CASTS):
@@ -139,7 +140,7 @@ class ReadOnlyCheck:
                 "statement may use unseen"
             )
 
-    def _check_functions(self, functions: Collection[Name]) -> None:
+    def _check_functions(self, functions: Collection[Name], seen: set[str]) -> None:
         rows = self._ask(_FUNCTIONS, {name for _, name in functions})
         for schema, name in sorted(functions):
             found = [row for row in rows if _meant(row, {(schema, name)})]
@@ -150,31 +151,39 @@ class ReadOnlyCheck:
             for row in found:
                 if row["volatile"] and f"{row['schema']}.{name}" not in self._allowed:
                     raise NotReadOnlyError(f"{row['schema']}.{name} is volatile")
+                for default in row["defaults"]:
+                    if "(" in default:  # more than a constant
+                        self._check_definition(f"the defaults of {name}", f"SELECT {default}", seen)
 
-    def _check_relations(self, names: Names, views_seen: set[Name]) -> None:
+    def _check_relations(self, names: Names, seen: set[str]) -> None:
         rows = self._ask(_RELATIONS, {name for _, name in names.relations})
         for schema, name in sorted(names.relations):
             found = [row for row in rows if _meant(row, {(schema, name)})]
             if not found and (schema or name not in names.with_queries):
                 raise NotReadOnlyError(f"there is no table or view {name!r:.80}")
             for row in found:
-                self._check_relation(row, views_seen)
+                self._check_relation(row, seen)
 
-    def _check_relation(self, row: dict[str, Any], views_seen: set[Name]) -> None:
+    def _check_relation(self, row: dict[str, Any], seen: set[str]) -> None:
         name = f"{row['schema']}.{row['name']}"
         if row["elsewhere"]:
             raise NotReadOnlyError(f"{name} is a foreign table, or one of its parts is")
         if row["row_security"]:
             raise NotReadOnlyError(f"{name} has row security: other roles see other rows")
-        if row["kind"] != "v" or (row["schema"], row["name"]) in views_seen:
+        if row["kind"] == "v":
+            self._check_definition(f"the view {name}", row["definition"], seen)
+
+    def _check_definition(self, what: str, query: str, seen: set[str]) -> None:
+        """Check a query that the statement brings along unseen, once."""
+        if query in seen:
             return
-        views_seen.add((row["schema"], row["name"]))
-        if len(views_seen) > _MOST_VIEWS:
-            raise NotReadOnlyError(f"it reads from more than {_MOST_VIEWS} views")
+        seen.add(query)
+        if len(seen) > _MOST_DEFINITIONS:
+            raise NotReadOnlyError(f"more than {_MOST_DEFINITIONS} views and defaults are in it")
         try:
-            self._check_names(parse_query(row["definition"])[1], views_seen)
+            self._check_names(parse_query(query)[1], seen)
         except NotReadOnlyError as error:
-            raise NotReadOnlyError(f"in the view {name}: {error}") from None
+            raise NotReadOnlyError(f"in {what}: {error}") from None
 
     def _ask(self, query: str, names: Collection[str] | None = None) -> list[dict[str, Any]]:
         if names is not None and not names:

@@ -42,6 +42,12 @@ CREATE FUNCTION trial.liar() RETURNS bigint LANGUAGE plpgsql STABLE
     AS 'BEGIN RETURN nextval(''trial.numbers''); END';
 CREATE FUNCTION trial.secret(trial.parents) RETURNS int LANGUAGE sql VOLATILE AS 'SELECT 1';
 CREATE FUNCTION trial.add_up(int, int) RETURNS int LANGUAGE sql VOLATILE AS 'SELECT $1 + $2';
+CREATE FUNCTION trial.ticket(a int DEFAULT nextval('trial.numbers')) RETURNS int
+    LANGUAGE sql IMMUTABLE AS 'SELECT $1';
+CREATE FUNCTION trial.again(a int DEFAULT 1 + abs(-2)) RETURNS int
+    LANGUAGE sql IMMUTABLE AS 'SELECT $1';
+CREATE OR REPLACE FUNCTION trial.again(a int DEFAULT trial.again(1)) RETURNS int
+    LANGUAGE sql IMMUTABLE AS 'SELECT $1';
 CREATE AGGREGATE trial.total(int) (SFUNC = trial.add_up, STYPE = int, INITCOND = '0');
 CREATE OPERATOR trial.@+@ (LEFTARG = int, RIGHTARG = int, FUNCTION = trial.add_up);
 CREATE DOMAIN trial.checked AS int CHECK (trial.careless(VALUE) > 0);
@@ -218,6 +224,7 @@ def test_memory_is_an_arm_of_its_own_where_it_matters(
         "SELECT id, kind FROM trial.plain_view WHERE kind IN (1, 2) AND id BETWEEN 1 AND 9",
         "SELECT p.id::text, trial.careful(p.id), now(), coalesce(label, ''), upper(label) "
         "FROM trial.parents p WHERE label LIKE 'p%' AND EXISTS (SELECT FROM trial.children)",
+        "SELECT trial.again(), jsonb_path_query('1', '$')",
         "SELECT row_number() OVER (ORDER BY id) FROM trial.parents",
         "SELECT * FROM trial.parents TABLESAMPLE bernoulli (10) REPEATABLE (1)",
         "SELECT g FROM generate_series(1, 3) AS g, LATERAL (SELECT g + 1) AS h",
@@ -280,6 +287,7 @@ def test_queries_are_shown_to_be_read_only(check: Any, statement: str) -> None:
         ("SELECT p.secret FROM trial.parents p", ".secret may call"),
         ("SELECT (p).secret FROM trial.parents p", ".secret may call"),
         ("SELECT ((SELECT p FROM trial.parents p LIMIT 1)).secret", ".secret may call"),
+        ("SELECT trial.ticket()", "in the defaults of ticket: pg_catalog.nextval is volatile"),
         ("SELECT 1::trial.checked", "domain checked"),
         ("SELECT n FROM trial.counting_view", "in the view trial.counting_view"),
         ("SELECT n FROM view_of_view", "in the view trial.view_of_view: in the view"),

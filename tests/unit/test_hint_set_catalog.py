@@ -68,6 +68,8 @@ def test_the_page_lists_every_toggle_with_its_settings() -> None:
     for toggle in read_hint_sets(HINT_SETS_FILE)[1].values():
         settings = ", ".join(f"`{name} = {value}`" for name, value in toggle.settings.items())
         assert f"| `{toggle.name}` | {toggle.group} | {settings} |" in page
+    oldest, newest = (len(load_hint_sets(v, HostFacts(8 << 30, 4.0))) for v in (14, 17))
+    assert f"there are {oldest} hint sets for PostgreSQL 14 and {newest} for 17" in page
 
 
 def test_a_small_machine_has_no_hint_set_with_much_memory() -> None:
