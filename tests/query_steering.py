@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import create_engine, text
 from sqlalchemy.dialects import plugins
 from sqlalchemy.engine import URL, Connection, Engine
 
@@ -71,9 +71,15 @@ class Sent(list[str]):
     """The texts that an engine handed to its driver."""
 
     def listen_to(self, engine: Engine) -> None:
-        @event.listens_for(engine, "before_cursor_execute")
-        def note(_c: Any, _k: Any, statement: str, *_: Any) -> None:
+        for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+            setattr(engine.dialect, name, self._noting(getattr(engine.dialect, name)))
+
+    def _noting(self, execute: Callable[..., None]) -> Callable[..., None]:
+        def note_and_execute(cursor: Any, statement: str, *others: Any) -> None:
             self.append(statement)
+            execute(cursor, statement, *others)
+
+        return note_and_execute
 
 
 @contextmanager
@@ -89,8 +95,9 @@ def steered_engine(
         **options,
     )
     sent = Sent()
-    sent.listen_to(engine)
     try:
+        engine.connect().close()  # SQLAlchemy's own questions are asked now
+        sent.listen_to(engine)
         yield engine, sent
     finally:
         engine.dispose()

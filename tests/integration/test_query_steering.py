@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg2.extensions
+import psycopg2.extras
 import pytest
 from sqlalchemy import Engine, TextClause, exc, text
 from sqlalchemy.engine import URL
@@ -154,6 +156,21 @@ def test_in_autocommit_an_error_leaves_nothing(steered: tuple[Engine, Sent], url
             connection.execute(statement, {"x": 0})
         assert shown(connection) == "4MB"
         assert connection.execute(statement, {"x": 1}).one() == (1, "64MB")
+
+
+def test_under_a_wait_callback_as_with_green_threads(steered: tuple[Engine, Sent]) -> None:
+    psycopg2.extensions.set_wait_callback(psycopg2.extras.wait_select)
+    try:
+        with steered[0].connect() as connection:
+            assert look(connection) == "64MB"
+            assert connection.execute(OTHER).all() == [("off", "4MB")]
+            assert shown(connection) == "4MB"
+            connection.rollback()
+        with autocommit(steered[0]).connect() as connection:
+            assert look(connection) == "64MB"
+            assert shown(connection) == "4MB"
+    finally:
+        psycopg2.extensions.set_wait_callback(None)
 
 
 # -- errors, savepoints, cancelled statements ---------------------------------------------------

@@ -80,6 +80,7 @@ def test_a_setting_made_where_nobody_looks_is_not_overridden(url: URL) -> None:
                 cursor.execute("SET work_mem = '9MB'")
             session.commit()
 
+        engine.dispose()
         with engine.connect() as connection:
             assert look(connection) == "9MB"
             assert shown(connection) == "9MB"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from backend.embedded_postgres import EmbeddedPostgres
 from dashboard.pages import PAGES
 from tests.running_product import (
     REPOSITORY,
@@ -30,7 +31,7 @@ SOURCES = (
     "backend", "dashboard", "static", "templates", "run.py", "setup.py", "pyproject.toml",
     "README.md", "LICENSE", "requirements.txt",
 )  # fmt: skip
-NOT_CODE = (".py", ".pyc")
+NOT_DATA = (".py", ".pyc", "pyproject.toml")
 """What setuptools finds by itself, or never packs."""
 WAIT_S = 120.0
 
@@ -73,7 +74,7 @@ def test_it_holds_every_file_that_is_not_code(wheel: Path):
     wanted = set()
     for top in ("backend", "dashboard", "static", "templates"):
         for path in (REPOSITORY / top).rglob("*"):
-            if path.is_file() and not path.name.endswith(NOT_CODE):
+            if path.is_file() and not path.name.endswith(NOT_DATA):
                 inside = path.relative_to(REPOSITORY / top).as_posix()
                 wanted.add(f"{places.get(top, top)}/{inside}")
     with zipfile.ZipFile(wheel) as archive:
@@ -83,6 +84,58 @@ def test_it_holds_every_file_that_is_not_code(wheel: Path):
     assert any(re.search(r"migrations/versions/\d+_\w+\.py$", name) for name in names)
     assert any(name.endswith(".css") for name in names)
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/", "static/"))]
+    assert "query_steering/plugin.py" in names
+
+
+PLUGIN_ALONE = """
+import pathlib
+import sys
+from sqlalchemy import create_engine, text
+import query_steering
+engine = create_engine(
+    sys.argv[1], plugins=["query_steering"], query_steering_table="table.json",
+    query_steering_report="timings.jsonl",
+)
+sql = "SELECT current_setting('work_mem')"
+query_steering.write_table(
+    pathlib.Path("table.json"),
+    [
+        query_steering.SteeringEntry(
+            query_steering.fingerprint(sql), '"$user", public', "larger", {"work_mem": "64MB"},
+            {"work_mem": "4MB"}, query_steering.functions_called(sql), mode="pin",
+        )
+    ],
+    expires_at_s=4e9,
+)
+with engine.connect() as connection:
+    print(connection.execute(text(sql)).scalar_one())
+roots = {name.partition(".")[0] for name in sys.modules}
+print(sorted(roots & {"backend", "dashboard", "numpy", "pydantic", "tensorflow", "yaml"}))
+print(query_steering.__file__)
+"""
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "in the product's wheel"])
+def test_the_plug_in_works_where_nothing_else_of_the_product_is(
+    alone: bool, wheel: Path, tmp_path: Path, embedded_server: EmbeddedPostgres
+) -> None:
+    if alone:
+        source = shutil.copytree(REPOSITORY / "backend/steering/client", tmp_path / "client")
+        options = ["--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(tmp_path)]
+        _pip("wheel", *options, str(source))
+        (wheel,) = tmp_path.glob("*.whl")
+    _pip("install", "--no-deps", "--no-index", "--target", str(tmp_path / "site"), str(wheel))
+    done = subprocess.run(
+        [sys.executable, "-c", PLUGIN_ALONE, embedded_server.dsn().render_as_string(False)],
+        cwd=tmp_path, env=clean_environment(PYTHONPATH=str(tmp_path / "site"), PYTHONSAFEPATH="1"),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "64MB", "[]", str(tmp_path / "site" / "query_steering" / "__init__.py")
+    ]  # fmt: skip
+    # What was noted is reported when the process ends.
+    assert '"arm":"steered","executions":1' in (tmp_path / "timings.jsonl").read_text("utf-8")
 
 
 def test_installed_elsewhere_it_serves_the_pages_and_tunes(installed: Path):

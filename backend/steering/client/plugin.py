@@ -130,10 +130,7 @@ class EngineSteering:
 
     def listen_to(self, engine: Engine) -> None:
         """Begin; the thread starts with the process's first connection."""
-        rewriter = self._rewriter
-        event.listen(engine, "before_cursor_execute", rewriter.before_cursor_execute, retval=True)
-        event.listen(engine, "after_cursor_execute", rewriter.after_cursor_execute)
-        event.listen(engine, "handle_error", rewriter.handle_error)
+        self._rewriter.listen_to(engine)
         event.listen(engine, "connect", lambda *_: self._background.ensure_running())
         weakref.finalize(engine, self._background.stop)
         _STEERINGS[engine] = self

@@ -1,8 +1,13 @@
-"""What happens around each statement of an engine: SQLAlchemy's cursor events.
+"""What happens to each statement of an engine, where SQLAlchemy hands it to the driver.
 
 A statement is handed on as it came, unless it belongs to a class of the steering table, or the one
 before it in the same transaction was steered. Nothing here may fail a statement: what goes wrong is
 logged once, and the statement goes on as it came.
+
+The hooks are the dialect's ``do_execute`` and its kin
+(https://docs.sqlalchemy.org/en/20/core/events.html#sqlalchemy.events.DialectEvents), not the
+engine's cursor events: those would cost each statement some 5 microseconds where there is nothing
+to say, and would show the application's own listeners and errors another text than it wrote.
 """
 
 from __future__ import annotations
@@ -10,10 +15,10 @@ from __future__ import annotations
 import logging
 import random
 import time
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy.engine import Connection, ExceptionContext
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from .choosing import Choice, Chooser
 from .statements import HINT_COMMENT
@@ -21,7 +26,6 @@ from .timings import Outcome, Recorder
 
 KEY = "query_steering"
 """In `Connection.info`: the choice whose settings may be in force in the open transaction."""
-_EXECUTION = "_query_steering_execution"
 _IDLE, _IN_TRANSACTION = 0, 2
 """libpq's transaction status; 1 is busy, 3 an aborted transaction, 4 a lost connection."""
 _QUERY_CANCELED = "57014"
@@ -32,16 +36,17 @@ server refuses, resources that the plan does not get, and errors of the server i
 logger = logging.getLogger(__package__)
 
 
-@dataclass
-class _Execution:
-    """A statement on its way that is measured, or in front of which something was put."""
+class _Message(NamedTuple):
+    """What is sent instead of a statement: with what in front of it, and for whom.
 
-    statement: str
-    is_rewritten: bool
+    ``choice`` is the statement's class, if it has one, and ``is_steered``, whether its settings
+    are to be in force; ``in_transaction``, whether they outlive the message.
+    """
+
+    prefix: str
     choice: Choice | None
     is_steered: bool
-    in_force_before: Choice | None
-    begun_s: float = 0.0
+    in_transaction: bool
 
 
 class StatementRewriter:
@@ -68,80 +73,102 @@ class StatementRewriter:
         self._recorder = recorder
         self._default_share = default_share
         self._random = random_numbers
-        self._comments = comments
+        self._message = self._comment if comments else self._settings
         self._has_steered = False
         self._told = False
+
+    def listen_to(self, engine: Engine) -> None:
+        """Begin."""
+        event.listen(engine, "do_execute", self._do_execute)
+        event.listen(engine, "do_execute_no_params", self._do_execute_no_params)
+        event.listen(engine, "do_executemany", self._do_executemany)
 
     def use(self, chooser: Chooser) -> None:
         """From the next statement on, ask this chooser."""
         self._chooser = chooser
 
-    # -- before ------------------------------------------------------------------------------------
+    # -- the hooks: True says that the statement has been executed ---------------------------------
 
-    def before_cursor_execute(
-        self,
-        connection: Connection,
-        cursor: Any,
-        statement: str,
-        parameters: Any,
-        context: Any,
-        executemany: bool,
-    ) -> tuple[str, Any]:
-        """Return the statement to send, and its parameters, which are never touched."""
+    def _do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
         chooser = self._chooser
         if chooser.is_idle and not self._has_steered:
-            return statement, parameters
+            return False
         try:
             choice = chooser.choose(statement)
-            in_force = connection.info.get(KEY) if self._has_steered else None
+            in_force = context.root_connection.info.get(KEY) if self._has_steered else None
             if choice is None and in_force is None:
-                return statement, parameters
-            if executemany or (context.no_parameters and not parameters):
-                choice = None
-            if self._comments:
-                execution, sent = self._with_comment(cursor, statement, choice)
-            elif executemany or cursor.name is not None or HINT_COMMENT in statement:
-                # A text that is repeated, becomes part of another, or is read from its first
-                # character on by pg_hint_plan: nothing may stand in front of it.
-                self._restore(connection, cursor.connection, in_force)
-                return statement, parameters
-            else:
-                execution, sent = self._with_message(
-                    connection, cursor.connection, statement, choice, in_force
-                )
-            if execution is not None:
-                setattr(context, _EXECUTION, execution)
-                execution.begun_s = time.perf_counter()
-            return sent, parameters
+                return False
+            message = self._message(cursor, statement, context, choice, in_force)
         except Exception:
             self._tell_once()
-            return statement, parameters
+            return False
+        if message is None:
+            return False
+        info = context.root_connection.info
+        if message.is_steered and message.in_transaction:
+            self._has_steered = True
+            info[KEY] = message.choice
+        begun_s = time.perf_counter()
+        try:
+            context.dialect.do_execute(cursor, message.prefix + statement, parameters, context)
+        except BaseException as error:
+            # The server has undone what came with the statement; what was in force before it may
+            # be so again after a ROLLBACK TO SAVEPOINT.
+            info[KEY] = in_force
+            self._note_failure(message, error, time.perf_counter() - begun_s)
+            raise
+        if message.choice is not None:
+            seconds = time.perf_counter() - begun_s
+            self._recorder.add(message.choice.entry, message.is_steered, "done", seconds)
+        if in_force is not None and not message.is_steered:
+            info.pop(KEY, None)
+        return True
 
-    def _with_comment(
-        self, cursor: Any, statement: str, choice: Choice | None
-    ) -> tuple[_Execution | None, str]:
-        """Put a comment for pg_hint_plan in front."""
-        if choice is None or getattr(cursor, "name", None) is not None:
-            return None, statement
-        is_steered = self._draws_steered(choice)
-        sent = choice.messages.comment + statement if is_steered else statement
-        return _Execution(statement, is_steered, choice, is_steered, None), sent
+    def _do_execute_no_params(self, cursor: Any, statement: str, context: Any) -> bool:
+        self._restore_before(context)
+        return False
 
-    def _with_message(
+    def _do_executemany(self, cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
+        self._restore_before(context)
+        return False
+
+    # -- what to send ------------------------------------------------------------------------------
+
+    def _comment(
         self,
-        connection: Connection,
-        session: Any,
+        cursor: Any,
         statement: str,
+        context: Any,
         choice: Choice | None,
         in_force: Choice | None,
-    ) -> tuple[_Execution | None, str]:
-        """Put settings, or what puts them back, in front of the statement, in the same message."""
+    ) -> _Message | None:
+        """A comment for pg_hint_plan in front of the statement."""
+        if choice is None or getattr(cursor, "name", None) is not None:
+            return None
+        is_steered = self._draws_steered(choice)
+        return _Message(choice.messages.comment if is_steered else "", choice, is_steered, False)
+
+    def _settings(
+        self,
+        cursor: Any,
+        statement: str,
+        context: Any,
+        choice: Choice | None,
+        in_force: Choice | None,
+    ) -> _Message | None:
+        """Settings, or what puts them back, in the message of the statement."""
+        if cursor.name is not None or HINT_COMMENT in statement:
+            # A text that becomes part of another, or is read from its first character on by
+            # pg_hint_plan: nothing may stand in front of it.
+            self._restore_before(context)
+            return None
+        session = cursor.connection
         status = session.get_transaction_status()
         if status == _IDLE:
             # If there was a transaction, it has ended, and the settings with it.
             in_force = None
         elif status != _IN_TRANSACTION:
-            return None, statement
+            return None
         is_steered = choice is not None and self._draws_steered(choice)
         wanted = choice if is_steered else None
         in_transaction = status == _IN_TRANSACTION or not session.autocommit
@@ -152,81 +179,43 @@ class StatementRewriter:
             if wanted is not None:
                 messages = wanted.messages
                 prefix += messages.in_transaction if in_transaction else messages.in_autocommit
-        if in_transaction and wanted is not None:
-            self._has_steered = True
-            connection.info[KEY] = wanted
-        return _Execution(statement, bool(prefix), choice, is_steered, in_force), prefix + statement
-
-    def _restore(self, connection: Connection, session: Any, in_force: Choice | None) -> None:
-        """Put settings back in a message of their own."""
-        if in_force is not None and session.get_transaction_status() == _IN_TRANSACTION:
-            with session.cursor() as cursor:
-                cursor.execute(in_force.messages.restore)
-            connection.info.pop(KEY, None)
+        return _Message(prefix, choice, is_steered, in_transaction)
 
     def _draws_steered(self, choice: Choice) -> bool:
         return choice.entry.mode == "pin" or self._random.random() >= self._default_share
 
-    # -- after -------------------------------------------------------------------------------------
-
-    def after_cursor_execute(
-        self,
-        connection: Connection,
-        cursor: Any,
-        statement: str,
-        parameters: Any,
-        context: Any,
-        executemany: bool,
-    ) -> None:
-        """Note the time of a statement that ended well, and what is in force now."""
-        execution = getattr(context, _EXECUTION, None)
-        if execution is None:
+    def _restore_before(self, context: Any) -> None:
+        """Put settings back in a message of their own, where they may be in force."""
+        if not self._has_steered:
             return
-        seconds = time.perf_counter() - execution.begun_s
-        setattr(context, _EXECUTION, None)
         try:
-            if not execution.is_steered and self._has_steered:
-                connection.info.pop(KEY, None)
-            self._record(execution, "done", seconds)
+            connection = context.root_connection
+            in_force = connection.info.get(KEY)
+            session = connection.connection.dbapi_connection
+            if in_force is None or session.get_transaction_status() != _IN_TRANSACTION:
+                return
+            with session.cursor() as cursor:
+                cursor.execute(in_force.messages.restore)
+            connection.info.pop(KEY, None)
         except Exception:
             self._tell_once()
 
-    def handle_error(self, error: ExceptionContext) -> None:
-        """Note a statement that failed, and let its error show the application's own text."""
-        context = error.execution_context
-        execution = getattr(context, _EXECUTION, None)
-        if execution is None:
-            return
-        seconds = time.perf_counter() - execution.begun_s
-        setattr(context, _EXECUTION, None)
-        try:
-            self._note_failure(error, execution, seconds)
-        except Exception:
-            self._tell_once()
+    # -- what came of it ---------------------------------------------------------------------------
 
-    def _note_failure(self, error: ExceptionContext, execution: _Execution, seconds: float) -> None:
-        connection = error.connection
-        if self._has_steered and connection is not None and not error.is_disconnect:
-            # The server has undone what came with the statement. What was in force before it may
-            # be so again after a ROLLBACK TO SAVEPOINT.
-            connection.info[KEY] = execution.in_force_before
-        if execution.is_rewritten and error.sqlalchemy_exception is not None:
-            error.sqlalchemy_exception.statement = execution.statement
-        original = error.original_exception
-        state = str(getattr(original, "pgcode", None) or getattr(original, "sqlstate", None) or "")
-        is_error = isinstance(original, Exception)
-        if execution.is_steered and is_error and state.startswith(_OUR_FAULT):
-            self._give_up(execution, state)
+    def _note_failure(self, message: _Message, error: BaseException, seconds: float) -> None:
+        if message.choice is None:
+            return
+        state = str(getattr(error, "pgcode", None) or getattr(error, "sqlstate", None) or "")
+        is_error = isinstance(error, Exception)
         cancelled = state == _QUERY_CANCELED or not is_error
-        self._record(execution, "cancelled" if cancelled else "failed", seconds)
-
-    def _give_up(self, execution: _Execution, state: str) -> None:
-        if execution.choice is not None:
-            self._chooser.give_up(execution.choice)
+        outcome: Outcome = "cancelled" if cancelled else "failed"
+        self._recorder.add(message.choice.entry, message.is_steered, outcome, seconds)
+        if message.is_steered and is_error and state.startswith(_OUR_FAULT):
+            self._chooser.give_up(message.choice)
             logger.warning(
                 "statements of class %s are steered no more until the table changes: one failed "
                 "with SQLSTATE %s",
-                execution.choice.entry.fingerprint,
+                message.choice.entry.fingerprint,
                 state,
             )
 
@@ -234,7 +223,3 @@ class StatementRewriter:
         if not self._told:
             self._told = True
             logger.exception("steering failed, the statement did not; more of this is not told")
-
-    def _record(self, execution: _Execution, outcome: Outcome, seconds: float) -> None:
-        if execution.choice is not None:
-            self._recorder.add(execution.choice.entry, execution.is_steered, outcome, seconds)
