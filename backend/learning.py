@@ -71,6 +71,7 @@ def agent_settings(section: KnobAgentSection) -> KnobAgentSettings:
         noise_samples=section.exploration_samples,
         quality_floor=section.quality_floor,
         trust_start=LIVE_TRUST,
+        far_knobs=0,
         moved_knobs=LIVE_MOVED_KNOBS,
         recall_columns=OFFERED_COLUMNS,
     )

@@ -39,6 +39,8 @@ __all__ = [
 ]
 
 FloatArray = NDArray[np.float64]
+FAR_FAILURES = 2
+"""After so many asks in a row without a new best, proposals may leave the trust region."""
 TRUST_FAILURES = 6
 """After so many asks in a row without a new best the trust region shrinks."""
 
@@ -145,10 +147,17 @@ class KnobAgent(AgentParts):
         return self._natives.decode(self._near(point, centre)[0])
 
     def _near(self, points: FloatArray, centre: FloatArray) -> FloatArray:
-        """The points drawn into the trust region around ``centre``, and legal."""
+        """The points drawn into the trust region around ``centre``, and legal.
+
+        When small steps fail, those that move few knobs may go far with them: a value at the far
+        end of a range, or one that pays only in the company of another, is out of their reach.
+        """
+        s, points = self.settings, self._grid.snap(points)
         near = self._grid.snap(self._grid.within(points, centre, self._trust))
-        most = self.settings.moved_knobs
-        return self._grid.sparse(near, centre, most, self._rng) if most else near
+        if s.far_knobs and self._failures >= FAR_FAILURES:
+            few = self._grid.moved(points, centre) <= s.far_knobs
+            near = np.where(few[:, None], points, near)
+        return self._grid.sparse(near, centre, s.moved_knobs, self._rng) if s.moved_knobs else near
 
     def _ranked_candidates(self, state: FloatArray) -> FloatArray:
         """The proposals that the critics like most, best first."""

@@ -9,7 +9,7 @@ from backend.domain.knobs import Knob, KnobSpace
 
 FloatArray = NDArray[np.float64]
 MAX_LEVELS = 64
-LANDMARKS = 0.1
+LANDMARKS = 0.2
 """So often a knob that may go anywhere goes to an end of its range, or back to its default:
 ends are special more often than not (off, unlimited, as much as there is), as LlamaTune found
 (Kanellis et al. 2022, https://www.vldb.org/pvldb/vol15/p2953-kanellis.pdf)."""
@@ -93,19 +93,27 @@ class ActionGrid:
         clipped = np.clip(points, centre - half_width, centre + half_width)
         return np.asarray(np.where(self.discrete, points, clipped), dtype=np.float64)
 
+    def moved(self, points: FloatArray, centre: FloatArray) -> NDArray[np.int64]:
+        """In how many knobs each point differs from ``centre``, shape ``(n,)``."""
+        return self._differs(points, centre).sum(axis=1)
+
     def sparse(
         self, points: FloatArray, centre: FloatArray, most: int, rng: np.random.Generator
     ) -> FloatArray:
         """Let each point differ from ``centre`` in at most ``most`` knobs, drawn among those
         in which it does; the others go back.
         """
-        starts = np.flatnonzero(np.diff(self.knob_of, prepend=-1))
-        moved = np.logical_or.reduceat(np.abs(points - centre) > 1e-9, starts, axis=1)
+        moved = self._differs(points, centre)
         lots = np.where(moved, rng.random(moved.shape), -1.0)
         if most < lots.shape[1]:
             cut = np.partition(lots, -most, axis=1)[:, -most][:, None]
             points = np.where((moved & (lots >= cut))[:, self.knob_of], points, centre)
         return points
+
+    def _differs(self, points: FloatArray, centre: FloatArray) -> NDArray[np.bool_]:
+        """Whether each point differs from ``centre`` in each knob, shape ``(n, knobs)``."""
+        starts = np.flatnonzero(np.diff(self.knob_of, prepend=-1))
+        return np.logical_or.reduceat(np.abs(points - centre) > 1e-9, starts, axis=1)
 
 
 def _levels(knob: Knob) -> FloatArray | None:

@@ -31,6 +31,8 @@ class KnobAgentSettings:
             0 and spread 1.
         trust_start, trust_min, trust_max: half-width of the trust region, in encoded units; 2 and
             more is the whole space.
+        far_knobs: proposals that move so many knobs at most may leave the trust region once asks
+            have failed in a row; 0 keeps all inside it.
         moved_knobs: proposals differ from the best known configuration in so many knobs at
             most; 0 for no limit.
         quality_floor: samples of lower quality train nothing.
@@ -61,6 +63,7 @@ class KnobAgentSettings:
     trust_start: float = 1.0
     trust_min: float = 0.1
     trust_max: float = 2.0
+    far_knobs: int = 2
     moved_knobs: int = 0
     quality_floor: float = 0.2
     recall_columns: tuple[int, ...] = ()

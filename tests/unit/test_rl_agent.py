@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import subprocess
 import sys
@@ -356,6 +357,50 @@ def test_mutants_differ_in_some_knobs_only_and_stay_in_the_trust_region() -> Non
     near = grid.within(moved, parents[0], 0.1)
     numeric = ~grid.discrete
     assert np.abs(near - parents[0])[:, numeric].max() <= 0.1 + 1e-12
+
+
+def test_sparse_points_keep_at_most_so_many_of_their_moves() -> None:
+    grid, rng = ActionGrid(SPACE), np.random.default_rng(0)
+    centre = SPACE.encode(SPACE.default_config())
+    points = grid.snap(rng.uniform(-1, 1, (200, SPACE.width)))
+    sparse = grid.sparse(points, centre, 2, rng)
+    assert set(grid.moved(sparse, centre).tolist()) <= {0, 1, 2}
+    assert grid.moved(sparse, centre).max() == 2
+    assert (np.isclose(sparse, points) | np.isclose(sparse, centre)).all()
+    np.testing.assert_array_equal(grid.snap(sparse), sparse)
+
+
+def test_live_proposals_move_few_knobs_of_the_best_known_configuration() -> None:
+    learner = KnobAgent(SPACE, settings=dataclasses.replace(TINY, moved_knobs=2, far_knobs=0))
+    best = learner.ask()
+    learner.tell(best, 0.5)
+    for _ in range(8):
+        config = learner.ask()
+        assert sum(config[name] != best[name] for name in SPACE.names) <= 2
+        learner.tell(config, 1.0 + len(repr(config)) / 1000)
+
+
+@pytest.mark.parametrize("far_knobs", [0, 2])
+def test_only_proposals_of_few_knobs_leave_the_trust_region_and_only_when_asks_fail(
+    far_knobs: int,
+) -> None:
+    settings = dataclasses.replace(
+        TINY, far_knobs=far_knobs, trust_start=0.2, trust_min=0.2, trust_max=0.2
+    )
+    learner, grid = KnobAgent(SPACE, settings=settings), ActionGrid(SPACE)
+    best = learner.ask()
+    learner.tell(best, 0.5)
+    centre, went_far = SPACE.encode(best), 0
+    for step in range(16):
+        config = learner.ask()
+        point = SPACE.encode(config)
+        away = np.abs(point - centre)[~grid.discrete].max()
+        if away > 0.2 + 0.15:  # a knob of few values may be rounded out of the region
+            went_far += 1
+            assert step > 2
+            assert grid.moved(point[None], centre)[0] <= far_knobs
+        learner.tell(config, 1.0 + step / 1000)
+    assert (went_far > 0) == (far_knobs > 0)
 
 
 def test_unmoved_coordinates_keep_their_native_value() -> None:
