@@ -95,7 +95,7 @@ class ActionGrid:
 
     def moved(self, points: FloatArray, centre: FloatArray) -> NDArray[np.int64]:
         """In how many knobs each point differs from ``centre``, shape ``(n,)``."""
-        return self._differs(points, centre).sum(axis=1)
+        return np.asarray(self._differs(points, centre).sum(axis=1), dtype=np.int64)
 
     def sparse(
         self, points: FloatArray, centre: FloatArray, most: int, rng: np.random.Generator
