@@ -23,6 +23,10 @@ RECALL_FROM = 8
 LINK = 8.0
 """States are linked up to so many times the usual (median) squared distance of neighbouring tells.
 Gaussian noise hardly ever reaches that far; a load that swings and odd readings do."""
+LINKS = 3
+"""Measurements are of the present load when a chain of so many links leads to them: enough to find
+all of a load from an odd reading of it, too few to walk over to another one through all that lay
+between when the load once went over slowly."""
 LATEST = 2
 """The load has shifted when the last tells, so many, were all of another one."""
 
@@ -34,9 +38,6 @@ def recalled_action(
     columns: Sequence[int] = (),
 ) -> FloatArray | None:
     """After the load has shifted to one seen before: the best action measured under it.
-
-    Measurements are of the present load when they are linked to the present state, or to one that
-    is. No longer chains: a load that slowly went over into another one would tie the two together.
 
     Args:
         replay: what was told; only the agent's own measurements count.
@@ -56,10 +57,11 @@ def recalled_action(
         states, now = states[:, list(columns)], now[list(columns)]
     usual = np.median(np.sum((states[1:] - states[:-1]) ** 2, axis=1))
     reach = float(np.sqrt(LINK * usual))
-    near = _within(reach, states, now[None])
-    if not near.any():
+    here = _within(reach, states, now[None])
+    if not here.any():
         return None  # not seen before
-    here = _within(reach, states, states[near])
+    for _ in range(LINKS - 1):
+        here = _within(reach, states, states[here])
     if here[-LATEST:].any():
         return None  # still the same load
     known = own[here & (replay["censored"][own] == 0.0)]

@@ -214,6 +214,14 @@ def test_a_load_that_once_went_over_slowly_into_another_is_still_told_from_it() 
     assert memory.recalled("day") == 0.1
 
 
+def test_an_odd_reading_of_a_load_still_finds_all_that_was_measured_under_it() -> None:
+    memory = Memory()
+    for share in np.linspace(0.0, 1.2, 15):
+        memory.tell(memory.state((0.0, share)), 0.1 * share, -share)
+    memory.phase("night", best=-0.3)
+    assert memory.recalled((0.0, 1.2)) == 0.0
+
+
 def test_loads_that_the_noise_blurs_count_as_one() -> None:
     memory = Memory()
     memory.phase((0.0, 0.0), best=0.1)
