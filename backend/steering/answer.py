@@ -11,6 +11,8 @@ import hashlib
 import io
 from typing import Any
 
+from backend.steering.ties import CutTies
+
 _MODULUS = 1 << 128
 _BUFFER_BYTES = 1 << 20
 
@@ -31,20 +33,44 @@ class Answer:
         self.sink = io.BufferedWriter(self._kept, _BUFFER_BYTES)
         """The file that psycopg2 writes into; it raises AnswerTooLargeError."""
 
-    def sum_up(self) -> tuple[int, str]:
+    def sum_up(self, ties: CutTies | None = None) -> tuple[int, str]:
         """Return the number of rows and their checksum, 32 hexadecimal digits.
 
-        In COPY's text format a line feed inside a value is escaped, so lines are rows.
+        In COPY's text format line feeds and tabs inside a value are escaped, so lines are rows and
+        tabs part columns.
+
+        Args:
+            ties: of the rows that LIMIT cut among equals only the sort key counts.
 
         Raises:
             AnswerTooLargeError: the last of it was too much.
         """
         self.sink.flush()
+        answer = b"".join(self._kept.parts)
+        cut = _cut_keys(answer, ties) if ties is not None else set()
         rows, total = 0, 0
-        for line in io.BytesIO(b"".join(self._kept.parts)):
-            total += int.from_bytes(hashlib.blake2b(line, digest_size=16).digest(), "big")
+        for line in io.BytesIO(answer):
+            counted = line
+            if cut and ties is not None and (key := _key(line, ties)) in cut:
+                counted = b"\0".join(key)  # which no value holds
+            total += int.from_bytes(hashlib.blake2b(counted, digest_size=16).digest(), "big")
             rows += 1
         return rows, f"{total % _MODULUS:032x}"
+
+
+def _cut_keys(answer: bytes, ties: CutTies) -> set[tuple[bytes, ...]]:
+    """The sort keys of the rows next to where the answer was cut."""
+    keys = set()
+    if answer and ties.has_offset:
+        keys.add(_key(answer[: answer.index(b"\n")], ties))
+    if answer and answer.count(b"\n") >= ties.limit:
+        keys.add(_key(answer[answer.rfind(b"\n", 0, -1) + 1 :], ties))
+    return keys
+
+
+def _key(line: bytes, ties: CutTies) -> tuple[bytes, ...]:
+    columns = line.rstrip(b"\n").split(b"\t")
+    return (b"", *(columns[index] for index in ties.columns))
 
 
 class _Kept(io.RawIOBase):

@@ -17,6 +17,7 @@ from typing import Any
 from backend.db_connector import DatabaseConnector
 from backend.errors import ServerConnectionError, ServerError
 from backend.steering.statement_parts import Name, Names, NotReadOnlyError, parse_query
+from backend.steering.ties import CutTies
 
 _MOST_DEFINITIONS = 50
 # Declared stable or immutable, but they run a query that they are given as text.
@@ -78,10 +79,12 @@ class ReadOnlyVerdict:
     Args:
         statement: the statement without semicolon; empty where it is refused.
         refusal: why it may not; empty where it may.
+        ties: which rows of its answer are chance.
     """
 
     statement: str
     refusal: str = ""
+    ties: CutTies | None = None
 
     @property
     def is_read_only(self) -> bool:
@@ -114,12 +117,12 @@ class ReadOnlyCheck:
             ServerConnectionError: the server could not be asked.
         """
         try:
-            text, names = parse_query(statement)
+            query = parse_query(statement)
             self._check_casts()
-            self._check_names(names, seen=set())
+            self._check_names(query.names, seen=set())
         except NotReadOnlyError as error:
             return ReadOnlyVerdict("", str(error))
-        return ReadOnlyVerdict(text)
+        return ReadOnlyVerdict(query.text, ties=query.ties)
 
     def _check_names(self, names: Names, seen: set[str]) -> None:
         self._check_functions(names.functions, seen)
@@ -181,7 +184,7 @@ class ReadOnlyCheck:
         if len(seen) > _MOST_DEFINITIONS:
             raise NotReadOnlyError(f"more than {_MOST_DEFINITIONS} views and defaults are in it")
         try:
-            self._check_names(parse_query(query)[1], seen)
+            self._check_names(parse_query(query).names, seen)
         except NotReadOnlyError as error:
             raise NotReadOnlyError(f"in {what}: {error}") from None
 

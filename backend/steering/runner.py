@@ -195,7 +195,7 @@ class StatementRunner:
                 return _broken_off(error, latency_s, timeout_s)
             latency_s = time.perf_counter() - started_s
         try:
-            rows, checksum = answer.sum_up()
+            rows, checksum = answer.sum_up(verdict.ties)
         except AnswerTooLargeError:
             return self._too_large(latency_s)
         return PlanRun(RunOutcome.FINISHED, latency_s, rows, checksum)

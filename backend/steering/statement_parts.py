@@ -13,6 +13,8 @@ from typing import Any
 import pglast
 from pglast import ast, enums
 
+from backend.steering.ties import CutTies, cut_ties
+
 MAX_CHARACTERS = 200_000
 MAX_TOKENS = 20_000
 """The parser recurses: a chain of some 20,000 operators (two tokens each) overflows the stack and
@@ -71,8 +73,17 @@ class Names:
     types: set[Name] = field(default_factory=set)
 
 
-def parse_query(text: str) -> tuple[str, Names]:
-    """Return the one query in ``text``, without semicolon, and the names that it uses.
+@dataclass(frozen=True)
+class Query:
+    """One query: its ``text`` without semicolon, the names in it, and how it cuts its answer."""
+
+    text: str
+    names: Names
+    ties: CutTies | None
+
+
+def parse_query(text: str) -> Query:
+    """Take the one query in ``text`` apart.
 
     Raises:
         NotReadOnlyError: it is not exactly one SELECT, VALUES, TABLE or WITH that only reads.
@@ -92,7 +103,7 @@ def parse_query(text: str) -> tuple[str, Names]:
     for node in _nodes(raw.stmt):
         _look_at(node, names)
     end = raw.stmt_location + raw.stmt_len if raw.stmt_len else len(text)
-    return text[raw.stmt_location : end].strip(), names
+    return Query(text[raw.stmt_location : end].strip(), names, cut_ties(raw.stmt))
 
 
 def _refuse_too_long(text: str) -> None:

@@ -371,6 +371,21 @@ def test_answers_are_compared_as_bags_of_rows(
     assert run_one(runner, left).same_answer(run_one(runner, right)) is same
 
 
+def test_equals_that_a_limit_cuts_do_not_spoil_an_answer(
+    runner: StatementRunner, check: Any
+) -> None:
+    top = "SELECT id, kind FROM trial.parents ORDER BY kind {}, id {} LIMIT 10"
+    ties = "SELECT id, kind FROM ({}) AS top ORDER BY kind LIMIT 9"
+    one, other = (
+        runner.run(check(ties.format(top.format("", way))), [DEFAULT_HINT_SET], [20.0])[0]
+        for way in ("", "DESC")
+    )
+    assert one.rows == 9
+    assert one.same_answer(other)
+    third = check(ties.format(top.format("DESC", "")))
+    assert not one.same_answer(runner.run(third, [DEFAULT_HINT_SET], [20.0])[0])
+
+
 def test_all_arms_see_one_state_of_the_data(
     server: EmbeddedPostgres, runner: StatementRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:

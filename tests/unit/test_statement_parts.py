@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.steering.statement_parts import MAX_TOKENS, Names, NotReadOnlyError, parse_query
+from backend.steering.ties import CutTies
 
 
 def names_of(statement: str) -> Names:
-    return parse_query(statement)[1]
+    return parse_query(statement).names
 
 
 def test_functions_are_found_wherever_they_hide():
@@ -62,7 +63,7 @@ def test_relations_with_queries_and_types_are_found():
     ],
 )
 def test_the_query_is_returned_without_what_surrounds_it(statement: str, text: str):
-    assert parse_query(statement)[0] == text
+    assert parse_query(statement).text == text
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_the_deepest_statement_let_through_does_not_overflow_a_threads_stack(sta
 
     def parse() -> None:
         try:
-            outcomes.append(parse_query(statement)[0] == statement)
+            outcomes.append(parse_query(statement).text == statement)
         except NotReadOnlyError as error:
             outcomes.append("cannot be parsed" in str(error))
 
@@ -109,10 +110,37 @@ def test_the_deepest_statement_let_through_does_not_overflow_a_threads_stack(sta
     assert outcomes == [True]
 
 
+@pytest.mark.parametrize(
+    ("statement", "ties"),
+    [
+        ("SELECT a, b FROM t ORDER BY b LIMIT 5", CutTies((1,), 5, False)),
+        ("SELECT t.a, b AS c FROM t ORDER BY c, t.a LIMIT 5 OFFSET 2", CutTies((1, 0), 5, True)),
+        ("SELECT a, f(b) FROM t GROUP BY 1 ORDER BY f(b), 1 LIMIT 5", CutTies((1, 0), 5, False)),
+        ("SELECT t.a FROM t ORDER BY a FETCH FIRST 0 ROWS ONLY", CutTies((0,), 0, False)),
+        ("SELECT a AS b FROM t UNION SELECT c FROM u ORDER BY b LIMIT 5", CutTies((0,), 5, False)),
+        ("SELECT a AS b, b AS a FROM t ORDER BY a LIMIT 5", CutTies((1,), 5, False)),
+        ("SELECT a FROM t ORDER BY a FETCH FIRST 5 ROWS WITH TIES", None),
+        ("SELECT a FROM t ORDER BY a", None),
+        ("SELECT a FROM t LIMIT 5", None),
+        ("SELECT a FROM t ORDER BY a LIMIT 5 + 1", None),
+        ("SELECT a FROM t ORDER BY a LIMIT ALL", None),
+        ("SELECT a FROM t ORDER BY b LIMIT 5", None),
+        ("SELECT a FROM t ORDER BY a, b LIMIT 5", None),
+        ("SELECT a FROM t ORDER BY 2 LIMIT 5", None),
+        ("SELECT *, a FROM t ORDER BY a LIMIT 5", None),
+        ("SELECT t.*, a FROM t ORDER BY a LIMIT 5", None),
+        ("SELECT (f(1)).*, a FROM t ORDER BY a LIMIT 5", None),
+        ("VALUES (1) ORDER BY 1 LIMIT 5", None),
+    ],
+)  # fmt: skip
+def test_where_an_answer_is_cut_among_equals_is_found(statement: str, ties: CutTies | None):
+    assert parse_query(statement).ties == ties
+
+
 @given(st.text(max_size=60) | st.text("select;()'\"$-/*+1, \n\0", max_size=60))
 def test_no_text_gets_through_by_an_error(text: str):
     try:
-        statement, _ = parse_query(text)
+        statement = parse_query(text).text
     except NotReadOnlyError:
         return
     assert statement in text

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.steering.answer import Answer, AnswerTooLargeError
+from backend.steering.ties import CutTies
 
 ROWS = st.lists(st.binary(max_size=5).map(lambda row: row.replace(b"\n", b"") + b"\n"), max_size=9)
 
@@ -31,6 +32,34 @@ def test_other_rows_give_another_sum(left: list[bytes], right: list[bytes]):
 def test_how_the_answer_arrives_does_not_matter():
     assert summed([b"a\n", b"b\n"]) == summed([b"a", b"\nb\n"])
     assert summed([]) == (0, "0" * 32)
+
+
+TOP = [b"a\t9\n", b"b\t7\n", b"c\t5\n", b"d\t5\n"]
+
+
+def cut(rows: list[bytes], limit: int, has_offset: bool = False) -> tuple[int, str]:
+    answer = Answer(10_000)
+    answer.sink.write(b"".join(rows))
+    return answer.sum_up(CutTies((1,), limit, has_offset))
+
+
+def test_of_rows_cut_among_equals_only_the_key_counts():
+    others = [*TOP[:2], b"e\t5\n", b"f\t5\n"]
+    assert cut(TOP, 4) == cut(others, 4)
+    assert cut(TOP, 4) != cut([*TOP[:2], b"e\t5\n", b"f\t4\n"], 4)
+    assert cut(TOP, 4) != cut([b"x\t9\n", *others[1:]], 4)
+    assert cut(TOP, 4) != cut(TOP[:3], 4)
+
+
+def test_an_answer_that_was_not_cut_counts_in_full():
+    assert cut(TOP, 5) != cut([*TOP[:3], b"f\t5\n"], 5)
+    assert cut(TOP, 5) == summed(TOP)
+    assert cut([], 0) == cut([], 5, True) == summed([])
+
+
+def test_an_offset_cuts_among_equals_at_the_beginning():
+    assert cut(TOP, 9, has_offset=True) == cut([b"x\t9\n", *TOP[1:]], 9, has_offset=True)
+    assert cut(TOP, 9, has_offset=True) != cut([TOP[0], b"x\t7\n", *TOP[2:]], 9, has_offset=True)
 
 
 def test_too_much_is_said_once_and_nothing_is_kept():
