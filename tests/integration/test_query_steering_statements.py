@@ -7,7 +7,20 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, bindparam, column, event, func, select, text
+from sqlalchemy import (
+    Column,
+    Engine,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    bindparam,
+    column,
+    event,
+    func,
+    select,
+    text,
+)
 from sqlalchemy.engine import URL
 
 from backend.embedded_postgres import EmbeddedPostgres
@@ -176,6 +189,21 @@ def test_executemany(steered: tuple[Engine, Sent]) -> None:
             text("DELETE FROM steered.items WHERE id >= 1000 AND name LIKE '100 %'")
         )
         assert changed.rowcount == 5
+
+
+@pytest.mark.usefixtures("tables")
+def test_rows_inserted_in_batches(steered: tuple[Engine, Sent]) -> None:
+    items = Table(
+        "items", MetaData(), Column("id", Integer), Column("name", String), schema="steered"
+    )
+    with steered[0].begin() as connection:
+        look(connection)
+        rows = [{"id": 2000 + i, "name": f"{i} %"} for i in range(2500)]
+        inserted = connection.execute(items.insert().returning(items.c.id), rows).scalars().all()
+        assert sorted(inserted) == [row["id"] for row in rows]
+        assert shown(connection) == "4MB"
+        names = select(items.c.name).where(items.c.id == 2001)
+        assert connection.execute(names).scalar_one() == "1 %"
 
 
 @pytest.mark.usefixtures("tables")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from backend.db_connector import STATEMENT_TAG
 from backend.steering.client import (
+    QuerySteeringPlugin,
     SteeringEntry,
     SteeringTable,
     TableError,
@@ -23,11 +25,21 @@ from backend.steering.client import (
     parse_table,
     write_table,
 )
+from backend.steering.client.background import REPORT_INTERVAL_S
 from backend.steering.client.choosing import Chooser
 from backend.steering.client.messages import TAG, messages_for
 from backend.steering.client.planner_settings import SETTINGS, refusal
-from backend.steering.client.statements import ParsingBudget, StatementReader
-from backend.steering.client.table import FORMAT, MAX_ENTRIES, MAX_FILE_BYTES
+from backend.steering.client.plugin import DEFAULT_SHARE
+from backend.steering.client.spool import MAX_SPOOL_BYTES
+from backend.steering.client.statements import (
+    MAX_TEXT_LENGTH,
+    PARSER,
+    PARSING_SHARE,
+    ParsingBudget,
+    StatementReader,
+)
+from backend.steering.client.table import FORMAT, MAX_ENTRIES, MAX_FILE_BYTES, MODES
+from backend.steering.client.timings import BUCKETS_PER_OCTAVE
 from tests.query_steering import LOOK_ENTRY, LOOK_SQL, OTHER_ENTRY, entry_for
 
 HINT_SETS = Path(__file__).resolve().parents[2] / "backend/catalog/postgresql/hint_sets.yaml"
@@ -45,7 +57,10 @@ def document(**changes: Any) -> bytes:
         "under": {"enable_nestloop": "on"},
         "functions": ["count"],
     }
-    whole = {"format": FORMAT, "version": 1, "expires_at_s": SOON_S, "entries": [entry]}
+    whole = {
+        "format": FORMAT, "version": 1, "parser": PARSER, "expires_at_s": SOON_S,
+        "entries": [entry],
+    }  # fmt: skip
     for key, value in changes.items():
         (whole if key.isupper() else entry)[key.lower()] = value
     return json.dumps(whole).encode()
@@ -89,6 +104,7 @@ def test_the_document_of_these_tests_is_a_table() -> None:
         ({"FORMAT": "something else"}, "not a query_steering table"),
         ({"VERSION": 2}, "version is 2, this query_steering reads 1; install"),
         ({"VERSION": None}, "version is None"),
+        ({"PARSER": 3}, "grammar of PostgreSQL 3, those of this pglast of"),
         ({"EXPIRES_AT_S": "never"}, "expires_at_s"),
         ({"EXPIRES_AT_S": True}, "expires_at_s"),
         ({"ENTRIES": {}}, "not a list"),
@@ -287,3 +303,25 @@ def test_no_text_holds_a_percent_sign_or_an_open_quote(search_path: str) -> None
         assert "%" not in text
         assert text.count("'") % 2 == 0
         assert ";" not in text.rstrip(";\n").replace(search_path.replace("'", "''"), "")
+
+
+# -- the page -----------------------------------------------------------------------------------
+
+
+def test_the_page_describes_the_file_and_the_arguments() -> None:
+    page = (HINT_SETS.parents[3] / "docs/steering-plugin.md").read_text(encoding="utf-8")
+    example = json.loads(page.partition("```json\n")[2].partition("```")[0])
+    example["parser"] = PARSER
+    assert len(parse_table(json.dumps(example).encode()).entries) == 1
+    for key in (*example, *example["entries"][0], *MODES):
+        assert f"`{key}`" in page or key in ("format", "version", "entries")
+    assert set(re.findall(r"^\| `(query_steering_\w+)` \|", page, re.M)) == set(
+        QuerySteeringPlugin.ARGUMENTS
+    )
+    assert f"| {DEFAULT_SHARE:g} |" in page
+    assert f"more\n  than {MAX_TEXT_LENGTH:,} characters" in page
+    assert f"at most {MAX_ENTRIES:,} entries and {MAX_FILE_BYTES // 1024**2} MB" in page
+    assert f"up to {MAX_SPOOL_BYTES // 1024**2} MB" in page
+    assert f"2^(i/{BUCKETS_PER_OCTAVE})" in page
+    assert f"Every {REPORT_INTERVAL_S:g} seconds" in page
+    assert f"at most {PARSING_SHARE:.0%} of the time".replace("%", " %") in page

@@ -30,8 +30,7 @@ from .timings import ClassTimings, Recorder
 Reporter = Callable[[Sequence[ClassTimings]], None]
 
 DEFAULT_SHARE = 0.02
-_PREFIX = "query_steering_"
-_ARGUMENTS = ("table", "report", "default_share", "seed", "search_path", "comments")
+_YES = ("true", "1", "yes", "on")
 
 logger = logging.getLogger(__package__)
 
@@ -55,16 +54,25 @@ class QuerySteeringPlugin(CreateEnginePlugin):
         sqlalchemy.exc.ArgumentError: an argument is missing or out of its bounds.
     """
 
+    ARGUMENTS = (
+        "query_steering_table",
+        "query_steering_report",
+        "query_steering_default_share",
+        "query_steering_seed",
+        "query_steering_search_path",
+        "query_steering_comments",
+    )
+
     def __init__(self, url: URL, kwargs: dict[str, Any]) -> None:
-        given: dict[str, Any] = {}
-        for name in _ARGUMENTS:
-            given[name] = kwargs.pop(_PREFIX + name, url.query.get(_PREFIX + name))
-        self._source = _table_source(given["table"])
-        self._reporter = _reporter(given["report"])
-        self._default_share = _share(given["default_share"])
-        self._random = random.Random(given["seed"])
-        self._search_path: str | None = given["search_path"]
-        self._comments = str(given["comments"]).lower() in ("true", "1", "yes", "on")
+        given: dict[str, Any] = {
+            name: kwargs.pop(name, url.query.get(name)) for name in self.ARGUMENTS
+        }
+        self._source = _table_source(given["query_steering_table"])
+        self._reporter = _reporter(given["query_steering_report"])
+        self._default_share = _share(given["query_steering_default_share"])
+        self._random = random.Random(given["query_steering_seed"])
+        self._search_path: str | None = given["query_steering_search_path"]
+        self._comments = str(given["query_steering_comments"]).lower() in _YES
         if self._comments and self._search_path is None:
             raise ArgumentError(
                 "query_steering_comments needs query_steering_search_path: a comment cannot ask "
@@ -73,7 +81,7 @@ class QuerySteeringPlugin(CreateEnginePlugin):
 
     def update_url(self, url: URL) -> URL:
         """Take our arguments out of the URL."""
-        return url.difference_update_query([_PREFIX + name for name in _ARGUMENTS])
+        return url.difference_update_query(self.ARGUMENTS)
 
     def engine_created(self, engine: Engine) -> None:
         """Listen to the engine, if its statements can be steered."""

@@ -23,6 +23,8 @@ CACHED_TEXTS = 1024
 PARSING_SHARE = 0.02
 """Of one core, for texts not seen before."""
 PARSING_BURST_S = 0.5
+PARSER = int(pglast.get_postgresql_version()[0])
+"""The major version of PostgreSQL whose grammar pglast has: other grammars, other fingerprints."""
 HINT_COMMENT = "/*+"
 """Begins a comment that pg_hint_plan reads: a statement with one has been planned by hand."""
 

@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from .planner_settings import refusal
+from .statements import PARSER
 
 FORMAT = "query_steering table"
 VERSION = 1
@@ -136,6 +137,7 @@ def write_table(path: Path, entries: Iterable[SteeringEntry], *, expires_at_s: f
     document = {
         "format": FORMAT,
         "version": VERSION,
+        "parser": PARSER,
         "expires_at_s": expires_at_s,
         "entries": [_as_json(entry) for entry in table.entries],
     }
@@ -187,6 +189,12 @@ def parse_table(data: bytes) -> SteeringTable:
         raise TableError(
             f"its version is {str(version)[:20]}, this query_steering reads {VERSION}; "
             "install the query_steering that belongs to the writer"
+        )
+    parser = document.get("parser")
+    if parser != PARSER:
+        raise TableError(
+            f"its fingerprints are of the grammar of PostgreSQL {str(parser)[:20]}, those of this "
+            f"pglast of {PARSER}; install the same major version of pglast as the writer"
         )
     expires_at_s = document.get("expires_at_s")
     if isinstance(expires_at_s, bool) or not isinstance(expires_at_s, (int, float)):
