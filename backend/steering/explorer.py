@@ -48,6 +48,10 @@ class ExplorerSettings:
     patience: float = 0.7
     timeout_shares: tuple[float, ...] = (0.05, 0.08, 0.12, 0.2, 0.3, 0.45, 0.67, 1.0)
     overhead: float = 0.03
+    lesson_share: float = 0.1
+    lesson_start: float = 0.002
+    lesson_queries: int = 64
+    lesson_timeouts: tuple[float, ...] = (4.0,)
     retry: float = 1.5
     refit_growth: float = 1.1
     sweeps: int = 3
@@ -114,6 +118,10 @@ class OfflineExplorer:
         )
         self._open = _first_of_plan(self._plans)
         self._outcomes = 0
+        self._rng = np.random.default_rng(seed + 1)
+        self._spent_s = self._lessons_s = 0.0
+        self._pupils = self._draw()
+        self._lesson: Probe | None = None
         self._refit_at = 1
         self._rows, self._columns = np.arange(shape[0]), np.arange(shape[1])
         self._score = np.full(shape, NEVER)
@@ -130,6 +138,11 @@ class OfflineExplorer:
 
         Until an outcome is told, the answer stays the same.
         """
+        allowance = self.settings.lesson_share * self._spent_s + self.settings.lesson_start * self._default_s.sum()
+        if self._lessons_s < allowance:
+            self._lesson = self._lesson or self._next_lesson()
+            if self._lesson:
+                return self._lesson
         query, hint_set = divmod(int(np.argmax(self._score)), self._score.shape[1])
         if self._score[query, hint_set] <= 0.0:
             return None
@@ -162,11 +175,16 @@ class OfflineExplorer:
         elif not self._model.measured[query, probe.hint_set]:
             self._model.bound(query, same, log_ratio)
         self._outcomes += 1
+        self._spent_s += seconds
+        if probe == self._lesson:
+            self._lessons_s += seconds
+        self._lesson = None
         if self._outcomes >= self._refit_at:
             self._refit_at = max(
                 self._outcomes + 1, int(self._outcomes * self.settings.refit_growth)
             )
             self._model.refit(self.settings.sweeps)
+            self._pupils = self._draw()
             self._rescore(self._rows, self._columns)
         else:
             self._model.update(query, same)
@@ -176,6 +194,37 @@ class OfflineExplorer:
     def serve(self, query: int) -> int:
         """The hint set to serve: the fastest measured, 0 (the default) until one was faster."""
         return int(self._served[query])
+
+    def _draw(self) -> IntArray:
+        """Queries from which lessons may be taken until the next fit: of all lengths."""
+        order = np.argsort(self._default_s, kind="stable")
+        count = min(self.settings.lesson_queries, len(order))
+        edges = np.linspace(0, len(order), count + 1)
+        return order[(edges[:-1] + self._rng.random(count) * np.diff(edges)).astype(np.intp)]
+
+    def _next_lesson(self) -> Probe | None:
+        """The cell that teaches most about its hint set for its cost."""
+        rows = self._pupils
+        lesson = self._model.lesson(rows, self._best_s)
+        mean, variance = self._model.predict(rows, self._columns)
+        log_default = np.log(self._default_s[rows])[:, None]
+        mean, spread = mean + log_default, np.sqrt(variance)
+        open_ = self._open[rows] & ~self._model.measured[rows]
+        bound = self._model.bounds[rows] + log_default
+        whole = np.exp(np.minimum(mean + 0.5 * spread**2, 50.0))
+        best, chosen = -1.0, None
+        for share in self.settings.lesson_timeouts:
+            timeout_s = share * self._default_s[rows][:, None] + 0.0 * mean
+            z = (np.log(timeout_s) - mean) / spread
+            ends = ndtr(z)
+            cost = whole * ndtr(z - spread) + timeout_s * (1.0 - ends)
+            worth = np.where(open_ & (np.log(timeout_s) > bound + 0.3), lesson * ends / cost, -1.0)
+            at = int(worth.argmax())
+            if worth.flat[at] > best:
+                best = float(worth.flat[at])
+                i, j = divmod(at, worth.shape[1])
+                chosen = Probe(int(rows[i]), j, float(timeout_s[i, j]))
+        return chosen if best > 0.0 else None
 
     def _rescore(self, rows: IntArray, columns: IntArray) -> None:
         """Time-out and score of each of these cells."""
