@@ -45,6 +45,14 @@ class AskAndTell:
     ) -> None:
         self._learner, self._deployment, self._space = learner, deployment, space
         self._rollback_threshold = rollback_threshold
+        self._label = learner.workload
+
+    def serve(self, workload: int) -> None:
+        """What is told from now on belongs to the workload of that number.
+
+        Objectives of two workloads cannot be compared, so transitions are labelled with it.
+        """
+        self._learner.workload = self._label if workload == 1 else f"{self._label} {workload}"
 
     def ask(self, state: State) -> tuple[Mapping[str, KnobValue], str] | None:
         """The knobs to change, with who proposed it; None where nothing new comes up."""

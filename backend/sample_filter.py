@@ -141,18 +141,27 @@ def common_share(windows: Sequence[MetricsWindow], reference: Reference) -> floa
     """How much a load and a reference have in common, in [0, 1]: the lower of two shares of time.
 
     Of the reference's time, what classes hold that ran at all; of the windows' time, what classes
-    of the reference hold. Windows' classes too rare for a reference of their own are left out.
+    of the reference hold. Chance is left out of both: a class that was to be expected in fewer than
+    MIN_CALLS of these statements and did not run, and one that ran too seldom for a reference.
     """
     merged = merge_queries(windows)
+    calls = sum(query.calls for query in merged.values())
+    ran_ms = missing_ms = 0.0
+    for key, (share, mean_ms) in reference.per_class.items():
+        if key in merged and merged[key].calls > 0:
+            ran_ms += share * mean_ms
+        elif share * calls >= MIN_CALLS:
+            missing_ms += share * mean_ms
     often = [query for query in merged.values() if query.calls >= MIN_CALLS]
     known_ms = sum(query.exec_time_ms for query in often if query.key in reference.per_class)
-    all_ms = sum(query.exec_time_ms for query in often)
-    ran = sum(
-        reference.time_share(key)
-        for key in reference.per_class
-        if key in merged and merged[key].calls > 0
-    )
-    return min(ran, known_ms / all_ms if all_ms > 0 else 1.0, 1.0)
+    new_ms = sum(query.exec_time_ms for query in often) - known_ms
+    return min(_share(ran_ms, missing_ms), _share(known_ms, new_ms))
+
+
+def _share(there: float, not_there: float) -> float:
+    """``there`` as a share of both, in [0, 1]; 1 where there is nothing at all."""
+    total = there + not_there
+    return min(max(there / total, 0.0), 1.0) if total > 0 else 1.0
 
 
 def paired_log_ratio(

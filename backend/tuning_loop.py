@@ -212,6 +212,7 @@ class TuningLoop:
         if self.phase is not Phase.FINAL_COMPARISON and self.phase is not Phase.FINISHED:
             self.phase = Phase.LEARNING
         workload, baseline = shift.workload, shift.baseline
+        self._agent.serve(workload.number)
         if baseline is None:
             told = f"the load is that of workload {workload.number} again"
             self._event("info", "workload", f"{told}: index {workload.index_standing:.2f}")

@@ -103,6 +103,7 @@ class Workloads:
         restored = [_restored(record) for record in store.known_workloads()]
         self._known = {found.number: found for found in restored if found is not None}
         self._number: int | None = None
+        self._next_number = max(self._known, default=0) + 1
         self._recent: deque[MetricsWindow] = deque(maxlen=MOST_RECENT)
         self._gathered = self._empty()
         self._look_first = False
@@ -214,13 +215,14 @@ class Workloads:
             return None  # no statement comes back: there is nothing to compare
         factor = 1.0 if self._known else self._first_factor
         workload = Workload(
-            number=max(self._known, default=0) + 1,
+            number=self._next_number,
             chain=IndexChain(reference, factor),
             noise=baseline.noise(),
             config=dict(entries),
             seen_at=self._clock.now(),
             standing=factor,
         )
+        self._next_number += 1  # a number that was forgotten is never given again
         return self._enter(workload, baseline.windows, baseline)
 
     def _enter(

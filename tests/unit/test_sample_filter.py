@@ -157,6 +157,13 @@ def test_statements_that_hardly_come_back_do_not_count_against_a_reference():
     assert common_share([window({1: (100, 3.0), **rare})], reference) == pytest.approx(1.0)
 
 
+def test_a_class_that_was_hardly_to_be_expected_is_not_missed():
+    reference = Reference.from_windows([window({1: (980, 1.0), 2: (20, 1000.0)})])
+    # It holds 95 % of the time in 2 % of the statements.
+    assert common_share([window({1: (140, 1.0)})], reference) == pytest.approx(1.0)
+    assert common_share([window({1: (160, 1.0)})], reference) < 0.1
+
+
 def test_an_empty_reference_has_nothing_in_common():
     assert common_share([window({1: (100, 3.0)})], Reference({})) == 0.0
 

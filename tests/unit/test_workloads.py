@@ -191,6 +191,10 @@ def test_the_least_recently_seen_is_forgotten() -> None:
     numbers = [workload.number for workload in seen.all.known]
     assert numbers == [*range(3, MOST_KNOWN + 1), 1, MOST_KNOWN + 1]
     assert [record.number for record in seen.store.saved] == numbers
+    for number in [*numbers[:-2], 1]:  # now the newest one is the next to go, and its number too
+        seen.see(offered(10 * number), 3)
+    assert seen.see(offered(2000), 7) == [MOST_KNOWN + 2]
+    assert MOST_KNOWN + 1 not in [workload.number for workload in seen.all.known]
 
 
 class TestWhatStands:
