@@ -18,6 +18,7 @@ from backend.catalog.hint_sets import (
 from backend.domain.plans import DEFAULT_HINT_SET, HintSet
 from backend.domain.server import HostFacts
 from backend.errors import CatalogError, KnobBoundsError, UnknownKnobError
+from backend.steering.client.planner_settings import SETTINGS
 
 HOST = HostFacts(memory_bytes=16 << 30, cpu_count=4.0)
 VERSIONS = (14, 15, 16, 17, 18)
@@ -84,6 +85,12 @@ def test_nobody_searches_all_orders_of_any_number_of_tables() -> None:
     for hint_set in load_hint_sets(17, HOST):
         assert hint_set.settings.get("geqo") != "off"
         assert int(hint_set.settings.get("geqo_threshold", "12")) <= 13
+
+
+def test_the_plug_in_sends_every_one_of_them() -> None:
+    for hint_set in load_hint_sets(18, HOST):
+        for setting, value in hint_set.settings.items():
+            assert SETTINGS[setting].may_be_set(value), (setting, value)
 
 
 def test_toggles_combine_in_the_order_given() -> None:
