@@ -305,6 +305,23 @@ def test_a_forked_process_starts_its_own_thread(monkeypatch: pytest.MonkeyPatch)
         background.stop()
 
 
+def test_where_no_thread_can_start_the_table_is_read_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    calls: list[str] = []
+    background = Background(
+        lambda: calls.append("begin"), lambda: None, lambda: calls.append("report")
+    )
+    background.ensure_running()
+    background.stop()
+    assert calls == ["begin", "report"]
+    assert "can't start new thread" in caplog.text
+
+
 # -- arguments ----------------------------------------------------------------------------------
 
 
@@ -371,7 +388,11 @@ def test_tables_that_expire_or_cannot_be_had_steer_nothing_and_say_so_once(
     assert caplog.text.count("has expired") == 1
     source.table = Injected(LOOK_ENTRY).table
     made.refresh()
-    assert not made._rewriter._chooser.is_idle
+    chooser = made._rewriter._chooser
+    assert not chooser.is_idle
+    source.table = Injected(LOOK_ENTRY, expires_at_s=4e9).table
+    made.refresh()
+    assert made._rewriter._chooser is chooser  # the same entries, for longer
     source.table = None  # type: ignore[assignment]
     for _ in range(3):
         made.refresh()

@@ -273,6 +273,11 @@ def test_a_class_that_is_given_up_is_chosen_no_more() -> None:
     both.give_up(found)
     assert both.choose(sql) is None
     assert not both.is_idle
+    # A table with the same entry says nothing new, one with another entry does.
+    reader = StatementReader(interpolated=True)
+    for entry, chosen in ((LOOK_ENTRY, False), (entry_for(LOOK_SQL, hint_set="another"), True)):
+        again = Chooser(SteeringTable((entry,)), reader, refused=both.refused)
+        assert (again.choose(sql) is not None) == chosen
 
 
 def test_without_time_for_new_texts_a_statement_is_left_alone_for_now() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from collections.abc import Callable
 REFRESH_INTERVAL_S = 1.0
 REPORT_INTERVAL_S = 10.0
 _END_WAIT_S = 2.0
+
+logger = logging.getLogger(__package__)
 
 
 class Background:
@@ -44,10 +47,14 @@ class Background:
         if self._ends.setdefault(os.getpid(), end) is not end:
             return
         self._begin()
-        self._thread = threading.Thread(
-            target=self._run, args=(end,), name="query_steering", daemon=True
-        )
-        self._thread.start()
+        thread = threading.Thread(target=self._run, args=(end,), name="query_steering", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            # Too many threads, or the process is ending: no reason to fail a connection.
+            logger.warning("the steering table is read but once, nothing is reported: %s", error)
+            return
+        self._thread = thread
 
     def _run(self, end: threading.Event) -> None:
         waited_s = 0.0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
 from .messages import Messages, messages_for
 from .statements import CACHED_TEXTS, NotNow, StatementReader
-from .table import EMPTY, SteeringEntry, SteeringTable
+from .table import SteeringEntry, SteeringTable
 
 logger = logging.getLogger(__package__)
 
@@ -29,20 +30,25 @@ class Chooser:
         reader: reads the statements' texts.
         search_path: only entries for this one; None: those of statements that the table holds
             under one search path only (the server checks it in either case, see `messages`).
+        refused: entries that the server would not have.
     """
 
     def __init__(
-        self, table: SteeringTable, reader: StatementReader, search_path: str | None = None
+        self,
+        table: SteeringTable,
+        reader: StatementReader,
+        search_path: str | None = None,
+        refused: Iterable[SteeringEntry] = (),
     ) -> None:
-        self._table = table
+        self.refused = list(refused)
         self._reader = reader
         self._choices: dict[str, Choice] = {}
         ambiguous = 0
         for fingerprint, entries in table.by_fingerprint.items():
             wanted = [e for e in entries if search_path is None or e.search_path == search_path]
-            if len(wanted) == 1 and wanted[0].mode != "off":
-                self._choices[fingerprint] = Choice(wanted[0], messages_for(wanted[0]))
             ambiguous += len(wanted) > 1
+            if len(wanted) == 1 and wanted[0].mode != "off" and wanted[0] not in self.refused:
+                self._choices[fingerprint] = Choice(wanted[0], messages_for(wanted[0]))
         if ambiguous:
             logger.warning(
                 "%d classes are left alone, since the steering table holds them under several "
@@ -80,11 +86,7 @@ class Chooser:
 
     def give_up(self, choice: Choice) -> None:
         """Choose this one no more: the server would not have it."""
+        self.refused.append(choice.entry)
         if self._choices.get(choice.entry.fingerprint) is choice:
             self._choices.pop(choice.entry.fingerprint, None)
         self._chosen.cache_clear()
-
-
-def idle_chooser(reader: StatementReader) -> Chooser:
-    """A chooser that leaves everything alone."""
-    return Chooser(EMPTY, reader)

@@ -19,7 +19,7 @@ from sqlalchemy.engine import URL, CreateEnginePlugin, Engine
 from sqlalchemy.exc import ArgumentError
 
 from .background import Background
-from .choosing import Chooser, idle_chooser
+from .choosing import Chooser
 from .rewriting import StatementRewriter
 from .source import TableFile, TableSource
 from .spool import SpoolWriter
@@ -124,10 +124,11 @@ class EngineSteering:
         self._reporter = reporter
         self._reader = reader
         self._search_path = search_path
-        self._table: SteeringTable = EMPTY
+        self._table = EMPTY
+        self._chooser = Chooser(EMPTY, reader)
         self._recorder = Recorder()
         self._rewriter = StatementRewriter(
-            idle_chooser(reader),
+            self._chooser,
             self._recorder,
             default_share=default_share,
             random_numbers=random_numbers,
@@ -151,18 +152,24 @@ class EngineSteering:
     def refresh(self) -> None:
         """Use the table as it is now; without one, or after its time, nothing is steered."""
         try:
-            table = self._source.refresh()
-            expires_at_s = table.expires_at_s
+            self._use(self._source.refresh())
         except Exception as error:
             self._tell_once("nothing is steered: the table's source failed", error)
-            table, expires_at_s = EMPTY, None
+            self._use(EMPTY)
+
+    def _use(self, table: SteeringTable) -> None:
+        expires_at_s = table.expires_at_s
         if expires_at_s is not None and time.time() >= expires_at_s:
             if table.entries:
                 self._tell_once("nothing is steered: the table has expired", expires_at_s)
             table = EMPTY
-        if table is not self._table:
-            self._table = table
-            self._rewriter.use(Chooser(table, self._reader, self._search_path))
+        if table is self._table:
+            return
+        if table.entries != self._table.entries:
+            refused = self._chooser.refused
+            self._chooser = Chooser(table, self._reader, self._search_path, refused)
+            self._rewriter.use(self._chooser)
+        self._table = table
 
     def report(self) -> None:
         """Hand out the timings that were noted since the last call."""

@@ -213,7 +213,7 @@ class StatementRewriter:
         if message.is_steered and is_error and state.startswith(_OUR_FAULT):
             self._chooser.give_up(message.choice)
             logger.warning(
-                "statements of class %s are steered no more until the table changes: one failed "
+                "statements of class %s are steered no more until their entry changes: one failed "
                 "with SQLSTATE %s",
                 message.choice.entry.fingerprint,
                 state,

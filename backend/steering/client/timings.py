@@ -6,6 +6,7 @@ from it is at most 9 % off; bucket 0 holds all that is shorter.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import deque
 from collections.abc import Mapping
@@ -72,10 +73,11 @@ class Recorder:
     def take(self) -> list[ClassTimings]:
         """What was noted since the last call."""
         sums: dict[tuple[str, str, str, bool], _Sums] = {}
-        while self._waiting:
-            entry, steered, outcome, seconds = self._waiting.popleft()
-            key = (entry.fingerprint, entry.search_path, entry.hint_set, steered)
-            sums.setdefault(key, _Sums()).add(outcome, seconds)
+        with contextlib.suppress(IndexError):  # it is empty, or another thread takes too
+            while True:
+                entry, steered, outcome, seconds = self._waiting.popleft()
+                key = (entry.fingerprint, entry.search_path, entry.hint_set, steered)
+                sums.setdefault(key, _Sums()).add(outcome, seconds)
         return [
             ClassTimings(
                 *key[:3],
