@@ -136,12 +136,28 @@ class LatencyModel:
         mean, variance = self._moments(rows, columns)
         cells = np.ix_(rows, columns)
         stopped = np.isfinite(self.bounds[cells])
-        own = np.where(stopped, self._precision[cells], 0.0)
-        # Take the cell's own contribution out of the posterior; never most of it.
-        without = 1.0 / np.maximum(1.0 / variance - own, 0.05 / variance)
-        mean = np.where(stopped, without * (mean / variance - own * self._targets[cells]), mean)
-        variance = np.where(stopped, without, variance)
+        # Take the cell's own contribution out of the posterior; never more than half of it.
+        own = np.where(stopped, np.minimum(self._precision[cells] * variance, 0.5), 0.0)
+        mean = (mean - own * self._targets[cells]) / (1.0 - own)
+        variance = variance / (1.0 - own)
         return mean, variance + self._noise_of(rows)[:, columns]
+
+    def lesson(self, rows: IntArray, weight: FloatArray) -> FloatArray:
+        """How much measuring a cell would teach about its hint set, shape ``(rows, hint sets)``.
+
+        The expected fall of the variance that the hint set's uncertain loadings cause in
+        predictions, averaged over all queries with ``weight`` (non-negative, shape ``(queries,)``).
+        """
+        share = weight / weight.sum()
+        known = np.concatenate([self._fixed, self._factors], axis=1)
+        wanted = known.T @ (known * share[:, None])
+        wanted[FIXED:, FIXED:] += np.einsum("q,qrs->rs", share, self._factor_cov)
+        seen = known[rows]
+        reach = np.einsum("hij,qj->qhi", self._loading_cov, seen)
+        fall = np.einsum("qhi,ij,qhj->qh", reach, wanted, reach, optimize=True)
+        _, variance = self._moments(rows, self._columns)
+        lesson: FloatArray = fall / (variance + self._noise_of(rows))
+        return lesson
 
     def update(self, query: int, hint_sets: IntArray) -> None:
         """Take in what is new about one query and what it says of the hint sets it tried."""
@@ -214,8 +230,8 @@ class LatencyModel:
         rank, count = self.settings.rank, len(rows)
         precision, fixed = self._precision[rows], self._fixed[rows]
         prior = np.eye(rank) / (self._spread[rows] ** 2)[:, None, None]
-        information = (precision @ self._latent_moments).reshape(count, rank, rank) + prior
         rest = self._targets[rows] - self._feature_part[rows] - fixed @ self._loadings[:, :FIXED].T
+        information = (precision @ self._latent_moments).reshape(count, rank, rank) + prior
         pull = (precision * rest) @ self._loadings[:, FIXED:]
         cross = (precision @ self._cross_flat).reshape(count, rank, FIXED)
         pull -= np.einsum("qrf,qf->qr", cross, fixed)
@@ -226,9 +242,9 @@ class LatencyModel:
         width = FIXED + self.settings.rank
         known = np.concatenate([self._fixed[rows], self._factors[rows]], axis=1)
         outer = known[:, :, None] * known[:, None, :]
-        outer[:, FIXED:, FIXED:] += self._factor_cov[rows]
         cells = np.ix_(rows, columns)
         precision = self._precision[cells]
+        outer[:, FIXED:, FIXED:] += self._factor_cov[rows]
         prior = np.linalg.inv(self._prior_cov)
         information = (precision.T @ outer.reshape(len(rows), -1)).reshape(-1, width, width) + prior
         rest = self._targets[cells] - self._feature_part[cells]
