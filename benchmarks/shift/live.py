@@ -3,97 +3,69 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
-import yaml
-
 from backend.components import Components, build_components
-from backend.config import PathSettings, Settings, load_settings
+from backend.config import Settings
 from backend.deployment import AUTOPILOT
 from backend.domain.clock import SystemClock
 from backend.domain.knobs import KnobConfig, KnobValue
 from backend.domain.metrics import MetricsSnapshot, MetricsWindow
 from backend.domain.safety import SafetyVerdict
 from backend.embedded_postgres import EmbeddedPostgres
-from backend.errors import AutopilotError, StaleEpochError
-from backend.servers import demo_store, embedded_server
+from backend.protocols import Clock
+from backend.trials import ArmSwitch
+from backend.workload.mixes import mix_named
+from benchmarks.harness.load import OfferedLoad
+from benchmarks.harness.offers import StoreOffer
+from benchmarks.harness.server import settings_in, shop_server
+from benchmarks.harness.waiting import pass_time, renew
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 WORKLOADS = ("oltp", "analytical")
-URL_VARIABLE = "SHIFT_WORKLOAD_URL"
-STOP_TIMEOUT_S = 30.0
 WARM_UP_S = 5.0
 
 
 class LiveSite:
     """A ``measuring.Site``: the product's parts on its embedded server, without its loop.
 
-    Every change is journalled and read back as in the product; the demo's workload runs in a
-    process of its own.
+    Every change is journalled and read back as in the product; the clients are a process of
+    their own.
 
     Args:
         parts: the tuner's parts.
         server: the running embedded server, the demo store loaded.
-        log_path: the workload's output goes there.
         seed: of the arrivals.
     """
 
-    def __init__(
-        self, parts: Components, server: EmbeddedPostgres, log_path: Path, seed: int
-    ) -> None:
-        self._parts, self._server, self._log_path, self._seed = parts, server, log_path, seed
-        self._clients: subprocess.Popen[bytes] | None = None
+    def __init__(self, parts: Components, server: EmbeddedPostgres, seed: int) -> None:
+        self._parts, self._server, self._seed = parts, server, seed
+        self._load: OfferedLoad | None = None
         self.space = parts.space
-        self.clock = SystemClock()
-        self.switch = parts.deployment
+        self.clock: Clock = SystemClock()
+        self.switch: ArmSwitch = parts.deployment
 
     def offer(self, workload: str) -> None:
-        """See ``measuring.Site``."""
+        """See ``measuring.Site``; returns when caches had a moment."""
         self.stop_clients()
         settings = self._parts.settings.workload
-        url = self._server.dsn().render_as_string(hide_password=False)
-        with self._log_path.open("ab") as log:
-            self._clients = subprocess.Popen(
-                [sys.executable, "-m", "backend.workload", "--url-env", URL_VARIABLE,
-                 "--mix", workload, "--scale", str(settings.data_scale_factor),
-                 "--max-concurrency", str(settings.max_concurrency), "--seed", str(self._seed)],
-                cwd=REPOSITORY,
-                env={**os.environ, URL_VARIABLE: url},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )  # fmt: skip
-        self._wait_for_statements()
-
-    def _wait_for_statements(self) -> None:
-        """Until the new clients' first statements have ended, and caches had a moment."""
-        before = self.collect()
-        while _calls(self.collect()) <= _calls(before):
-            self.keep_alive()
-            time.sleep(0.25)
-        end_s = self.clock.monotonic_s() + WARM_UP_S
-        while self.clock.monotonic_s() < end_s:
-            self.keep_alive()
-            time.sleep(0.25)
+        offer = StoreOffer(
+            mix_named(workload),
+            settings.data_scale_factor,
+            self._seed,
+            clients=settings.max_concurrency,
+            statement_timeout_s=settings.statement_timeout,
+        )
+        self._load = OfferedLoad(self._server.dsn(), offer, partial(renew, self._parts.lease))
+        self._load.start()
+        pass_time(self.clock, WARM_UP_S, self.keep_alive)
 
     def stop_clients(self) -> None:
-        """End the workload, statements in flight included."""
-        clients, self._clients = self._clients, None
-        if clients is None:
-            return
-        clients.terminate()
-        deadline_s = self.clock.monotonic_s() + STOP_TIMEOUT_S
-        while clients.poll() is None:
-            if self.clock.monotonic_s() > deadline_s:
-                clients.kill()
-            self._parts.lease.renew()
-            time.sleep(0.1)
+        """End the clients, statements in flight included."""
+        load, self._load = self._load, None
+        if load is not None:
+            load.stop()
 
     def collect(self) -> MetricsSnapshot:
         """See ``measuring.Site``."""
@@ -121,10 +93,9 @@ class LiveSite:
 
     def keep_alive(self) -> None:
         """Renew the lease, and see that the clients run."""
-        if not self._parts.lease.renew():
-            raise StaleEpochError("another tuner acts on this data folder")
-        if self._clients is not None and self._clients.poll() is not None:
-            raise AutopilotError(f"the workload ended by itself; see {self._log_path}")
+        renew(self._parts.lease)
+        if self._load is not None:
+            self._load.counts()
 
     def index_of(self, workload: str, config: Mapping[str, KnobValue]) -> None:
         """Nobody knows."""
@@ -133,35 +104,20 @@ class LiveSite:
         """Nobody knows."""
 
 
-def _calls(snapshot: MetricsSnapshot) -> int:
-    return sum(query.calls for query in snapshot.queries.values())
-
-
 def live_settings(data_dir: Path, scale: float) -> Settings:
     """The product's settings for this benchmark."""
-    path = data_dir / "workload_shift.yaml"  # no other settings file counts
-    sections = {"mode": "auto", "workload": {"data_scale_factor": scale}}
-    path.write_text(yaml.safe_dump(sections), encoding="utf-8")
-    return load_settings(path, overrides={"paths": PathSettings.under(data_dir)}, environ={})
+    return settings_in(data_dir, {"mode": "auto", "workload": {"data_scale_factor": scale}})
 
 
 @contextlib.contextmanager
 def live_site(settings: Settings, seed: int) -> Iterator[LiveSite]:
-    """Start the embedded server, load the demo store, yield the site; end all in good order."""
-    server = embedded_server(settings)
-    server.ensure_started()
-    try:
-        store = demo_store(settings, server)
-        if not store.is_loaded():
-            store.load()
-        parts = build_components(settings, SystemClock())
+    """The running server with the demo store as a site; all is ended in good order."""
+    with (
+        shop_server(settings, print) as server,
+        contextlib.closing(build_components(settings, SystemClock())) as parts,
+    ):
+        site = LiveSite(parts, server, seed)
         try:
-            site = LiveSite(parts, server, settings.paths.data_dir / "workload.log", seed)
-            try:
-                yield site
-            finally:
-                site.stop_clients()
+            yield site
         finally:
-            parts.close()
-    finally:
-        server.stop()
+            site.stop_clients()

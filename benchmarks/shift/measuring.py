@@ -21,17 +21,17 @@ from backend.domain.knobs import KnobConfig, KnobSpace, KnobValue
 from backend.domain.metrics import MetricsSnapshot, MetricsWindow, QueryKey
 from backend.domain.modes import Arm, TrialKind, Verdict
 from backend.domain.safety import SafetyVerdict
-from backend.errors import AdjustmentError, AutopilotError, MemoryBudgetError
+from backend.errors import AdjustmentError, AutopilotError, MemoryBudgetError, StaleEpochError
 from backend.policy_learner import GateSettings
 from backend.protocols import AskTellAgent, Clock
-from backend.sample_filter import Reference, latency_index, load_profile
-from backend.state_features import state_vector
+from backend.sample_filter import Reference, latency_index
 from backend.trials import ArmSwitch, MeasuredWindow, Trial, TrialPlan
+from benchmarks.harness.waiting import TICK_S, pass_time
+from benchmarks.harness.windows import state_of
 from benchmarks.shift.returns import AFTER, Memory, Phase, Tried
 
 FloatArray = NDArray[np.float64]
 WINDOW_S, SETTLE_S = 10.0, 2.0
-TICK_S = 0.25
 LOOKS = 3
 """Windows observed after a shift, and after each deployment, to know how what stands does."""
 FIRST_LOOKS = 6
@@ -182,8 +182,8 @@ class Bench:
         self._stand(default)
         windows = self._windows(FIRST_LOOKS)
         self._references[workload] = Reference.from_windows(windows)
-        self._take(_Look(_state_of(windows[-1]), 1.0))
-        state = [float(x) for x in _state_of(windows[-1])]
+        self._take(_Look(state_of(windows[-1]), 1.0))
+        state = [float(x) for x in state_of(windows[-1])]
         return Tried(dict(default), (), 1.0, state, index=site.index_of(workload, default))
 
     def _ask_and_try(self, tuner: AskTellAgent, sees_state: bool) -> Tried:
@@ -206,6 +206,8 @@ class Bench:
         try:
             config = self.site.fit(asked)
             trial = self._finished(self._plan(TrialKind.PROBE, config, GateSettings()))
+        except StaleEpochError:
+            raise  # whoever may not act any more has learnt nothing of the candidate
         except (MemoryBudgetError, AdjustmentError):  # refused, and nothing stands of it
             return Tried(dict(asked), asked_in, bound, asked_in, censored=True)
         index = self.site.index_of(self._workload, config)
@@ -240,7 +242,7 @@ class Bench:
 
     def _finished(self, plan: TrialPlan) -> Trial:
         def on_window(measured: MeasuredWindow) -> None:
-            self._state = _state_of(measured.window)
+            self._state = state_of(measured.window)
 
         trial = Trial(
             plan,
@@ -293,7 +295,7 @@ class Bench:
                 f"nothing that {self._workload} did before was seen again",
                 remedy="use longer windows, or a load with more statements a second",
             )
-        return _Look(_state_of(windows[-1]), index.value)
+        return _Look(state_of(windows[-1]), index.value)
 
     def _windows(self, count: int) -> list[MetricsWindow]:
         """Windows of what stands; one that could not be formed is measured again, once each."""
@@ -319,11 +321,8 @@ class Bench:
     def _pass(self, seconds: float) -> None:
         """Let time pass, in ticks on a real clock."""
         clock = self.site.clock
-        step_s = seconds if isinstance(clock, ManualClock) else TICK_S
-        end_s = clock.monotonic_s() + seconds
-        while (left_s := end_s - clock.monotonic_s()) > 1e-9:
-            self.site.keep_alive()
-            clock.sleep(min(step_s, left_s))
+        tick_s = seconds if isinstance(clock, ManualClock) else TICK_S
+        pass_time(clock, seconds, self.site.keep_alive, tick_s)
 
 
 def tell_again(tuner: AskTellAgent, phases: Sequence[Phase], sees_state: bool) -> None:
@@ -345,7 +344,3 @@ def _tell(tuner: AskTellAgent, tried: Tried, sees_state: bool) -> None:
 
 def _array(numbers: Sequence[float]) -> FloatArray:
     return np.asarray(numbers, dtype=np.float64)
-
-
-def _state_of(window: MetricsWindow) -> FloatArray:
-    return state_vector(window, load_profile(window))

@@ -13,10 +13,12 @@ import psutil
 import pytest
 
 from backend.embedded_postgres import EmbeddedPostgres
+from backend.errors import WorkloadError
 from backend.telemetry import open_store
 from benchmarks.filter_experiment import live as filter_live
 from benchmarks.recording import session
 from benchmarks.recording.workloads import TrainingWorkload
+from benchmarks.shift import live as shift_live
 from tests.integration.conftest import open_folder
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -78,5 +80,33 @@ def test_the_swinging_load_runs_while_the_server_is_at_work(
     with filter_live.server_at_work(settings, lambda _: None) as load:
         assert load.counts().completed > 0
         assert len(load_processes()) == 1
+    assert load_processes() == []
+    assert not EmbeddedPostgres(data_dir).is_running()
+
+
+def test_at_a_shift_the_clients_change_and_lost_clients_are_noticed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shift_live, "WARM_UP_S", 0.5)
+    data_dir = folder / f"scale-{SCALE:g}"
+    with shift_live.live_site(shift_live.live_settings(data_dir, SCALE), seed=1) as site:
+        seen = []
+        for workload in shift_live.WORKLOADS:
+            site.offer(workload)
+            assert len(load_processes()) == 1
+            before = site.collect()
+            site.clock.sleep(1.0)
+            site.keep_alive()
+            after = site.collect()
+            calls = {k: q.calls - before.queries[k].calls if k in before.queries else q.calls
+                     for k, q in after.queries.items()}  # fmt: skip
+            seen.append({key for key, count in calls.items() if count > 0})
+        assert all(seen)
+        assert not seen[0] & seen[1]  # the mixes have no statement in common
+        (clients,) = load_processes()
+        clients.kill()
+        clients.wait(10)
+        with pytest.raises(WorkloadError, match="the clients have ended"):
+            site.keep_alive()
     assert load_processes() == []
     assert not EmbeddedPostgres(data_dir).is_running()

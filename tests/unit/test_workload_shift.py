@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from backend.domain.knobs import KnobConfig, KnobValue
+from backend.errors import StaleEpochError
 from benchmarks.shift.measuring import Bench, tell_again
 from benchmarks.shift.returns import (
     AFTER,
@@ -333,6 +334,21 @@ def test_what_is_much_worse_is_stopped_and_told_as_a_bound() -> None:
     assert tried.censored
     assert tried.objective == pytest.approx(1.15)
     assert phase_.standing == SPACE.default_config()
+
+
+def test_who_may_not_act_any_more_ends_and_learns_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site, tuner = SimulatedSite(0, ["transactional"]), Scripted([{}])
+
+    def keep_alive() -> None:
+        if tuner.asked:  # the first trial is running
+            raise StaleEpochError("another tuner acts on this data folder")
+
+    monkeypatch.setattr(site, "keep_alive", keep_alive)
+    with pytest.raises(StaleEpochError):
+        Bench(site).run_phase(tuner, [], ("ours", 0, "transactional"), sees_state=True, trials=1)
+    assert len(tuner.told) == 1  # the default configuration
 
 
 def test_a_fresh_tuner_is_brought_to_where_the_old_one_was() -> None:
