@@ -223,11 +223,10 @@ def test_the_published_index_is_that_of_the_workload_that_is_offered(tmp_path: P
     assert run.index_now is None  # its statements are not those of the reference
     run.go(60)
     assert run.index_now == pytest.approx(1.0, rel=0.1)
-    status = run.orchestrator
-    status.save_status()
-    saved = run.store.status()
-    assert saved is not None
-    assert saved.index == pytest.approx(1.0, rel=0.1)
+    run.orchestrator.save_status()
+    status = run.store.status()
+    assert status is not None
+    assert status.index == pytest.approx(1.0, rel=0.1)
     # What stands is changed by hand at night: by day it is measured against the day's reference.
     run.command(CommandKind.SET_KNOBS, knobs={"random_page_cost": 4.0})
     run.clients.offer("day")
@@ -265,6 +264,12 @@ def test_a_burst_is_no_workload(tmp_path: Path) -> None:
     run.clients.offer("both")
     run.go(20)  # a baseline takes 30 s
     assert run.loop.workloads.away
+    run.orchestrator.save_status()
+    status = run.store.status()
+    assert status is not None
+    assert status.activity == "measuring the baseline of another workload"
+    assert status.progress is not None
+    assert 0.0 < status.progress < 1.0
     run.clients.offer("day")
     run.go(60)
     assert (run.number(), len(run.loop.workloads.known)) == (1, 1)
@@ -401,6 +406,17 @@ def test_what_waits_for_approval_is_dropped_when_the_load_moves(tmp_path: Path) 
     assert (dropped.verdict, waiting.verdict) == (Verdict.ABORTED, None)
     assert dropped.reasons == ("the load moved to another workload",)
     assert dict(waiting.after) == {"random_page_cost": 8.0}
+    run.orchestrator.end()
+
+
+def test_each_workload_gets_its_advice(tmp_path: Path) -> None:
+    run = Shifting(tmp_path, mode=Mode.ADVISE)
+    for workload, number in (("day", 1), ("night", 2), ("day", 1)):
+        run.clients.offer(workload)
+        run.go(200, until=lambda number=number: run.number() == number)  # type: ignore[misc]
+    day = "worth a try: random_page_cost = 1.2, jit = False"
+    assert run.told("advice") == [day, "worth a try: random_page_cost = 8.0", day]
+    assert not run.store.trials()
     run.orchestrator.end()
 
 
