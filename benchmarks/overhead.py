@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import TypeVar
 
 import psutil
@@ -39,7 +39,6 @@ import psycopg2.extensions
 import yaml
 from rich.console import Console
 from rich.table import Table
-from scipy import stats
 
 from backend.config import load_settings
 from backend.db_connector import STATEMENT_TAG, TUNER_APPLICATION, WATCHDOG_APPLICATION
@@ -51,6 +50,7 @@ from backend.servers import embedded_server
 from backend.telemetry import SqlStore, open_store
 from backend.workload.generator import ALL_CLASSES
 from benchmarks.harness.command_line import end_on_sigterm
+from benchmarks.harness.ratio import Ratio
 from benchmarks.harness.server import data_folder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -81,27 +81,6 @@ class Row:
     def share(self) -> float:
         """Share of the machine's core-seconds, in [0, 1]."""
         return self.seconds / (self.wall_s * cores())
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """With the tuner over without it: the geometric mean over blocks, and its 95 % interval."""
-
-    name: str
-    value: float
-    low: float
-    high: float
-    blocks: int
-
-    @classmethod
-    def of(cls, name: str, log_ratios: Sequence[float]) -> Ratio:
-        """From one log ratio a block (Student's t)."""
-        centre, count = fmean(log_ratios), len(log_ratios)
-        half = math.inf
-        if count > 1:
-            spread = stdev(log_ratios) / math.sqrt(count)
-            half = float(stats.t.ppf(0.975, count - 1)) * spread
-        return cls(name, math.exp(centre), math.exp(centre - half), math.exp(centre + half), count)
 
 
 def cores() -> int:

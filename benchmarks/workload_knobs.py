@@ -36,8 +36,8 @@ from backend.workload.schedule import Arrival, ArrivalSchedule
 from backend.workload.shape import DEMO_SCALE, StoreShape
 from backend.workload.statements import STATEMENTS
 from benchmarks.harness.command_line import end_on_sigterm
+from benchmarks.harness.ratio import Ratio
 from benchmarks.harness.server import data_folder, settings_in, shop_server
-from benchmarks.overhead import Ratio
 
 Settings = Mapping[str, str]
 Times = Mapping[str, float]
