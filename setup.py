@@ -39,7 +39,8 @@ setup(
         "query_steering": "backend/steering/client",
     },
     package_data={
-        "backend": ["**/*.yaml", "**/*.sql", "**/*.ini", "**/*.mako", "**/*.npz", "py.typed"],
+        "backend": ["**/*.yaml", "**/*.sql", "**/*.ini", "**/*.mako", "**/*.npz", "**/py.typed"],
+        "query_steering": ["py.typed"],
         "dashboard.static": ["**/*"],
         "dashboard.templates": ["**/*"],
     },

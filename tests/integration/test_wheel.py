@@ -84,7 +84,7 @@ def test_it_holds_every_file_that_is_not_code(wheel: Path):
     assert any(re.search(r"migrations/versions/\d+_\w+\.py$", name) for name in names)
     assert any(name.endswith(".css") for name in names)
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/", "static/"))]
-    assert "query_steering/plugin.py" in names
+    assert {"query_steering/plugin.py", "query_steering/py.typed"} <= names
 
 
 PLUGIN_ALONE = """
