@@ -31,6 +31,7 @@ from sqlalchemy.engine import URL
 from backend.errors import (
     ConfigError,
     PrivilegeError,
+    RefusedValueError,
     ServerConnectionError,
     ServerError,
     UnsupportedServerError,
@@ -48,6 +49,7 @@ Parameters = Union[Sequence[Any], Mapping[str, Any], None]
 # What the client waits longer than the server's own statement_timeout before it gives up.
 _GRACE_S = 2.0
 _FIRST_KEYWORD = re.compile(r"\s*(?:\(\s*)*[A-Za-z]+")
+_INVALID_VALUE = "22023"
 _SERVER_SHUTS_DOWN = ("57P01", "57P02", "57P03", "57P04", "57P05")
 
 
@@ -354,7 +356,8 @@ class DatabaseConnector:
                 f"a statement on {self.address} waited {self._lock_timeout_ms} ms for a lock"
             ) from None
         state = f" (SQLSTATE {code})" if code else ""
-        raise ServerError(f"{self.address} refused a statement: {message}{state}") from None
+        kind = RefusedValueError if code == _INVALID_VALUE else ServerError
+        raise kind(f"{self.address} refused a statement: {message}{state}") from None
 
     def _too_old(self, version: str) -> UnsupportedServerError:
         return UnsupportedServerError(

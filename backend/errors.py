@@ -61,6 +61,10 @@ class ServerConnectionError(ServerError):
     """No connection, or the connection was lost."""
 
 
+class RefusedValueError(ServerError):
+    """The server does not take a value."""
+
+
 class UnsupportedServerError(ServerError):
     """The server's version or kind is not supported for this operation."""
 
@@ -79,6 +83,10 @@ class EmbeddedServerError(ServerError):
 
 class AdjustmentError(AutopilotError):
     """A knob change was not applied, or did not take effect and was rolled back."""
+
+
+class RefusedChangeError(AdjustmentError):
+    """The server does not take one of the values; what stood before stands again."""
 
 
 class ConflictError(AdjustmentError):

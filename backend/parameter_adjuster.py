@@ -29,6 +29,9 @@ from backend.errors import (
     AdjustmentError,
     AutopilotError,
     ConflictError,
+    KnobBoundsError,
+    RefusedChangeError,
+    RefusedValueError,
     ServerConnectionError,
     StaleEpochError,
 )
@@ -342,7 +345,9 @@ class ParameterAdjuster:
         if result.conflicts:
             names = ", ".join(row.knob for row in result.conflicts)
             return ConflictError(f"{failed}: {names} was changed by somebody else and stays so")
-        return AdjustmentError(f"{failed}; what stood before stands again", remedy=remedy)
+        refused = isinstance(error, (RefusedValueError, KnobBoundsError))
+        kind = RefusedChangeError if refused else AdjustmentError
+        return kind(f"{failed}; what stood before stands again", remedy=remedy)
 
     def _undo_kept(
         self,

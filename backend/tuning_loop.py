@@ -22,7 +22,7 @@ from backend.domain.knobs import KnobSpace, KnobValue
 from backend.domain.metrics import MetricsSnapshot, MetricsWindow
 from backend.domain.modes import Mode, Phase, TrialKind, TrialState, Verdict
 from backend.domain.records import EventRecord
-from backend.errors import AdjustmentError, KnobError
+from backend.errors import AdjustmentError, KnobError, RefusedChangeError
 from backend.final_comparison import FinalComparison
 from backend.learning import Learner
 from backend.protocols import Clock, Store
@@ -330,6 +330,9 @@ class TuningLoop:
         except (AdjustmentError, KnobError) as error:
             trial.abort(f"the change was not made: {error.message}")
             self.failures += 1
+            if isinstance(error, RefusedChangeError):
+                index = self.workloads.in_force.index_standing
+                self._agent.tell_refused(trial, index, self._state_before)
         if trial.finished:
             self._settle(trial)
         elif trial.progress != done:

@@ -207,7 +207,8 @@ class PostgresTarget:
         Raises:
             PrivilegeError: our role may not set one of them; the remedy is the SQL that grants it.
             KnobBoundsError: a value is not finite.
-            ServerError: the server refused a value.
+            RefusedValueError: the server does not take a value.
+            ServerError: it refused for another reason.
         """
         for name, value in entries.items():
             try:
@@ -222,7 +223,8 @@ class PostgresTarget:
             except ServerConnectionError:
                 raise
             except ServerError as error:
-                raise ServerError(f"{name} = {value!r} was refused: {error.message}") from None
+                told = f"{name} = {value!r} was refused: {error.message}"
+                raise type(error)(told, remedy=error.remedy) from None
 
     def reload(self) -> None:
         """Tell the server to read its configuration again.

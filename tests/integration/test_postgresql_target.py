@@ -16,6 +16,7 @@ from backend.embedded_postgres import EmbeddedPostgres
 from backend.errors import (
     KnobBoundsError,
     PrivilegeError,
+    RefusedValueError,
     ServerConnectionError,
     ServerError,
     UnsupportedServerError,
@@ -378,7 +379,7 @@ def test_a_knob_that_waits_for_a_restart(server: EmbeddedPostgres, target: Postg
 @pytest.mark.parametrize(
     ("entries", "error", "message"),
     [
-        ({"work_mem": 3}, ServerError, "work_mem = 3 was refused: .*outside the valid range"),
+        ({"work_mem": 3}, RefusedValueError, "work_mem = 3 was refused: .*outside the valid range"),
         ({"no_such_knob": 3}, ServerError, "unrecognized configuration parameter"),
         ({"random_page_cost": float("nan")}, KnobBoundsError, "not a finite number"),
         ({"work_mem = 1; SELECT 1; --": 3}, ServerError, "was refused"),

@@ -5,7 +5,7 @@ The jobs are called as the scheduler calls them, with a clock turned by hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pytest
 
 from backend.config import PathSettings, Settings, load_settings
 from backend.domain.clock import ManualClock
+from backend.domain.knobs import KnobValue
 from backend.domain.modes import (
     ChangeState,
     CommandKind,
@@ -119,6 +120,27 @@ def test_promotes_nothing_where_there_is_nothing_to_gain(tmp_path: Path) -> None
     assert Verdict.ACCEPT not in run.verdicts(TrialKind.PROMOTION)
     run.orchestrator.end()
     assert target.effective_config == target.space.default_config()
+    assert not run.store.open_changes()
+
+
+def test_a_value_that_the_server_refuses_is_told_to_the_agent(tmp_path: Path) -> None:
+    target = make_target()
+    write = target.write_entries
+
+    def refusing(entries: Mapping[str, KnobValue | None]) -> None:
+        if entries.get("random_page_cost") is not None:
+            raise KnobBoundsError("random_page_cost is not to be had here")
+        write(entries)
+
+    target.write_entries = refusing  # type: ignore[method-assign]
+    run = Run(tmp_path, target)
+    run.go(1800, until=lambda: run.verdicts(TrialKind.PROBE).count(Verdict.ABORTED) >= 2)
+    refused = [t for t in run.store.trials() if t.verdict is Verdict.ABORTED]
+    assert len(refused) >= 2
+    told = [t for t in run.store.transitions() if t.censored]
+    assert len(told) == len(refused)
+    assert len({repr(sorted(t.config.items())) for t in told}) == len(told)
+    run.orchestrator.end()
     assert not run.store.open_changes()
 
 
