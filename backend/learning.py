@@ -194,10 +194,11 @@ class Learner:
         """The configuration to try next, not yet clamped; ``proposer`` names where it came from.
 
         A rule changes its own knobs in what is deployed now (``present``), whatever has been
-        promoted since it was made: it never takes back what was proven.
+        promoted since it was made: it never takes back what was proven. Asked for once more, its
+        configuration is one that was measured, and is meant as a whole.
         """
         config = self._loaded().ask(state)
-        self.proposer, changes = self._rules.get(config, (AGENT, config))
+        self.proposer, changes = self._rules.pop(config, (AGENT, config))
         return present.replace(changes)
 
     def clamp(self, config: Mapping[str, KnobValue]) -> KnobConfig:

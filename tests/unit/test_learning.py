@@ -65,6 +65,18 @@ def test_rules_come_first_and_change_their_own_knobs_only(
         assert learner.clamp(later) == joint
 
 
+def test_a_rules_configuration_asked_for_again_is_meant_as_a_whole(
+    settings: Settings, space: KnobSpace, store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = make(settings, space, store)
+    learner.load(space.default_config())
+    first = learner.ask(None, space.default_config())
+    monkeypatch.setattr(KnobAgent, "ask", lambda self, state: first)  # the agent recalls it
+    other = space.default_config().replace({"random_page_cost": 7.0, "work_mem": 65536})
+    assert learner.ask(None, other) == first
+    assert learner.proposer == AGENT
+
+
 def test_it_goes_on_from_its_checkpoint_and_records_what_it_learnt(
     settings: Settings, space: KnobSpace, store: SqlStore
 ) -> None:
