@@ -1,0 +1,1 @@
+"""Parts of the plan agent: what is recorded, states, networks. The algorithm: query_optimizer."""
