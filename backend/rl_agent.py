@@ -40,7 +40,7 @@ __all__ = [
 
 FloatArray = NDArray[np.float64]
 FAR_FAILURES = 2
-"""After so many asks in a row without a new best, proposals may leave the trust region."""
+"""After so many asks in a row without a new best, some proposals may leave the trust region."""
 TRUST_FAILURES = 6
 """After so many asks in a row without a new best the trust region shrinks."""
 
@@ -120,6 +120,8 @@ class KnobAgent(AgentParts):
         if self.settings.candidates == 0:
             noise = self.noise * self._rng.standard_normal((1, self.space.width))
             return self._natives.decode(self._grid.snap(self._networks.act(state) + noise)[0])
+        if (excursion := self._excursion(state)) is not None:
+            return excursion
         ranked = self._ranked_candidates(state)
         if self._queue:  # a trained agent may know better than the rules, or which comes first
             rules = np.array([self.space.encode(config) for config in self._queue])
@@ -145,6 +147,24 @@ class KnobAgent(AgentParts):
         if self._replay.size:
             centre = self._replay["actions"][int(np.argmax(self._replay.targets()))]
         return self._natives.decode(self._near(point, centre)[0])
+
+    def _excursion(self, state: FloatArray) -> KnobConfig | None:
+        """Every other time that asks fail: the best known configuration with one knob far away.
+
+        It goes where no good configuration has had it, to the end or the choice that the critics
+        like most. What they think of a value that was only ever tried in bad company is worth
+        little, and small steps do not reach it. None when it is not the time, or all was seen.
+        """
+        s = self.settings
+        if not s.far_knobs or self._failures < FAR_FAILURES or self._tells % 2:
+            return None
+        good = self._replay["actions"][self._replay.targets() > 0.0]
+        points = self._grid.excursions(self._best_actions(state)[0], good)
+        if len(points) == 0:
+            return None
+        scores = self._score(state, points, s.optimism * self._rng.exponential())
+        configs = map(self._natives.decode, points[np.argsort(-scores, kind="stable")])
+        return next((config for config in configs if config not in self._asked), None)
 
     def _near(self, points: FloatArray, centre: FloatArray) -> FloatArray:
         """The points drawn into the trust region around ``centre``, and legal.

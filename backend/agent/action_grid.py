@@ -15,6 +15,10 @@ ends are special more often than not (off, unlimited, as much as there is), as L
 (Kanellis et al. 2022, https://www.vldb.org/pvldb/vol15/p2953-kanellis.pdf)."""
 
 
+REACH = 0.25
+"""A value of a numeric knob is known where one so near, in encoded units, has been tried."""
+
+
 class ActionGrid:
     """The legal points of an encoded knob space, for thousands of candidates at once.
 
@@ -46,6 +50,7 @@ class ActionGrid:
         self._booleans = self.discrete.copy()
         for first, last in self._groups:
             self._booleans[first:last] = False
+        self._stations = self._make_stations()
 
     def snap(self, points: FloatArray) -> FloatArray:
         """Move points of shape ``(n, width)`` to the nearest legal ones."""
@@ -109,6 +114,33 @@ class ActionGrid:
             cut = np.partition(lots, -most, axis=1)[:, -most][:, None]
             points = np.where((moved & (lots >= cut))[:, self.knob_of], points, centre)
         return points
+
+    def excursions(self, centre: FloatArray, known: FloatArray) -> FloatArray:
+        """Points that differ from ``centre`` in one knob, where none of ``known`` has been.
+
+        The knob is at an end of its range, in the middle, or at another choice. Shape
+        ``(n, width)``, n may be 0.
+        """
+        known = np.concatenate([known, centre[None]])
+        points = [np.zeros((0, self.width))]
+        for columns, value in self._stations:
+            if (np.abs(known[:, columns] - value).max(axis=1) >= REACH).all():
+                point = centre.copy()
+                point[columns] = value
+                points.append(point[None])
+        return self.snap(np.concatenate(points))
+
+    def _make_stations(self) -> list[tuple[slice, FloatArray]]:
+        """Where one knob may go alone: its columns and their values."""
+        stations = []
+        for first, last in self._groups:
+            choices = 2.0 * np.eye(last - first) - 1.0
+            stations += [(slice(first, last), choice) for choice in choices]
+        grouped = {column for first, last in self._groups for column in range(first, last)}
+        for column in sorted(set(range(self.width)) - grouped):
+            values = (-1.0, 1.0) if self._booleans[column] else (-1.0, 0.0, 1.0)
+            stations += [(slice(column, column + 1), np.array([value])) for value in values]
+        return stations
 
     def _differs(self, points: FloatArray, centre: FloatArray) -> NDArray[np.bool_]:
         """Whether each point differs from ``centre`` in each knob, shape ``(n, knobs)``."""

@@ -32,7 +32,7 @@ class KnobAgentSettings:
         trust_start, trust_min, trust_max: half-width of the trust region, in encoded units; 2 and
             more is the whole space.
         far_knobs: proposals that move so many knobs at most may leave the trust region once asks
-            have failed in a row; 0 keeps all inside it.
+            have failed in a row, and every other one moves a single knob far; 0 keeps all inside.
         moved_knobs: proposals differ from the best known configuration in so many knobs at
             most; 0 for no limit.
         quality_floor: samples of lower quality train nothing.

@@ -380,6 +380,23 @@ def test_live_proposals_move_few_knobs_of_the_best_known_configuration() -> None
         learner.tell(config, 1.0 + len(repr(config)) / 1000)
 
 
+def test_excursions_move_one_knob_to_where_nothing_known_has_been() -> None:
+    grid = ActionGrid(SPACE)
+    centre = SPACE.encode(SPACE.default_config())
+    points = grid.excursions(centre, centre[None])
+    assert set(grid.moved(points, centre).tolist()) == {1}
+    np.testing.assert_array_equal(grid.snap(points), points)
+    assert len(np.unique(points, axis=0)) == len(points)
+    # One more known configuration takes away what lies near it, knob by knob.
+    other = grid.snap(np.full((1, SPACE.width), 1.0))
+    fewer = grid.excursions(centre, other)
+    kept = {point.tobytes() for point in fewer}
+    assert kept < {point.tobytes() for point in points}
+    away = np.where(np.abs(fewer - centre) > 1e-9, np.abs(fewer - other), 0.0).max(axis=1)
+    assert (away >= 0.25 - 0.15).all()  # a knob of few values may be rounded nearer
+    assert len(grid.excursions(centre, points)) == 0  # everything has been seen
+
+
 @pytest.mark.parametrize("far_knobs", [0, 2])
 def test_only_proposals_of_few_knobs_leave_the_trust_region_and_only_when_asks_fail(
     far_knobs: int,
