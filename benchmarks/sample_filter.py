@@ -50,7 +50,8 @@ def _table(title: str, columns: Sequence[str]) -> Table:
 
 @app.command()
 def simulated(
-    seeds: Annotated[int, typer.Option(help="Seeds, from 0.")] = 10,
+    seeds: Annotated[int, typer.Option(help="How many seeds.")] = 10,
+    first_seed: Annotated[int, typer.Option(help="The first of them.")] = 0,
     hours: Annotated[float, typer.Option(help="Simulated hours a run may take.")] = 6.0,
     max_trials: Annotated[int, typer.Option(help="Trials a run may take.")] = 150,
     out: Annotated[Path | None, typer.Option(help="JSON lines; goes on where it ended.")] = None,
@@ -67,13 +68,13 @@ def simulated(
             f"{result.promotions} promotions, {result.wrong} wrong"
         )
 
-    results = run_all(range(seeds), hours, max_trials, variant or VARIANTS, out, tell)
+    results = run_all(range(first_seed, first_seed + seeds), hours, max_trials, variant or VARIANTS, out, tell)
     by_variant = {
         name: {result.seed: result for result in results if result.variant == name}
         for name in variant or VARIANTS
     }
     table = _table(
-        f"Swinging load, simulated: {seeds} seeds, at most {max_trials} trials and {hours:g} h "
+        f"Swinging load, simulated: {seeds} seeds from {first_seed}, at most {max_trials} trials and {hours:g} h "
         "(mean ± standard deviation over the seeds)",
         ("variant", "reached", "trials to 95 %", "minutes to 95 %", "share of gain at the end",
          "promotions", "wrong", "inconclusive"),
