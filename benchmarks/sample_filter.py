@@ -68,14 +68,15 @@ def simulated(
             f"{result.promotions} promotions, {result.wrong} wrong"
         )
 
-    results = run_all(range(first_seed, first_seed + seeds), hours, max_trials, variant or VARIANTS, out, tell)
+    chosen = range(first_seed, first_seed + seeds)
+    results = run_all(chosen, hours, max_trials, variant or VARIANTS, out, tell)
     by_variant = {
         name: {result.seed: result for result in results if result.variant == name}
         for name in variant or VARIANTS
     }
     table = _table(
-        f"Swinging load, simulated: {seeds} seeds from {first_seed}, at most {max_trials} trials and {hours:g} h "
-        "(mean ± standard deviation over the seeds)",
+        f"Swinging load, simulated: {seeds} seeds from {first_seed}, at most {max_trials} trials "
+        f"and {hours:g} h (mean ± standard deviation over the seeds)",
         ("variant", "reached", "trials to 95 %", "minutes to 95 %", "share of gain at the end",
          "promotions", "wrong", "inconclusive"),
     )  # fmt: skip
