@@ -136,7 +136,6 @@ class TelemetryWriter(Protocol):
         """Replace the workloads that the tuner knows."""
 
 
-
 class TelemetryReader(Protocol):
     """What the dashboard and the reports read. All lists are oldest first."""
 

@@ -12,7 +12,7 @@ import pytest
 from plotly.utils import PlotlyJSONEncoder
 
 import dashboard
-from backend import tuning_loop
+from backend import approval
 from backend.config import Settings
 from backend.domain.modes import ChangeState, CommandState, Phase, TrialKind
 from backend.errors import StoreError
@@ -215,7 +215,7 @@ def test_the_learning_page_counts_what_is_below_the_floor_that_is_set(store):
 
 
 def test_a_waiting_trial_is_known_by_what_the_tuner_writes():
-    assert trial_table.WAITING == tuning_loop.WAITING
+    assert trial_table.WAITING == approval.WAITING
 
 
 def test_a_probe_has_no_interval(store):
