@@ -6,10 +6,10 @@ of a stop is ``ln(default latency / latency)`` of the plan it stopped at, that o
 cost; a plan several toggles away is worth the discounted value of the way to it. Deep Q-network
 with experience replay and target networks after Mnih et al. 2015
 (https://doi.org/10.1038/nature14236), the target after double DQN (van Hasselt et al. 2016,
-https://arxiv.org/abs/1509.06461). Made for a few hundred measured plans: an ensemble whose members
-are each kept from some queries says what is not known, values are backed up only through actions
-that were recorded, and the default plan is preferred unless a gain is clear. Formulas, logged
-quantities and deviations: docs/plan-agent.md.
+https://arxiv.org/abs/1509.06461). Made for a few hundred measured plans: an ensemble whose
+members are each kept from some query classes says what is not known, values are backed up only
+through actions that were recorded, and the default plan is preferred unless a gain is clear.
+Formulas, logged quantities and deviations: docs/plan-agent.md.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class PlanLearning:
     """What a call of :meth:`PlanAgent.learn` did; see docs/plan-agent.md for each quantity."""
 
     updates: int
-    queries: int
+    statements: int
     outcomes: int
     transitions: int
     loss: float | None
@@ -127,14 +127,14 @@ class PlanAgent:
 
     # -- the search ---------------------------------------------------------------------------
 
-    def first_guess(self, query: str, plan_of: PlanOf) -> list[Guess]:
+    def first_guess(self, query_class: str, plan_of: PlanOf) -> list[Guess]:
         """Search from the default plan and rank what was found on the way.
 
         Steps are chosen with optimism, since an EXPLAIN costs little; stops with caution, since a
         slow plan costs much. Nothing is run.
 
         Args:
-            query: a key that is the query's own, as in :meth:`tell`.
+            query_class: as in :meth:`tell`; it need not be known.
             plan_of: asked for the plans of the steps, ``settings.max_explains`` times at most.
 
         Returns:
@@ -148,10 +148,9 @@ class PlanAgent:
         default = self._explain(frozenset(), plan_of)
         if default is None:  # nothing to begin with, nothing to compare with
             return [Guess(DEFAULT_HINT_SET, "", 0.0, 0.0, self.settings.clear_gain, True)]
-        record = self._replay.records.get(query)
-        if record is None or record.default_hash != default.plan_hash:
-            record = self._new_record(default.plan_hash)
-        known = self._encoder.known(record, frozenset(record.outcomes))
+        record = self._record_of(query_class, default)
+        others = self._replay.of_class(query_class)
+        known = self._encoder.known([(other, frozenset(other.outcomes)) for other in others])
         guesses: dict[str, Guess] = {}
         taken = {frozenset[int]()}
         ways: dict[ToggleSet, float] = {}  # steps not yet taken → their value
@@ -198,7 +197,7 @@ class PlanAgent:
 
     def tell(
         self,
-        query: str,
+        query_class: str,
         hint_set: HintSet,
         log_ratio: float,
         plan_of: PlanOf,
@@ -207,11 +206,11 @@ class PlanAgent:
     ) -> None:
         """Record a measured outcome, with the plans of every way that leads to it.
 
-        What was told of the query under another default plan is forgotten: the data or the
-        statistics are not the same any more.
+        A class's statements are told from each other by the hash of their default plans: other
+        parameters, other data or new statistics are another statement of the class.
 
         Args:
-            query: a key that is the query's own: one statement with its parameters.
+            query_class: what the statement is, whatever its parameters (its fingerprint, say).
             hint_set: what was run; it need not have been guessed.
             log_ratio: ln(latency ÷ default latency), both of the same data; below 0 is faster.
             plan_of: asked for those plans between the default one and this that are not known.
@@ -228,36 +227,35 @@ class PlanAgent:
         default, step = self._explain(frozenset(), plan_of), self._explain(on, plan_of)
         if default is None or step is None:
             raise ValueError(f"no plan for {hint_set.name}: nothing can be learnt from its run")
-        record = self._replay.records.get(query)
-        if record is None or record.default_hash != default.plan_hash:
-            record = self._new_record(default.plan_hash)
-        for way, found in ((frozenset(), default), (on, step)):
-            self._record(record, way, found)
+        record = self._record_of(query_class, default)
+        steps = {frozenset[int](): default, on: step}
         for way in parts(on):
             if way not in record.steps and (between := self._explain(way, plan_of)) is not None:
-                self._record(record, way, between)
+                steps[way] = between
+        for way, found in steps.items():
+            if way not in record.steps:
+                self._encoder.observe(default, found)
+            record.steps[way] = found
         if step.plan_hash != record.default_hash:
             clip = self.settings.reward_clip
             told = Outcome(float(np.clip(-log_ratio, -clip, clip)), timed_out)
             before = record.outcomes.get(step.plan_hash)
             record.outcomes[step.plan_hash] = told if before is None else before.with_later(told)
-        self._replay.keep(query, record)
+        self._replay.keep(query_class, record)
 
-    def _record(self, record: QueryRecord, on: ToggleSet, step: Step) -> None:
-        if on not in record.steps:
-            self._encoder.observe(record.steps.get(frozenset(), step), step)
-        record.steps[on] = step
+    def _record_of(self, query_class: str, default: Step) -> QueryRecord:
+        """What is known of a statement; of an unknown one, an empty record.
 
-    def _new_record(self, default_hash: str) -> QueryRecord:
-        """A record of an unknown query; which networks are kept from it is drawn when it is told.
-
-        At least one network learns from it, and at least one does not.
+        Which networks are kept from a class is drawn once: at least one, and not all.
         """
+        known = self._replay.records.get((query_class, default.plan_hash))
+        if known is not None:
+            return known
         members = self.settings.ensemble_size
         count = min(max(round(self.settings.left_out * members), 1), members - 1)
-        digest = hashlib.sha256(f"{self.seed} {default_hash}".encode()).digest()
+        digest = hashlib.sha256(f"{self.seed} {query_class}".encode()).digest()
         order = np.random.default_rng(list(digest)).permutation(members)
-        return QueryRecord(default_hash, order < count)
+        return QueryRecord(default.plan_hash, order < count)
 
     # -- learning -------------------------------------------------------------------------------
 
@@ -291,10 +289,10 @@ class PlanAgent:
     def _check_guesses(self, told: Transitions) -> float:
         """Set the shortfall; return the mean value of the default plans, before anything is known.
 
-        For each query, the networks that never saw it choose among its measured plans, as a first
-        guess does. What the chosen one falls short of its expectation by is what to allow for:
-        the spread of the networks alone does not know of what no plan's numbers tell, nor that
-        the best of many guesses is the one most overrated.
+        For each statement, the networks that never saw its class choose among its measured plans,
+        as a first guess does. What the chosen one falls short of its expectation by is what to
+        allow for: the spread of the networks alone does not know of what no plan's numbers tell,
+        nor that the best of many guesses is the one most overrated.
         """
         values = self._networks.values(told.states)
         unseen = np.flatnonzero(told.stops & told.fresh & ~told.default)
@@ -302,8 +300,8 @@ class PlanAgent:
         stops = values[:, told.origin[unseen], self._stop]
         expected = (stops * kept_from).sum(axis=0) / kept_from.sum(axis=0)
         squares = []
-        for query in np.unique(told.queries[unseen]):
-            own = np.flatnonzero(told.queries[unseen] == query)
+        for statement in np.unique(told.statements[unseen]):
+            own = np.flatnonzero(told.statements[unseen] == statement)
             best = own[np.argmax(expected[own])]
             if expected[best] > 0.0:
                 squares.append(max(expected[best] - told.rewards[unseen][best], 0.0) ** 2)

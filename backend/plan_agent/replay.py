@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from backend.plan_agent.states import (
     FloatArray,
+    Hashes,
     Outcome,
     QueryRecord,
     StateEncoder,
@@ -33,8 +34,8 @@ class Transitions:
         rewards: shape ``(n,)``.
         stops, censored, default, fresh: shape ``(n,)``, whether it ends the search; its reward is
             an upper bound; it stops at the default plan; nothing was known to be measured yet.
-        queries: shape ``(n,)``, number of the query.
-        seen_by: shape ``(members, n)``, false for networks that are kept from the query.
+        statements: shape ``(n,)``, number of the statement.
+        seen_by: shape ``(members, n)``, false for networks that are kept from the class.
     """
 
     states: FloatArray
@@ -47,7 +48,7 @@ class Transitions:
     censored: NDArray[np.bool_]
     default: NDArray[np.bool_]
     fresh: NDArray[np.bool_]
-    queries: IntArray
+    statements: IntArray
     seen_by: NDArray[np.bool_]
 
     def draw(self, updates: int, batch_size: int, rng: np.random.Generator) -> IntArray:
@@ -59,22 +60,30 @@ class Transitions:
 
 
 class PlanReplay:
-    """What was measured of each query, and the plans around it.
+    """What was measured of each class's statements, and the plans around it.
 
     Args:
-        capacity: plans; the query told longest ago is forgotten first.
+        capacity: plans; the statement told longest ago is forgotten first.
+
+    Attributes:
+        records: by query class and hash of the default plan.
     """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self.records: dict[str, QueryRecord] = {}
+        self.records: dict[tuple[str, str], QueryRecord] = {}
 
-    def keep(self, query: str, record: QueryRecord) -> None:
-        """Make this the record of the query, told last."""
-        self.records.pop(query, None)
-        self.records[query] = record
+    def keep(self, query_class: str, record: QueryRecord) -> None:
+        """Keep a record as the one told last."""
+        key = (query_class, record.default_hash)
+        self.records.pop(key, None)
+        self.records[key] = record
         while len(self.records) > 1 and self.plans > self.capacity:
             del self.records[next(iter(self.records))]
+
+    def of_class(self, query_class: str) -> list[QueryRecord]:
+        """The records of a class."""
+        return [record for (name, _), record in self.records.items() if name == query_class]
 
     @property
     def plans(self) -> int:
@@ -89,26 +98,31 @@ class PlanReplay:
     def transitions(
         self, encoder: StateEncoder, step_cost: float, rng: np.random.Generator
     ) -> Transitions:
-        """All transitions between recorded plans of one query that differ by one toggle, and stops.
+        """All stops, and all steps between plans of one statement that differ by one toggle.
 
-        Each query is told twice: with nothing measured, as a new one, and with a random part of
-        its outcomes known, as one that is being explored.
+        Each is told twice: with nothing measured, as of a new class, and with a random part of
+        the class's outcomes known, as of one that is being explored.
         """
+        some: dict[str, Known] = {}
+        for query_class in dict.fromkeys(name for name, _ in self.records):
+            share = rng.random()
+            some[query_class] = [
+                (record, frozenset(h for h in record.outcomes if rng.random() < share))
+                for record in self.of_class(query_class)
+            ]
         states: list[FloatArray] = []
         recorded: list[NDArray[np.bool_]] = []
         moves: list[_Move] = []
-        queries, fresh, seen_by = [], [], []
-        for number, record in enumerate(self.records.values()):
+        statements, fresh, seen_by = [], [], []
+        for number, ((query_class, _), record) in enumerate(self.records.items()):
             masks = _masks(record, encoder.toggles)
-            share = rng.random()
-            some = frozenset(h for h in record.outcomes if rng.random() < share)
-            for hashes in dict.fromkeys((frozenset[str](), some)):
+            for known in ([], some[query_class]):
                 found = list(_moves(record, masks, step_cost, len(states)))
                 moves += found
-                states += _states(record, encoder, hashes)
+                states += _states(record, encoder, known)
                 recorded += masks.values()
-                queries += [number] * len(found)
-                fresh += [not hashes] * len(found)
+                statements += [number] * len(found)
+                fresh += [not known] * len(found)
                 seen_by += [~record.left_out] * len(found)
         columns = dict(zip(_Move._fields, map(np.array, zip(*moves, strict=True)), strict=True))
         return Transitions(
@@ -116,7 +130,7 @@ class PlanReplay:
             np.array(recorded),
             **columns,
             fresh=np.array(fresh),
-            queries=np.array(queries),
+            statements=np.array(statements),
             seen_by=np.array(seen_by).T,
         )
 
@@ -126,13 +140,13 @@ class PlanReplay:
         """What JSON can hold of it; the plans' numbers are in :meth:`features`."""
         return [
             {
-                "query": query,
+                "class": query_class,
                 "default": record.default_hash,
                 "left_out": [bool(flag) for flag in record.left_out],
                 "steps": [[sorted(on), step.plan_hash] for on, step in record.steps.items()],
                 "outcomes": [[h, o.gain, o.censored] for h, o in record.outcomes.items()],
             }
-            for query, record in self.records.items()
+            for (query_class, _), record in self.records.items()
         ]
 
     def features(self, width: int) -> FloatArray:
@@ -148,7 +162,7 @@ class PlanReplay:
         """
         rows = iter(features)
         self.records = {
-            str(item["query"]): QueryRecord(
+            (str(item["class"]), str(item["default"])): QueryRecord(
                 default_hash=str(item["default"]),
                 left_out=np.array(item["left_out"], np.bool_),
                 steps={
@@ -166,16 +180,20 @@ class PlanReplay:
             raise ValueError(f"{len(features)} plans for {self.plans} steps")
 
 
-def _states(record: QueryRecord, encoder: StateEncoder, hashes: frozenset[str]) -> list[FloatArray]:
-    """A state for each step of a query, with these outcomes known."""
-    known = encoder.known(record, hashes)
-    outcomes = {h: record.outcomes[h] for h in hashes}
+Known = list[tuple[QueryRecord, Hashes]]
+"""The records of a class, each with the outcomes of it that are known."""
+
+
+def _states(record: QueryRecord, encoder: StateEncoder, known: Known) -> list[FloatArray]:
+    """A state for each step of a statement, with these outcomes of its class known."""
+    of_class = encoder.known(known)
+    own = {h: record.outcomes[h] for other, hashes in known if other is record for h in hashes}
     default = record.steps[frozenset()]
-    return [encoder(default, step, on, outcomes, known) for on, step in record.steps.items()]
+    return [encoder(default, step, on, own, of_class) for on, step in record.steps.items()]
 
 
 Masks = dict[ToggleSet, NDArray[np.bool_]]
-"""The actions that were recorded in each state of a query; the last action is to stop."""
+"""The actions that were recorded in each state of a statement; the last action is to stop."""
 
 
 def _masks(record: QueryRecord, toggles: int) -> Masks:
@@ -204,7 +222,7 @@ class _Move(NamedTuple):
 
 
 def _moves(record: QueryRecord, masks: Masks, step_cost: float, first: int) -> Iterator[_Move]:
-    """The transitions of a query whose states begin at row ``first``.
+    """The transitions of a statement whose states begin at row ``first``.
 
     Steps that lead to one plan are one stop only: the one with the fewest toggles.
     """

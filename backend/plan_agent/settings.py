@@ -15,11 +15,11 @@ class PlanAgentSettings:
         learning_rate: Adam's step.
         gamma: discount in [0, 1) over the steps of one plan search.
         batch_size: transitions in an update.
-        buffer_size: plans kept in the replay; the query told longest ago is forgotten first.
+        buffer_size: plans kept in the replay; the statement told longest ago is forgotten first.
         target_update: updates between copies of the networks into the target networks.
         hidden_layers: widths of the hidden layers.
-        ensemble_size: networks, at least 2. Each is kept from some of the queries.
-        left_out: share of the networks that a query is kept from, in (0, 1).
+        ensemble_size: networks, at least 2. Each is kept from some query classes.
+        left_out: share of the networks that a query class is kept from, in (0, 1).
         weight_decay: of the squared weights in the loss.
         prior_scale: of the fixed random functions that hold the networks apart without data.
         step_cost: what an EXPLAIN costs, as a gain.
@@ -33,7 +33,7 @@ class PlanAgentSettings:
         ValueError: a setting is out of its range.
     """
 
-    learning_rate: float = 0.001
+    learning_rate: float = 0.002
     gamma: float = 0.9
     batch_size: int = 64
     buffer_size: int = 10_000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +13,9 @@ from backend.agent.normalisation import RunningNormaliser
 FloatArray = NDArray[np.float64]
 ToggleSet = frozenset[int]
 """Toggles that are on, by their position in the catalogue; empty for the default plan."""
+
+Hashes = frozenset[str]
+"""Plan hashes."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,11 @@ class Outcome:
 
 @dataclass
 class QueryRecord:
-    """What is known of one query under its present default plan.
+    """What is known of one statement with its parameters, told from others by its default plan.
 
     Args:
         default_hash: of the default plan, whose gain is 0 by definition.
-        left_out: shape ``(members,)``, true for the networks that never see this query.
+        left_out: shape ``(members,)``, true for the networks that never see its class.
         steps: plans by the toggles that lead to them.
         outcomes: by plan hash.
     """
@@ -72,8 +75,8 @@ class StateEncoder:
 
     A state holds the default plan's numbers, the present plan's as differences from them, which
     toggles are on, whether the present plan was measured (flag, gain, bound), and of all that was
-    measured before: how much, the best gain, and for each toggle the best gain and the lowest
-    bound among the hint sets that it was part of.
+    measured of the class before: how much, the best gain, and for each toggle the best gain and
+    the lowest bound among the hint sets that it was part of.
 
     Args:
         toggles, features: how many the catalogue and a plan have.
@@ -88,20 +91,25 @@ class StateEncoder:
         """Take one more plan into account for the normalisation."""
         self.plans.update(_compared(default, step))
 
-    def known(self, record: QueryRecord, hashes: frozenset[str]) -> FloatArray:
-        """What is told of the outcomes in ``hashes``, shape ``(2 * toggles + 2,)``."""
+    def known(self, told: Iterable[tuple[QueryRecord, Hashes]]) -> FloatArray:
+        """What is known of a class, shape ``(2 * toggles + 2,)``.
+
+        Args:
+            told: the records of the class, each with the outcomes of it that are known.
+        """
         gains, bounds = np.zeros(self.toggles), np.zeros(self.toggles)
-        best = 0.0
-        for on, step in record.steps.items():
-            if step.plan_hash not in hashes or step.plan_hash == record.default_hash:
-                continue
-            outcome = record.outcomes[step.plan_hash]
-            into = bounds if outcome.censored else gains
-            for toggle in on:
-                better = min if outcome.censored else max
-                into[toggle] = better(into[toggle], outcome.gain) if into[toggle] else outcome.gain
-            best = best if outcome.censored else max(best, outcome.gain)
-        return np.concatenate([gains, bounds, [best, np.log1p(len(hashes))]])
+        best, count = 0.0, 0
+        for record, hashes in told:
+            count += len(hashes)
+            for on, step in record.steps.items():
+                if step.plan_hash not in hashes:
+                    continue
+                outcome = record.outcomes[step.plan_hash]
+                into, better = (bounds, min) if outcome.censored else (gains, max)
+                for toggle in on:
+                    into[toggle] = better(into[toggle] or outcome.gain, outcome.gain)
+                best = best if outcome.censored else max(best, outcome.gain)
+        return np.concatenate([gains, bounds, [best, np.log1p(count)]])
 
     def __call__(
         self,
@@ -117,8 +125,8 @@ class StateEncoder:
             default: the default plan.
             step: the present plan.
             on: the toggles that led to it.
-            outcomes: what may be known, by plan hash.
-            known: from :meth:`known`, of the same outcomes.
+            outcomes: what is known of the statement's own plans, by plan hash.
+            known: what is known of its class, from :meth:`known`.
         """
         toggles = np.zeros(self.toggles)
         toggles[list(on)] = 1.0
