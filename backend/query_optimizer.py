@@ -166,6 +166,10 @@ class PlanAgent:
                     ways[onward] = max(ways.get(onward, -math.inf), float(optimistic[toggle]))
 
         arrive(frozenset(), default)
+        for on, step in sorted(record.steps.items(), key=lambda item: len(item[0])):
+            if step.plan_hash in record.outcomes and step.plan_hash not in guesses:
+                taken.add(on)
+                arrive(on, step)  # measured: known without an EXPLAIN
         # Before anything was learnt there is nothing to follow.
         explains_left = self.settings.max_explains - 1 if self._updates else 0
         while explains_left > 0 and ways:

@@ -1,8 +1,8 @@
 """A planner that believes conditions to be independent, and a truth in which they are not.
 
 A query filters one table by some conditions, joins what is left with another table, and picks the
-cheapest way by *estimated* rows. Conditions on one table repeat each other, so the more of them, the
-lower the estimate and the worse the way. The best hint set of every query is known by trying all.
+cheapest way by *estimated* rows. All conditions say the same, so the more of them, the lower the
+estimate and the worse the way. The best hint set of every query is known by trying all.
 """
 
 from __future__ import annotations
