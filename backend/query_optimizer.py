@@ -85,6 +85,7 @@ class PlanLearning:
     transitions: int
     loss: float | None
     value: float
+    trust: float
     shortfall: float
 
 
@@ -98,7 +99,8 @@ class PlanAgent:
 
     Attributes:
         toggles: which sets of toggles, and so which actions, are legal.
-        shortfall: by how much guesses for unseen queries fall short of what was expected of them.
+        trust: which share of the gain that the networks expect of unseen classes came true.
+        shortfall: by how much guesses for unseen classes fall short of that share.
     """
 
     def __init__(
@@ -106,7 +108,7 @@ class PlanAgent:
     ) -> None:
         self.seed = seed
         self.settings = s = settings or PlanAgentSettings()
-        self.shortfall = UNPROVEN_SHORTFALL
+        self.trust, self.shortfall = 0.0, UNPROVEN_SHORTFALL
         self._rng = np.random.default_rng(seed)
         self.toggles = ToggleSpace(catalog, s.max_toggles)
         self._stop = len(self.toggles)  # the action after those of the toggles
@@ -169,12 +171,15 @@ class PlanAgent:
         for on, step in sorted(record.steps.items(), key=lambda item: len(item[0])):
             if step.plan_hash in record.outcomes and step.plan_hash not in guesses:
                 taken.add(on)
+                ways.pop(on, None)
                 arrive(on, step)  # measured: known without an EXPLAIN
         # Before anything was learnt there is nothing to follow.
         explains_left = self.settings.max_explains - 1 if self._updates else 0
         while explains_left > 0 and ways:
             on = max(ways, key=lambda way: (ways[way], -len(way), sorted(way)))
-            if ways.pop(on) <= max(guess.promise for guess in guesses.values()):
+            # The default plan's head start is for what is served, not for what is looked at.
+            best = max(0.0 if g.hint_set.is_default else g.promise for g in guesses.values())
+            if ways.pop(on) <= best:
                 break
             taken.add(on)
             explains_left -= 1
@@ -186,7 +191,8 @@ class PlanAgent:
     def _guess(self, on: ToggleSet, step: Step, record: QueryRecord, stops: FloatArray) -> Guess:
         """What to expect of a plan: its measurement, or the members' values within its bound."""
         s = self.settings
-        gain, spread = float(stops.mean()), math.hypot(stops.std(), self.shortfall)
+        gain = self.trust * float(stops.mean())
+        spread = math.hypot(self.trust * stops.std(), self.shortfall)
         promise, measured = gain - s.caution * spread, False
         outcome = record.outcomes.get(step.plan_hash)
         if step.plan_hash == record.default_hash:
@@ -272,7 +278,7 @@ class PlanAgent:
         """
         s, replay = self.settings, self._replay
         if not replay.outcomes:
-            return PlanLearning(0, len(replay.records), 0, 0, None, 0.0, self.shortfall)
+            return PlanLearning(0, len(replay.records), 0, 0, None, 0.0, self.trust, self.shortfall)
         told = replay.transitions(self._encoder, s.step_cost, self._rng)
         loss = None
         for start in range(0, updates, s.target_update):
@@ -287,30 +293,37 @@ class PlanAgent:
             len(told.actions),
             loss,
             value,
+            self.trust,
             self.shortfall,
         )
 
     def _check_guesses(self, told: Transitions) -> float:
-        """Set the shortfall; return the mean value of the default plans, before anything is known.
+        """Set trust and shortfall; return the default plans' mean value with nothing known.
 
         For each statement, the networks that never saw its class choose among its measured plans,
-        as a first guess does. What the chosen one falls short of its expectation by is what to
-        allow for: the spread of the networks alone does not know of what no plan's numbers tell,
-        nor that the best of many guesses is the one most overrated.
+        as a first guess does. How much of what they expected came true is what to allow for: the
+        spread of the networks alone does not know of what no plan's numbers tell, nor that the
+        best of many guesses is the one most overrated.
         """
         values = self._networks.values(told.states)
         unseen = np.flatnonzero(told.stops & told.fresh & ~told.default)
         kept_from = ~told.seen_by[:, unseen]
         stops = values[:, told.origin[unseen], self._stop]
         expected = (stops * kept_from).sum(axis=0) / kept_from.sum(axis=0)
-        squares = []
+        gained = np.where(
+            told.censored[unseen], np.minimum(told.rewards[unseen], expected), told.rewards[unseen]
+        )
+        chosen = []
         for statement in np.unique(told.statements[unseen]):
             own = np.flatnonzero(told.statements[unseen] == statement)
             best = own[np.argmax(expected[own])]
             if expected[best] > 0.0:
-                squares.append(max(expected[best] - told.rewards[unseen][best], 0.0) ** 2)
-        total = UNPROVEN_WEIGHT * UNPROVEN_SHORTFALL**2 + sum(squares)
-        self.shortfall = math.sqrt(total / (UNPROVEN_WEIGHT + len(squares)))
+                chosen.append(best)
+        hoped, came = expected[chosen], gained[chosen]
+        doubt = UNPROVEN_WEIGHT * UNPROVEN_SHORTFALL**2
+        self.trust = float(np.clip((hoped * came).sum() / ((hoped**2).sum() + doubt), 0.0, 1.0))
+        squares = np.maximum(self.trust * hoped - came, 0.0) ** 2
+        self.shortfall = math.sqrt((doubt + squares.sum()) / (UNPROVEN_WEIGHT + len(chosen)))
         first = np.flatnonzero(told.stops & told.fresh & told.default)
         starts = values[:, told.origin[first]].mean(axis=0)
         possible = told.recorded[told.origin[first]]
@@ -345,6 +358,7 @@ class PlanAgent:
             "settings": dataclasses.asdict(self.settings),
             "rng": self._rng.bit_generator.state,
             "updates": self._updates,
+            "trust": self.trust,
             "shortfall": self.shortfall,
             "replay": self._replay.about(),
         }
@@ -370,7 +384,8 @@ class PlanAgent:
                     remedy=REMEDY,
                 )
             agent._rng.bit_generator.state = about["rng"]
-            agent._updates, agent.shortfall = int(about["updates"]), float(about["shortfall"])
+            agent._updates = int(about["updates"])
+            agent.trust, agent.shortfall = float(about["trust"]), float(about["shortfall"])
             agent._replay.restore(about["replay"], np.asarray(arrays["replay"], np.float64))
             for part, owner in (("networks.", agent._networks), ("plans.", agent._encoder.plans)):
                 owner.restore({n.removeprefix(part): a for n, a in arrays.items() if part in n})

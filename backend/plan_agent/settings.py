@@ -41,13 +41,13 @@ class PlanAgentSettings:
     hidden_layers: tuple[int, ...] = (64, 32)
     ensemble_size: int = 6
     left_out: float = 0.34
-    weight_decay: float = 0.0003
+    weight_decay: float = 0.0001
     prior_scale: float = 0.3
     step_cost: float = 0.01
     reward_clip: float = 3.0
     max_toggles: int = 4
     max_explains: int = 24
-    caution: float = 1.0
+    caution: float = 0.7
     clear_gain: float = 0.1
 
     def __post_init__(self) -> None:
