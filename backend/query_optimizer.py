@@ -168,15 +168,16 @@ class PlanAgent:
                     ways[onward] = max(ways.get(onward, -math.inf), float(optimistic[toggle]))
 
         arrive(frozenset(), default)
-        for on, step in sorted(record.steps.items(), key=lambda item: len(item[0])):
-            if step.plan_hash in record.outcomes and step.plan_hash not in guesses:
-                taken.add(on)
-                ways.pop(on, None)
-                arrive(on, step)  # measured: known without an EXPLAIN
+        for way, known_step in sorted(record.steps.items(), key=lambda item: len(item[0])):
+            plan_hash = known_step.plan_hash
+            if plan_hash in record.outcomes and plan_hash not in guesses:
+                taken.add(way)
+                ways.pop(way, None)
+                arrive(way, known_step)  # measured: known without an EXPLAIN
         # Before anything was learnt there is nothing to follow.
         explains_left = self.settings.max_explains - 1 if self._updates else 0
         while explains_left > 0 and ways:
-            on = max(ways, key=lambda way: (ways[way], -len(way), sorted(way)))
+            on = max(ways, key=lambda on: (ways[on], -len(on), sorted(on)))
             # The default plan's head start is for what is served, not for what is looked at.
             best = max(0.0 if g.hint_set.is_default else g.promise for g in guesses.values())
             if ways.pop(on) <= best:
