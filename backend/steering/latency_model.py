@@ -56,11 +56,11 @@ class LatencyModelSettings:
     shared: float = 0.3
     factor_spread: float = 0.6
     noise: float = 0.12
-    noise_range: tuple[float, float] = (0.08, 0.2)
+    noise_range: tuple[float, float] = (0.02, 0.2)
     noise_weight: float = 60.0
     prior_weight: float = 6.0
     tail: float = 4.0
-    long_spread: float = 0.5
+    long_spread: float = 0.35
 
 
 class LatencyModel:
