@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import multiprocessing
@@ -18,6 +17,7 @@ import numpy as np
 
 from backend.protocols import AskTellAgent
 from backend.rl_agent import KnobAgent, KnobAgentSettings
+from benchmarks.results_file import ResultsFile
 from benchmarks.surrogates.forest import TREES, Surrogate, fit_surrogate
 from benchmarks.surrogates.problem import Goal, Problem, Score
 from benchmarks.surrogates.recording import Recording, read_recording
@@ -100,31 +100,11 @@ class Run:
         return cls(**{**fields, "cell": Cell(**fields["cell"])})
 
 
-class Results:
-    """Finished runs in a file of JSON lines; of the same cell the last one counts.
-
-    Several processes may append at once, and a line that a killed process left unfinished is
-    ignored.
-    """
+class Results(ResultsFile[Run]):
+    """The finished runs of this benchmark."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def read(self) -> dict[str, Run]:
-        """All runs by the key of their cell."""
-        runs: dict[str, Run] = {}
-        if self.path.exists():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(ValueError, TypeError, KeyError):
-                    run = Run.of_line(line)
-                    runs[run.cell.key] = run
-        return runs
-
-    def append(self, run: Run) -> None:
-        """Keep a run. The line break in front ends what may have been left unfinished."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab", buffering=0) as file:
-            file.write(f"\n{run.line()}\n".encode())
+        super().__init__(path, Run.of_line)
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,0 +1,62 @@
+"""Finished runs of a benchmark in a file of JSON lines, so that it goes on where it ended."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+
+class KeyedCell(Protocol):
+    """What a run was of."""
+
+    @property
+    def key(self) -> str:
+        """The same for the same run."""
+
+
+class KeptRun(Protocol):
+    """A finished run that fits into a line."""
+
+    @property
+    def cell(self) -> KeyedCell:
+        """What it was of."""
+
+    def line(self) -> str:
+        """One line of JSON."""
+
+
+RunT = TypeVar("RunT", bound=KeptRun)
+
+
+class ResultsFile(Generic[RunT]):
+    """Finished runs in a file of JSON lines; of the same cell the last one counts.
+
+    Several processes may append at once, and a line that a killed process left unfinished is
+    ignored.
+
+    Args:
+        path: the file.
+        of_line: the run behind a line; ValueError, TypeError or KeyError where there is none.
+    """
+
+    def __init__(self, path: Path, of_line: Callable[[str], RunT]) -> None:
+        self.path = path
+        self._of_line = of_line
+
+    def read(self) -> dict[str, RunT]:
+        """All runs by the key of their cell."""
+        runs: dict[str, RunT] = {}
+        if self.path.exists():
+            for line in self.path.read_text(encoding="utf-8").splitlines():
+                with contextlib.suppress(ValueError, TypeError, KeyError):
+                    run = self._of_line(line)
+                    runs[run.cell.key] = run
+        return runs
+
+    def append(self, run: RunT) -> None:
+        """Keep a run. The line break in front ends what may have been left unfinished."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab", buffering=0) as file:
+            file.write(f"\n{run.line()}\n".encode())
