@@ -34,6 +34,35 @@ def import_tensorflow() -> Any:
     return importlib.import_module("tensorflow")
 
 
+def run_stack(layers: Sequence[Any], inputs: Any) -> Any:
+    """Run inputs ``(batch, n)`` through every copy of a network: ``(copies, batch, outputs)``.
+
+    ``layers`` are weights and biases in turn, each with a leading axis of copies.
+    """
+    tf = import_tensorflow()
+    values = inputs[None]
+    for depth in range(0, len(layers), 2):
+        values = tf.matmul(values, layers[depth]) + layers[depth + 1]
+        if depth < len(layers) - 2:
+            values = tf.nn.silu(values)
+    return values
+
+
+def restore_variables(
+    variables: Mapping[str, Any], arrays: Mapping[str, NDArray[np.generic]]
+) -> None:
+    """Give each variable the array of its name.
+
+    Raises:
+        ValueError: a shape differs; KeyError: an array is missing.
+    """
+    for name, variable in variables.items():
+        value = arrays[name]
+        if tuple(value.shape) != tuple(variable.shape):
+            raise ValueError(f"{name} has shape {value.shape}, expected {variable.shape}")
+        variable.assign(value)
+
+
 class ActorCritic:
     """Actor, critics, their target networks and one compiled training loop.
 
@@ -125,30 +154,20 @@ class ActorCritic:
 
     # -- forward ----------------------------------------------------------------------------
 
-    def _stack(self, layers: Sequence[Any], inputs: Any) -> Any:
-        """Run inputs ``(batch, n)`` through every copy: ``(copies, batch, outputs)``."""
-        tf = self._tf
-        values = inputs[None]
-        for depth in range(0, len(layers), 2):
-            values = tf.matmul(values, layers[depth]) + layers[depth + 1]
-            if depth < len(layers) - 2:
-                values = tf.nn.silu(values)
-        return values
-
     def _critic(self, layers: Sequence[Any], states: Any, actions: Any) -> Any:
         """Q of each member, shape ``(members, batch)``."""
         return self._learnt(layers, states, actions) + self._prior(states, actions)
 
     def _learnt(self, layers: Sequence[Any], states: Any, actions: Any) -> Any:
         inputs = self._tf.concat([states * self._state_scale, actions], axis=1)
-        return self._stack(layers, inputs)[..., 0]
+        return run_stack(layers, inputs)[..., 0]
 
     def _prior(self, states: Any, actions: Any) -> Any:
         return PRIOR_SCALE * self._learnt(self.priors, states, actions)
 
     def _policy(self, layers: Sequence[Any], states: Any) -> tuple[Any, Any]:
         """The actor's action in (-1, 1) and its value before the tanh, ``(batch, width)``."""
-        raw = self._stack(layers, states * self._state_scale)[0]
+        raw = run_stack(layers, states * self._state_scale)[0]
         return self._tf.tanh(raw), raw
 
     # -- training ---------------------------------------------------------------------------
@@ -282,8 +301,4 @@ class ActorCritic:
         Raises:
             ValueError: a shape differs; KeyError: an array is missing.
         """
-        for name, variable in self._variables().items():
-            value = arrays[name]
-            if tuple(value.shape) != tuple(variable.shape):
-                raise ValueError(f"{name} has shape {value.shape}, expected {variable.shape}")
-            variable.assign(value)
+        restore_variables(self._variables(), arrays)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.agent.networks import import_tensorflow
+from backend.agent.networks import import_tensorflow, restore_variables, run_stack
 from backend.plan_agent.replay import IntArray, Transitions
 from backend.plan_agent.states import FloatArray
 
@@ -77,26 +77,16 @@ class QEnsemble:
             ],
         )
         self._values = tf.function(
-            lambda states: self._stack(self.online, states) + self._prior(states),
+            lambda states: run_stack(self.online, states) + self._prior(states),
             autograph=False,
             input_signature=[numbers],
         )
 
     # -- forward ----------------------------------------------------------------------------
 
-    def _stack(self, layers: Sequence[Any], states: Any) -> Any:
-        """Run ``(rows, width)`` through every member: ``(members, rows, actions)``."""
-        tf = self._tf
-        values = states[None]
-        for depth in range(0, len(layers), 2):
-            values = tf.matmul(values, layers[depth]) + layers[depth + 1]
-            if depth < len(layers) - 2:
-                values = tf.nn.silu(values)
-        return values
-
     def _prior(self, states: Any) -> Any:
         """Fixed random functions (Osband, Aslanides, Cassirer 2018, randomized priors)."""
-        return self.prior_scale * self._stack(self.priors, states)
+        return self.prior_scale * run_stack(self.priors, states)
 
     # -- training ---------------------------------------------------------------------------
 
@@ -116,14 +106,14 @@ class QEnsemble:
         """One update per row of ``batches``; the target networks stand still meanwhile."""
         tf = self._tf
         prior = self._prior(states)
-        slow = self._stack(self.target, states) + prior
+        slow = run_stack(self.target, states) + prior
         width = tf.shape(recorded)[1]
 
         def update(number: Any, _: Any) -> tuple[Any, Any]:
             rows = batches[number]
             here, there = tf.gather(origin, rows), tf.gather(target, rows)
             # Double DQN: the fast network chooses among what was recorded, the slow one judges.
-            fast = self._stack(self.online, tf.gather(states, there))
+            fast = run_stack(self.online, tf.gather(states, there))
             fast += tf.gather(prior, there, axis=1)
             choice = tf.argmax(tf.where(tf.gather(recorded, there)[None], fast, NEVER), axis=2)
             future = tf.gather(slow, there, axis=1)
@@ -133,7 +123,7 @@ class QEnsemble:
             taken = tf.one_hot(tf.gather(actions, rows), width)[None]
             bound = tf.gather(censored, rows)[None] > 0.0
             with tf.GradientTape() as tape:
-                values = self._stack(self.online, tf.gather(states, here))
+                values = run_stack(self.online, tf.gather(states, here))
                 values += tf.gather(prior, here, axis=1)
                 error = tf.reduce_sum(values * taken, axis=2) - wanted
                 # A timed-out run's gain is an upper bound: predicting less is no error.
@@ -195,8 +185,4 @@ class QEnsemble:
         Raises:
             ValueError: a shape differs; KeyError: an array is missing.
         """
-        for name, variable in self._variables().items():
-            value = arrays[name]
-            if tuple(value.shape) != tuple(variable.shape):
-                raise ValueError(f"{name} has shape {value.shape}, expected {variable.shape}")
-            variable.assign(value)
+        restore_variables(self._variables(), arrays)
