@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
 from backend.embedded_postgres import EmbeddedPostgres
+from tests.query_steering import LOOK_ENTRY, OTHER_ENTRY, Sent, steered_engine
 
 DEBIAN_BIN_DIR = Path("/usr/lib/postgresql/15/bin")
 
@@ -44,3 +46,12 @@ def debian_server() -> Iterator[EmbeddedPostgres]:
             yield server
         finally:
             server.destroy()
+
+
+@pytest.fixture
+def steered(embedded_server: EmbeddedPostgres) -> Iterator[tuple[Engine, Sent]]:
+    """An engine of one connection for `LOOK` and `OTHER`."""
+    with steered_engine(
+        embedded_server.dsn(), LOOK_ENTRY, OTHER_ENTRY, pool_size=1, max_overflow=0
+    ) as both:
+        yield both

@@ -29,7 +29,6 @@ from backend.steering.client.planner_settings import SETTINGS, Memory, Number, O
 from tests.query_steering import (
     LOOK,
     LOOK_ENTRY,
-    OTHER_ENTRY,
     Sent,
     entry_for,
     look,
@@ -43,13 +42,6 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(scope="module")
 def url(embedded_server: EmbeddedPostgres) -> URL:
     return embedded_server.dsn()
-
-
-@pytest.fixture
-def steered(url: URL) -> Iterator[tuple[Engine, Sent]]:
-    """An engine of one connection for `LOOK` and `OTHER`."""
-    with steered_engine(url, LOOK_ENTRY, OTHER_ENTRY, pool_size=1, max_overflow=0) as both:
-        yield both
 
 
 SET_UP = (

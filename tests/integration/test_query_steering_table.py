@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -38,13 +37,6 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(scope="module")
 def url(embedded_server: EmbeddedPostgres) -> URL:
     return embedded_server.dsn()
-
-
-@pytest.fixture
-def steered(url: URL) -> Iterator[tuple[Engine, Sent]]:
-    """An engine of one connection for `LOOK` and `OTHER`."""
-    with steered_engine(url, LOOK_ENTRY, OTHER_ENTRY, pool_size=1, max_overflow=0) as both:
-        yield both
 
 
 # -- settings of the application's own ----------------------------------------------------------
