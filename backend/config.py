@@ -16,6 +16,7 @@ from sqlalchemy.engine import URL
 from backend.config_level0 import Level0Section
 from backend.config_loading import explain, gather, parse_url
 from backend.config_section import Section, example_of
+from backend.config_steering import SteeringSection
 from backend.config_workload import WorkloadSection
 from backend.domain.modes import Mode
 from backend.errors import ConfigError
@@ -51,6 +52,10 @@ class PathSettings(Section):
     data_dir: Path = Field(Path("data"), description="Root of everything written.")
     logs_dir: Path = Field(Path("data/logs"), description="optimizer.log and errors.log.")
     policies_dir: Path = Field(Path("data/policies"), description="Checkpoints of the agents.")
+    steering_dir: Path = Field(
+        Path("data/steering"),
+        description="Steering table, timings and statements; applications may share this folder.",
+    )
     telemetry_db: str = Field(
         "data/telemetry.db",
         repr=False,  # the URL may hold a password
@@ -64,6 +69,7 @@ class PathSettings(Section):
             "data_dir": str(folder),
             "logs_dir": str(folder / "logs"),
             "policies_dir": str(folder / "policies"),
+            "steering_dir": str(folder / "steering"),
             "telemetry_db": str(folder / "telemetry.db"),
         }
 
@@ -246,6 +252,7 @@ class Settings(Section):
     level0: Level0Section = Field(default_factory=Level0Section)
     level1: Level1Section = Field(default_factory=Level1Section)
     level2: Level2Section = Field(default_factory=Level2Section)
+    steering: SteeringSection = Field(default_factory=SteeringSection)
     safety: SafetySection = Field(default_factory=SafetySection)
     workload: WorkloadSection = Field(default_factory=WorkloadSection)
     telemetry: TelemetrySection = Field(default_factory=TelemetrySection)

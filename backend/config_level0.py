@@ -56,20 +56,21 @@ class KnobAgentSection(Section):
 
 
 class PlanAgentSection(Section):
-    """The plan agent (DQN). Read by the query steering, which is not active yet."""
+    """The plan agent (DQN); docs/plan-agent.md."""
 
-    learning_rate: float = Field(0.0003, gt=0, le=1, description="Adam's step.")
+    learning_rate: float = Field(0.002, gt=0, le=1, description="Adam's step.")
     gamma: float = Field(0.9, ge=0, lt=1, description="Discount over the steps of one plan search.")
     batch_size: int = Field(64, ge=1, le=4096, description="Transitions a gradient step.")
-    buffer_size: int = Field(10000, ge=16, le=1_000_000, description="Transitions in the replay.")
+    buffer_size: int = Field(10000, ge=16, le=1_000_000, description="Plans in the replay.")
     target_update: int = Field(100, ge=1, description="Gradient steps between target updates.")
-    exploration_start: float = Field(1.0, ge=0, le=1, description="First share of random actions.")
-    exploration_end: float = Field(0.05, ge=0, le=1, description="Last share of random actions.")
-    exploration_decay: float = Field(
-        0.99, gt=0, le=1, description="Factor an episode by which it shrinks."
-    )
     hidden_layers: tuple[Width, ...] = Field(
-        (128, 64), min_length=1, description="Widths of the hidden layers."
+        (64, 32), min_length=1, description="Widths of the hidden layers."
+    )
+    clear_gain: float = Field(
+        0.1,
+        ge=0,
+        description="A hint set is guessed when more than this gain is left after caution "
+        "(natural logarithm of the latency ratio).",
     )
 
 

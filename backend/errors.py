@@ -109,5 +109,9 @@ class CheckpointError(AutopilotError):
     """An agent's checkpoint is damaged or belongs to another knob space."""
 
 
+class SteeringError(AutopilotError):
+    """A query class cannot be steered, explored or exported as asked."""
+
+
 class WorkloadError(AutopilotError):
     """The workload could not be loaded or run."""

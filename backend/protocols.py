@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Protocol, runtime_checkable
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from backend.domain.knobs import KnobConfig, KnobValue
 from backend.domain.metrics import MetricsSnapshot, QueryKey
 from backend.domain.modes import ChangeState, CommandState
+from backend.domain.plans import ExplainedPlan, Guess, HintSet
 from backend.domain.records import (
     ChangeRecord,
     ClientIntervalRecord,
@@ -31,6 +32,12 @@ from backend.domain.records import (
     WindowRecord,
 )
 from backend.domain.server import KnobReading, ServerInfo
+from backend.domain.steering import (
+    PlanRunRecord,
+    ServiceTimingRecord,
+    SteeredClassRecord,
+    SteeringStatusRecord,
+)
 
 
 @runtime_checkable
@@ -136,7 +143,35 @@ class TelemetryWriter(Protocol):
         """Replace the workloads that the tuner knows."""
 
 
-class TelemetryReader(Protocol):
+class SteeringWriter(Protocol):
+    """What the explorer and the service of its results record."""
+
+    def save_steered_classes(self, classes: Sequence[SteeredClassRecord]) -> None:
+        """Insert or replace, by key."""
+
+    def add_plan_runs(self, runs: Sequence[PlanRunRecord]) -> None: ...
+    def add_service_timings(self, timings: Sequence[ServiceTimingRecord]) -> None: ...
+    def save_steering_status(self, status: SteeringStatusRecord) -> None: ...
+
+
+class SteeringReader(Protocol):
+    """What is known of single queries' plans. All lists are oldest first."""
+
+    def steered_classes(self) -> Sequence[SteeredClassRecord]:
+        """All of them, ordered by key."""
+
+    def plan_runs(
+        self, *, fingerprint: str | None = None, limit: int = 10_000
+    ) -> Sequence[PlanRunRecord]:
+        """The newest runs, of one class or of all."""
+
+    def service_timings(
+        self, *, since: datetime | None = None, limit: int = 10_000
+    ) -> Sequence[ServiceTimingRecord]: ...
+    def steering_status(self) -> SteeringStatusRecord | None: ...
+
+
+class TelemetryReader(SteeringReader, Protocol):
     """What the dashboard and the reports read. All lists are oldest first."""
 
     def status(self) -> StatusRecord | None: ...
@@ -188,7 +223,7 @@ class CommandQueue(Protocol):
     def finish(self, command_id: int, state: CommandState, result: str) -> None: ...
 
 
-class Store(Journal, TelemetryWriter, TelemetryReader, CommandQueue, Protocol):
+class Store(Journal, TelemetryWriter, SteeringWriter, TelemetryReader, CommandQueue, Protocol):
     """The one thing that ties the processes together."""
 
     def transaction(self) -> AbstractContextManager[None]:
@@ -212,6 +247,29 @@ class AskTellAgent(Protocol):
         quality: float = 1.0,
         censored: bool = False,
     ) -> None: ...
+
+
+class PlanGuesser(Protocol):
+    """A learner that guesses hint sets for statements; see ``query_optimizer.PlanAgent``.
+
+    ``plan_of`` answers a hint set with its plan, None where the planner gave up.
+    """
+
+    def first_guess(
+        self, query_class: str, plan_of: Callable[[HintSet], ExplainedPlan | None]
+    ) -> Sequence[Guess]:
+        """Ranked, the best first; nothing is run."""
+
+    def tell(
+        self,
+        query_class: str,
+        hint_set: HintSet,
+        log_ratio: float,
+        plan_of: Callable[[HintSet], ExplainedPlan | None],
+        *,
+        timed_out: bool = False,
+    ) -> None:
+        """Learn of a run: ln(latency / default latency), a lower bound where it timed out."""
 
 
 class Clock(Protocol):

@@ -24,7 +24,7 @@ import numpy as np
 
 from backend.agent.checkpoint import REMEDY, damaged, read_checkpoint, write_checkpoint
 from backend.catalog.hint_sets import HintSetCatalog
-from backend.domain.plans import DEFAULT_HINT_SET, ExplainedPlan, HintSet
+from backend.domain.plans import DEFAULT_HINT_SET, ExplainedPlan, Guess, HintSet
 from backend.errors import CheckpointError
 from backend.plan_agent.networks import QEnsemble
 from backend.plan_agent.replay import PlanReplay, Transitions
@@ -51,28 +51,6 @@ UNPROVEN_WEIGHT = 4.0
 
 PlanOf = Callable[[HintSet], ExplainedPlan | None]
 """EXPLAIN under a hint set; None where the planner took too long or refused."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Guess:
-    """A hint set with what is expected of it.
-
-    Args:
-        hint_set: what to try.
-        plan_hash: the plan that it leads to.
-        expected_log_ratio: of ln(latency ÷ default latency); below 0 is faster. A measured plan's
-            is that of its run; what is known to be slower than a bound is not expected below it.
-        uncertainty: standard deviation of that, in the same unit; 0 where measured.
-        promise: the gain that is left after caution; guesses are ranked by it.
-        measured: whether a run of this plan was told (a time-out is none).
-    """
-
-    hint_set: HintSet
-    plan_hash: str
-    expected_log_ratio: float
-    uncertainty: float
-    promise: float
-    measured: bool
 
 
 @dataclasses.dataclass(frozen=True)

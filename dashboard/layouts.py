@@ -24,6 +24,7 @@ COMMAND_NAMES: dict[CommandKind, str] = {
     CommandKind.SET_MODE: "Set the mode",
     CommandKind.APPROVE: "Approve the trial",
     CommandKind.DECLINE: "Decline the trial",
+    CommandKind.STEER: "Steer the class",
 }
 
 

@@ -104,6 +104,7 @@ class CommandKind(str, Enum):
     SET_MODE = "set_mode"
     APPROVE = "approve"
     DECLINE = "decline"
+    STEER = "steer"
 
 
 class CommandState(str, Enum):

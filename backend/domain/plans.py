@@ -133,6 +133,28 @@ class ExplainedPlan:
     rows: float
 
 
+@dataclass(frozen=True)
+class Guess:
+    """A hint set with what is expected of it.
+
+    Args:
+        hint_set: what to try.
+        plan_hash: the plan that it leads to.
+        expected_log_ratio: of ln(latency ÷ default latency); below 0 is faster. A measured plan's
+            is that of its run; what is known to be slower than a bound is not expected below it.
+        uncertainty: standard deviation of that, in the same unit; 0 where measured.
+        promise: the gain that is left after caution; guesses are ranked by it.
+        measured: whether a run of this plan was told (a time-out is none).
+    """
+
+    hint_set: HintSet
+    plan_hash: str
+    expected_log_ratio: float
+    uncertainty: float
+    promise: float
+    measured: bool
+
+
 class RunOutcome(Enum):
     """How a run ended; only FINISHED and TIMED_OUT say anything about the plan."""
 

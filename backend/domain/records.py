@@ -228,7 +228,8 @@ class CommandRecord:
 
     SET_KNOBS ``{"knobs": {name: value}}``, ROLL_BACK ``{"batch_id": ...}`` or
     ``{"version_id": ...}`` or ``{}`` (to the last good), SET_MODE ``{"mode": ...}``,
-    APPROVE / DECLINE ``{"trial_id": ...}``. ``result`` is what came of it, for people.
+    APPROVE / DECLINE ``{"trial_id": ...}``, STEER ``{"fingerprint": ..., "search_path": ...,
+    "mode": "auto", "pin" or "off"}``. ``result`` is what came of it, for people.
     """
 
     kind: CommandKind

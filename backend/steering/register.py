@@ -1,0 +1,130 @@
+"""What stands for each query class: the one place where it changes, kept in the store.
+
+Shared by the explorer, which proves hint sets, and by the service, which watches them and carries
+out what operators want. Each runs in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import Any
+
+from backend.domain.modes import Mode
+from backend.domain.steering import (
+    ClassKey,
+    HintEvidence,
+    SteeredClassRecord,
+    SteeringMode,
+    SteeringState,
+)
+from backend.errors import SteeringError
+from backend.protocols import Clock, Store
+
+
+class SteeringRegister:
+    """The query classes that are known, by key.
+
+    A change is stored first and counts then; where the store fails, nothing has changed.
+
+    Args:
+        store: holds the records over restarts.
+        clock: time.
+    """
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store, self._clock = store, clock
+        self._lock = threading.Lock()
+        self._classes = {record.key: record for record in store.steered_classes()}
+
+    def classes(self) -> tuple[SteeredClassRecord, ...]:
+        """All of them, ordered by key."""
+        with self._lock:
+            return tuple(self._classes[key] for key in sorted(self._classes))
+
+    def get(self, key: ClassKey) -> SteeredClassRecord | None:
+        """What stands for a class; None where it is not known."""
+        with self._lock:
+            return self._classes.get(key)
+
+    def add(self, key: ClassKey, text: str) -> SteeredClassRecord:
+        """Make a class known; what is known of it already stands.
+
+        Args:
+            key: the class.
+            text: its statement without literals.
+        """
+        with self._lock:
+            if key not in self._classes:
+                self._save(SteeredClassRecord(key, text, SteeringState.WAITING, self._clock.now()))
+            return self._classes[key]
+
+    def update(self, key: ClassKey, **changes: Any) -> SteeredClassRecord:
+        """Change fields of a class's record; ``updated_at`` follows.
+
+        Raises:
+            SteeringError: the class is not known.
+        """
+        with self._lock:
+            changed = replace(self._known(key), **changes, updated_at=self._clock.now())
+            self._save(changed)
+            return changed
+
+    def verify(self, key: ClassKey, evidence: HintEvidence) -> SteeredClassRecord:
+        """A hint set was proven faster."""
+        return self.update(key, state=SteeringState.VERIFIED, reason="", evidence=evidence)
+
+    def withdraw(self, key: ClassKey, reason: str) -> SteeredClassRecord:
+        """A verified hint set may no longer be served; the reason is for people."""
+        return self.update(key, state=SteeringState.WITHDRAWN, reason=reason)
+
+    def set_mode(self, key: ClassKey, mode: SteeringMode) -> SteeredClassRecord:
+        """An operator decides.
+
+        Raises:
+            SteeringError: the class is not known, or is pinned without a hint set that was ever
+                proven faster.
+        """
+        with self._lock:
+            record = self._known(key)
+            if mode is SteeringMode.PIN and record.evidence is None:
+                raise SteeringError(
+                    f"no hint set was proven faster for {key.fingerprint} yet, so none is pinned",
+                    remedy="wait until it was explored, or choose auto or off",
+                )
+            changed = replace(record, mode=mode, updated_at=self._clock.now())
+            self._save(changed)
+            return changed
+
+    def served(self, mode: Mode) -> tuple[SteeredClassRecord, ...]:
+        """The classes that are steered now.
+
+        What a human pinned is, in every mode of the autopilot; what was verified, and is still,
+        in mode auto alone.
+        """
+        return tuple(
+            record
+            for record in self.classes()
+            if record.evidence is not None
+            and (
+                record.mode is SteeringMode.PIN
+                or (
+                    mode is Mode.AUTO
+                    and record.mode is SteeringMode.AUTO
+                    and record.state is SteeringState.VERIFIED
+                )
+            )
+        )
+
+    def _known(self, key: ClassKey) -> SteeredClassRecord:
+        record = self._classes.get(key)
+        if record is None:
+            raise SteeringError(
+                f"no query class {key.fingerprint:.40} under search_path {key.search_path!r:.80}",
+                remedy="name one that the page Queries shows",
+            )
+        return record
+
+    def _save(self, record: SteeredClassRecord) -> None:
+        self._store.save_steered_classes([record])
+        self._classes[record.key] = record
