@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 
+from backend.domain.modes import Mode
 from backend.domain.plans import RunOutcome
 
 
@@ -143,6 +144,18 @@ class SteeredClassRecord:
     probes: int = 0
     explored_s: float = 0.0
     query_keys: tuple[str, ...] = ()
+
+    def is_served(self, mode: Mode) -> bool:
+        """Whether it is steered now.
+
+        What a human pinned is, in every mode of the autopilot; what was verified, and is still,
+        in mode auto alone.
+        """
+        if self.evidence is None or self.mode is SteeringMode.OFF:
+            return False
+        return self.mode is SteeringMode.PIN or (
+            mode is Mode.AUTO and self.state is SteeringState.VERIFIED
+        )
 
 
 class RunPurpose(str, Enum):

@@ -97,24 +97,8 @@ class SteeringRegister:
             return changed
 
     def served(self, mode: Mode) -> tuple[SteeredClassRecord, ...]:
-        """The classes that are steered now.
-
-        What a human pinned is, in every mode of the autopilot; what was verified, and is still,
-        in mode auto alone.
-        """
-        return tuple(
-            record
-            for record in self.classes()
-            if record.evidence is not None
-            and (
-                record.mode is SteeringMode.PIN
-                or (
-                    mode is Mode.AUTO
-                    and record.mode is SteeringMode.AUTO
-                    and record.state is SteeringState.VERIFIED
-                )
-            )
-        )
+        """The classes that are steered now."""
+        return tuple(record for record in self.classes() if record.is_served(mode))
 
     def _known(self, key: ClassKey) -> SteeredClassRecord:
         record = self._classes.get(key)
