@@ -4,6 +4,9 @@ Driven by the records' type hints, so a field added to a record needs a column a
 Three ways a number that is not finite survives: in a column it becomes NULL (read back as None, or
 as NaN where the field is not optional), in a JSON mapping of numbers it becomes the text ``NaN``,
 ``Infinity`` or ``-Infinity`` (read back as the number).
+
+A record inside a record: its fields become columns of the row, or, where it may be None, one JSON
+object. In a document it is an object always.
 """
 
 from __future__ import annotations
@@ -29,8 +32,10 @@ _FREE_TEXT = frozenset(
     (
         "activity",
         "actor",
+        "default_plan",
         "detail",
         "fault",
+        "hindrance",
         "holder",
         "limits",
         "message",
@@ -38,16 +43,19 @@ _FREE_TEXT = frozenset(
         "payload",
         "proposer",
         "quality_reasons",
+        "reason",
         "reasons",
         "result",
         "safety_reasons",
         "server",
+        "steered_plan",
         "text",
         "workload",
     )
 )
-"""Fields that people or foreign systems fill: redacted before they are stored. Knob values and
-postgresql.auto.conf entries are not among them: a roll-back needs them to the letter."""
+"""Fields that people or foreign systems fill: redacted before they are stored. Knob values,
+postgresql.auto.conf entries and planner settings are not among them: a roll-back needs them to the
+letter, and so does the comparison with what is in force."""
 
 # -- JSON -----------------------------------------------------------------------------------
 
@@ -135,6 +143,11 @@ def _reals(value: Any) -> Any:
     return float(value) if isinstance(value, str) else math.nan if value is None else value
 
 
+def _whole_keys(value: Any) -> Any:
+    """Read a mapping back whose keys are whole numbers: JSON knows texts only."""
+    return {int(key): item for key, item in value.items()}
+
+
 def _time_to_text(value: datetime | None) -> str | None:
     return None if value is None else value.astimezone(timezone.utc).isoformat()
 
@@ -149,6 +162,8 @@ class _Field:
     encode: _Convert
     decode: _Convert
     is_time: bool = False
+    spread: type | None = None
+    """The record whose fields stand for this one in a row."""
 
 
 def _field(name: str, hint: Any) -> _Field:
@@ -163,6 +178,14 @@ def _field(name: str, hint: Any) -> _Field:
         return _Field(name, _value_of, lambda v: None if v is None else kind(v))
     if hint is datetime:
         return _Field(name, _same, _same, is_time=True)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        record = hint
+        return _Field(
+            name,
+            lambda v: None if v is None else to_document(v),
+            lambda v: None if v is None else from_document(record, v),
+            spread=None if optional else record,
+        )
     if hint is float:
         return _Field(name, _number, _real_or_none if optional else _real_or_nan)
     if hint is int:
@@ -177,6 +200,8 @@ def _field(name: str, hint: Any) -> _Field:
         return _Field(name, lambda v: list(clean(v)), lambda v: tuple(decode(v)))
     if origin is not None and issubclass(origin, Mapping):
         decode = _reals if _holds_reals(hint) else _same
+        if typing.get_args(hint)[0] is int:
+            decode = _whole_keys
         return _Field(name, redact_deep if name in _FREE_TEXT else dict, decode)
     return _Field(name, _same, _same)
 
@@ -209,16 +234,27 @@ def _fields(kind: type) -> tuple[_Field, ...]:
 
 def to_row(record: Any, *, omit: tuple[str, ...] = ("id",)) -> dict[str, Any]:
     """Return the record's column values, without the fields in ``omit``."""
-    return {
-        f.name: f.encode(getattr(record, f.name))
-        for f in _fields(type(record))
-        if f.name not in omit
-    }
+    row: dict[str, Any] = {}
+    for f in _fields(type(record)):
+        if f.name in omit:
+            continue
+        value = getattr(record, f.name)
+        if f.spread is not None:
+            row.update(to_row(value))
+        else:
+            row[f.name] = f.encode(value)
+    return row
 
 
 def from_row(kind: type[T], row: Mapping[Any, Any]) -> T:
     """Build a record of ``kind`` from a row's mapping; other columns are ignored."""
-    return kind(**{f.name: f.decode(row[f.name]) for f in _fields(kind) if f.name in row})
+    values: dict[str, Any] = {}
+    for f in _fields(kind):
+        if f.spread is not None:
+            values[f.name] = from_row(f.spread, row)
+        elif f.name in row:
+            values[f.name] = f.decode(row[f.name])
+    return kind(**values)
 
 
 def to_document(record: Any) -> dict[str, Any]:

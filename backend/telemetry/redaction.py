@@ -12,6 +12,8 @@ from typing import Any
 HIDDEN = "***"
 MAX_TEXT_LENGTH = 20_000
 """Longer free texts (characters) are cut: a store is no place for a dump."""
+MAX_STATEMENT_LENGTH = 200_000
+"""Longer statements (characters) are cut; they are not tried either."""
 
 _NAMES = r"(?:password|passwd|passphrase|pwd|secret|secret_?key|api_?key|(?:access_?|auth_?)?token)"
 _SECRET_KEY = re.compile(rf"(?:\w*[_\-.])?(?:pg)?{_NAMES}", re.IGNORECASE)
@@ -25,19 +27,49 @@ _ASSIGNED = re.compile(
 )
 _SQL = re.compile(r"\b(password\s+)E?'(?:[^'\\]|''|\\.)*'?", re.IGNORECASE)
 
+# The parts of SQL in which quotes mean something: literals, quoted identifiers, comments.
+_TOKEN = re.compile(
+    r"""(?P<literal> \b[eE]'(?:[^'\\]|''|\\.)*'? | '[^']*(?:''[^']*)*'?
+        | (?<![\w$]) (?P<tag>\$(?:[^\W\d]\w*)?\$) .*? (?:(?P=tag)|\Z))
+    | (?P<identifier> "[^"]*"?)
+    | --[^\n]* | /\*.*?(?:\*/|\Z)""",
+    re.VERBOSE | re.DOTALL,
+)
+
 
 def redact(text: str) -> str:
     """Return ``text`` without what looks like a secret, NUL or a lone surrogate."""
     if len(text) > MAX_TEXT_LENGTH:
         text = text[:MAX_TEXT_LENGTH] + "…"
-    if "\x00" in text:
-        text = text.replace("\x00", "")
-    if not text.isascii():
-        text = text.encode("utf-8", "replace").decode("utf-8")
+    text = _storable(text)
     if "://" in text and "@" in text:
         text = _URL.sub(rf"\1:{HIDDEN}@", text)
     text = _ASSIGNED.sub(rf"\g<1>{HIDDEN}", text)
     return _SQL.sub(rf"\g<1>'{HIDDEN}'", text)
+
+
+def redact_statement(sql: str) -> str:
+    """Return a statement without literals as it is; hide what literals it has nevertheless.
+
+    Unlike :func:`redact` it leaves ``token = $1`` and ``a.password = b.password`` alone: who reads
+    the statement's text back finds the same statement, with the same fingerprint. Statements
+    longer than ``MAX_STATEMENT_LENGTH`` are cut.
+    """
+    if len(sql) > MAX_STATEMENT_LENGTH:
+        sql = sql[:MAX_STATEMENT_LENGTH] + "…"
+    return _TOKEN.sub(_without_literal, _storable(sql))
+
+
+def _without_literal(token: re.Match[str]) -> str:
+    if token["literal"] is not None:
+        return f"'{HIDDEN}'"
+    return token[0] if token["identifier"] is not None else redact(token[0])
+
+
+def _storable(text: str) -> str:
+    """Return the text without NUL and lone surrogates."""
+    text = text.replace("\x00", "")
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def redact_deep(value: Any) -> Any:

@@ -1,4 +1,5 @@
-"""The store's tables. Column names are the record's field names (see ``backend.domain.records``).
+"""The store's tables. Column names are the record's field names (see ``backend.domain.records`` and
+``backend.domain.steering``).
 
 Times are UTC; mappings and tuples are JSON; vocabularies are stored by their value. A number that
 is not finite is stored as NULL. Changing anything here needs a migration beside it
@@ -14,7 +15,7 @@ import sqlalchemy as sa
 
 from backend.telemetry.codec import dump_json, load_json
 
-SCHEMA_REVISION = "0002"
+SCHEMA_REVISION = "0003"
 """The newest migration: a store that carries it opens without looking further."""
 
 POSTGRESQL_SCHEMA = "autopilot"
@@ -333,10 +334,69 @@ transitions = sa.Table(
     sqlite_autoincrement=True,
 )
 
+steered_classes = sa.Table(
+    "steered_classes",
+    metadata,
+    _text("fingerprint"),
+    _text("search_path"),
+    _text("text"),
+    _text("state"),
+    _time("updated_at"),
+    _text("mode"),
+    _text("reason"),
+    _json("evidence", nullable=True),
+    _real("default_ms"),
+    sa.Column("plans", sa.BigInteger, nullable=True),
+    _count("probes"),
+    _real("explored_s"),
+    _json("query_keys"),
+    sa.PrimaryKeyConstraint("fingerprint", "search_path"),
+)
+
+plan_runs = sa.Table(
+    "plan_runs",
+    metadata,
+    _id(),
+    _time("at"),
+    _text("fingerprint"),
+    _text("search_path"),
+    _text("statement"),
+    _text("hint_set"),
+    _json("settings"),
+    _text("plan_hash"),
+    _text("purpose"),
+    _text("outcome"),
+    _real("latency_s"),
+    _real("default_latency_s"),
+    sa.Index("ix_plan_runs_fingerprint", "fingerprint", "id"),
+    sqlite_autoincrement=True,
+)
+
+service_timings = sa.Table(
+    "service_timings",
+    metadata,
+    _id(),
+    _time("started_at"),
+    _time("ended_at"),
+    _text("fingerprint"),
+    _text("search_path"),
+    _text("hint_set"),
+    _text("arm"),
+    _count("executions"),
+    _real("total_s"),
+    _count("cancelled"),
+    _count("failed"),
+    _json("buckets"),
+    sa.Column("downsampled", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Index("ix_service_timings_ended_at", "ended_at"),
+    sqlite_autoincrement=True,
+)
+
 present = sa.Table(
     "present",
     metadata,
-    # "status", "knobs", "workloads": what holds now, one JSON document each, overwritten.
+    # "status", "knobs", "workloads", "steering": what holds now, one JSON document each,
+    # overwritten.
     sa.Column("name", sa.Text, primary_key=True),
     _time("at"),
     _json("document"),

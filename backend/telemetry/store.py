@@ -10,18 +10,15 @@ from backend.telemetry.commands import CommandTables
 from backend.telemetry.connections import make_engine, store_url
 from backend.telemetry.journal import JournalTables
 from backend.telemetry.opening import make_ready
-from backend.telemetry.reader import TelemetryReaderTables
 from backend.telemetry.retention import RetentionTables
+from backend.telemetry.steering import SteeringTables
 from backend.telemetry.summary import summary_text
-from backend.telemetry.writer import TelemetryWriterTables
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-class SqlStore(
-    JournalTables, TelemetryWriterTables, TelemetryReaderTables, CommandTables, RetentionTables
-):
+class SqlStore(JournalTables, SteeringTables, CommandTables, RetentionTables):
     """Implements ``backend.protocols.Store`` on SQLite or PostgreSQL. Use :func:`open_store`.
 
     Every method raises StoreError where the database fails. Threads and processes may share a
