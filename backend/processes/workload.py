@@ -11,6 +11,7 @@ from backend.errors import AutopilotError
 from backend.protocols import Store
 from backend.run_options import RunOptions
 from backend.servers import embedded_server
+from backend.steering.places import SteeringPlaces
 from backend.workload.generator import ClientInterval
 from backend.workload.runner import WorkloadSettings, interval_records, run_workload
 
@@ -32,7 +33,12 @@ def workload(settings: Settings, options: RunOptions, store: Store, stop: thread
     wanted = WorkloadSettings.of(settings.workload, options.time_scale)
     run_workload(
         embedded_server(settings).dsn(),
-        replace(wanted, interval_s=INTERVAL_S),
+        replace(
+            wanted,
+            interval_s=INTERVAL_S,
+            steering=SteeringPlaces(settings.paths.steering_dir),
+            default_share=settings.steering.default_share,
+        ),
         stop,
         on_interval=record,
     )

@@ -14,14 +14,13 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
 
-import psycopg2
-from psycopg2 import errorcodes
 from sqlalchemy.engine import URL
 
 from backend.errors import ServerConnectionError, WorkloadError
-from backend.workload.connection import connect
+from backend.steering.client.plugin import DEFAULT_SHARE
+from backend.steering.places import SteeringPlaces
+from backend.workload.clients import Client, ClientPool
 from backend.workload.latency import LatencyHistogram
 from backend.workload.schedule import Arrival, ArrivalSchedule
 from backend.workload.statements import STATEMENTS
@@ -155,6 +154,7 @@ class WorkloadGenerator:
         statement_timeout_s: set on each connection; the server cancels what takes longer.
         application_name: how the connections are named, so that the tuner knows the workload.
         on_record: called with each finished arrival from a worker thread; must be quick.
+        steering, default_share: see :class:`ClientPool`.
 
     Lost connections and refused ones (a server restart, a killed backend) are counted as errors
     of the statements that met them; a worker reconnects with a back-off of 0.05 to 2 s while its
@@ -173,15 +173,21 @@ class WorkloadGenerator:
         statement_timeout_s: float = 30,
         application_name: str = "autopilot_demo",
         on_record: Callable[[StatementRecord], None] | None = None,
+        steering: SteeringPlaces | None = None,
+        default_share: float = DEFAULT_SHARE,
     ) -> None:
         if max_concurrency < 1:
             raise WorkloadError(f"max_concurrency {max_concurrency} must be at least 1")
-        self._url = url
         self._schedule = schedule
         self._max_concurrency = max_concurrency
-        self._statement_timeout_s = statement_timeout_s
-        self._application_name = application_name
         self._on_record = on_record
+        self._clients = ClientPool(
+            url,
+            application_name=application_name,
+            statement_timeout_s=statement_timeout_s,
+            steering=steering,
+            default_share=default_share,
+        )
         self._queue: queue.Queue[tuple[float, Arrival]] = queue.Queue(
             max_concurrency * QUEUE_PER_CONNECTION
         )
@@ -192,7 +198,6 @@ class WorkloadGenerator:
         self._interval_started = datetime.now(timezone.utc)
         self._seconds: deque[tuple[int, _Tallies]] = deque()
         self._totals = _Tally()
-        self._connections: dict[int, Any] = {}
         self._started_s = 0.0
         self._failure: BaseException | None = None
 
@@ -203,7 +208,7 @@ class WorkloadGenerator:
         self._started_s = time.monotonic()
         self._interval_started = datetime.now(timezone.utc)
         self._threads = [
-            threading.Thread(target=self._work, args=(k,), name=f"workload-{k}", daemon=True)
+            threading.Thread(target=self._work, name=f"workload-{k}", daemon=True)
             for k in range(self._max_concurrency)
         ]
         self._threads.append(
@@ -221,15 +226,10 @@ class WorkloadGenerator:
         deadline = time.monotonic() + timeout_s
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        with self._lock:
-            connections = list(self._connections.values())
-        for connection in connections:
-            try:
-                connection.cancel()
-            except psycopg2.Error:
-                continue
+        self._clients.cancel_all()
         for thread in self._threads:
             thread.join(2.0)
+        self._clients.report()
 
     @property
     def failure(self) -> BaseException | None:
@@ -247,7 +247,7 @@ class WorkloadGenerator:
         with self._lock:
             recent = [tallies for second, tallies in self._seconds if second > now - horizon_s]
             classes = _merged(recent)
-            totals, connected = self._totals, len(self._connections)
+            totals = self._totals
             return WorkloadStats(
                 running=self.running,
                 uptime_s=time.monotonic() - self._started_s if self._threads else 0.0,
@@ -258,7 +258,7 @@ class WorkloadGenerator:
                 dropped=totals.dropped,
                 late=totals.late,
                 waiting=self._queue.qsize(),
-                connected=connected,
+                connected=self._clients.connected,
                 horizon_s=min(horizon_s, STATS_HORIZON_S),
                 classes=tuple(classes[name].interval(name) for name in sorted(classes)),
             )
@@ -296,67 +296,42 @@ class WorkloadGenerator:
 
     # -- the workers --------------------------------------------------------------------------
 
-    def _work(self, number: int) -> None:
-        connection: Any = None
+    def _work(self) -> None:
+        client: Client | None = None
         try:
             while not self._stopping.is_set():
-                if connection is None:
-                    connection = self._connected(number)
+                if client is None:
+                    client = self._connected()
                     continue
                 try:
                     due_s, arrival = self._queue.get(timeout=0.2)
                 except queue.Empty:
                     continue
-                if not self._execute(connection, due_s, arrival):
-                    self._close(number, connection)
-                    connection = None
+                sent_s = time.monotonic()
+                sql = STATEMENTS[arrival.class_name].sql
+                outcome = client.execute(sql, arrival.parameters)
+                self._count(arrival.class_name, outcome, due_s, sent_s)
+                if not client.is_usable:
+                    self._clients.disconnect(client)
+                    client = None
         except BaseException as error:
             # As above: with its workers gone one by one, the run would only drop arrivals.
             self._failure = error
             self._stopping.set()
         finally:
-            if connection is not None:
-                self._close(number, connection)
+            if client is not None:
+                self._clients.disconnect(client)
 
-    def _connected(self, number: int) -> Any:
+    def _connected(self) -> Client | None:
         """Return a connection, or None when the generator stops first."""
         backoff_s = FIRST_BACKOFF_S
         while not self._stopping.is_set():
             try:
-                connection = connect(
-                    self._url,
-                    application_name=self._application_name,
-                    statement_timeout_s=self._statement_timeout_s,
-                )
+                return self._clients.connect()
             except ServerConnectionError:
                 self._stopping.wait(backoff_s)
                 backoff_s = min(MAX_BACKOFF_S, backoff_s * 2)
-                continue
-            with self._lock:
-                self._connections[number] = connection
-            return connection
         return None
-
-    def _close(self, number: int, connection: Any) -> None:
-        with self._lock:
-            self._connections.pop(number, None)
-        connection.close()
-
-    def _execute(self, connection: Any, due_s: float, arrival: Arrival) -> bool:
-        """Run one arrival; return whether the connection is still usable."""
-        statement = STATEMENTS[arrival.class_name]
-        sent_s = time.monotonic()
-        outcome = "completed"
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute(statement.sql, arrival.parameters)
-                if cursor.description is not None:
-                    cursor.fetchall()
-        except psycopg2.Error as error:
-            timed_out = error.pgcode == errorcodes.QUERY_CANCELED
-            outcome = "timeout" if timed_out else "error"
-        self._count(arrival.class_name, outcome, due_s, sent_s)
-        return not connection.closed
 
     def _count(self, class_name: str, outcome: str, due_s: float, sent_s: float) -> None:
         now_s = time.monotonic()

@@ -11,6 +11,8 @@ from sqlalchemy.engine import URL
 from backend.config_workload import WorkloadSection
 from backend.domain.records import ClientIntervalRecord
 from backend.errors import WorkloadError
+from backend.steering.client.plugin import DEFAULT_SHARE
+from backend.steering.places import SteeringPlaces
 from backend.workload.generator import ClientInterval, WorkloadGenerator, WorkloadStats
 from backend.workload.mixes import mix_named
 from backend.workload.schedule import ArrivalSchedule
@@ -25,7 +27,9 @@ class WorkloadSettings:
 
     ``queries_per_hour`` is the mean per simulated hour over a day; None takes the mix's rate.
     ``query_distribution`` replaces the weights of classes in the mix; ``parameter_ranges``
-    narrows what is asked for (:data:`backend.workload.scope.PARAMETER_RANGES`).
+    narrows what is asked for (:data:`backend.workload.scope.PARAMETER_RANGES`). Statements go
+    through the plug-in ``query_steering`` where ``steering`` names the folder that it shares with
+    the autopilot; ``default_share`` of a steered class keeps running the default plan.
     """
 
     mix: str = "mixed"
@@ -39,6 +43,8 @@ class WorkloadSettings:
     application_name: str = APPLICATION_NAME
     query_distribution: Mapping[str, float] = field(default_factory=dict)
     parameter_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    steering: SteeringPlaces | None = None
+    default_share: float = DEFAULT_SHARE
 
     @classmethod
     def of(cls, section: WorkloadSection, time_scale: float) -> WorkloadSettings:
@@ -94,6 +100,8 @@ def run_workload(
         max_concurrency=settings.max_concurrency,
         statement_timeout_s=settings.statement_timeout_s,
         application_name=settings.application_name,
+        steering=settings.steering,
+        default_share=settings.default_share,
     )
     generator.start()
     try:

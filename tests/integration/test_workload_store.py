@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +14,16 @@ from sqlalchemy.engine import URL
 
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.errors import WorkloadError
+from backend.steering.client import SteeringEntry, fingerprint, take_spool, write_table
+from backend.steering.places import SteeringPlaces
 from backend.workload import store as store_module
 from backend.workload.connection import connect
-from backend.workload.generator import ALL_CLASSES, LATE_AFTER_S, WorkloadGenerator
+from backend.workload.generator import (
+    ALL_CLASSES,
+    LATE_AFTER_S,
+    StatementRecord,
+    WorkloadGenerator,
+)
 from backend.workload.mixes import MIXES
 from backend.workload.runner import WorkloadSettings, interval_records, run_workload
 from backend.workload.schedule import ArrivalSchedule
@@ -150,13 +158,48 @@ def test_every_statement_finds_or_writes_rows(store: DemoStore, url: URL, name: 
     assert touched > 0 or name in {"never_bought", "city_returns", "supplier_shipments"}
 
 
-def generator(url: URL, *, rate_per_s: float = 100.0, mix: str = "oltp") -> WorkloadGenerator:
+@pytest.fixture(params=["plain", "steered"])
+def places(request: pytest.FixtureRequest, tmp_path: Path) -> SteeringPlaces | None:
+    """No plug-in, or one that steers every query of the pages (to the plan that it has anyway)."""
+    if request.param == "plain":
+        return None
+    places = SteeringPlaces(tmp_path / "steering")
+    places.folder.mkdir()
+    write_table(
+        places.table,
+        [
+            SteeringEntry(
+                fingerprint(statement.sql.replace("%s", "$1")),
+                search_path='"$user", public',
+                hint_set="no_tidscan",
+                settings={"enable_tidscan": "off"},
+                under={"enable_tidscan": "on"},
+            )
+            for statement in STATEMENTS.values()
+            if statement.kind in ("simple", "two-table join")
+        ],
+        expires_at_s=time.time() + 3600,
+    )
+    return places
+
+
+def generator(
+    url: URL,
+    places: SteeringPlaces | None,
+    *,
+    rate_per_s: float = 100.0,
+    mix: str = "oltp",
+    **arguments: Any,
+) -> WorkloadGenerator:
     schedule = ArrivalSchedule(MIXES[mix], rate_per_s * 3600, seed=1, shape=SHAPE)
-    return WorkloadGenerator(url, schedule, max_concurrency=4)
+    arguments = {"max_concurrency": 4, "default_share": 0.25, **arguments}
+    return WorkloadGenerator(url, schedule, steering=places, **arguments)
 
 
-def test_offered_statements_complete_and_are_counted_once(store: DemoStore, url: URL) -> None:
-    load = generator(url)
+def test_offered_statements_complete_and_are_counted_once(
+    store: DemoStore, url: URL, places: SteeringPlaces | None
+) -> None:
+    load = generator(url, places)
     load.start()
     wait_until(lambda: load.stats().completed >= 100, "100 completed statements")
     named = rows(url, "SELECT count(*) FROM pg_stat_activity WHERE application_name ="
@@ -181,8 +224,10 @@ def test_offered_statements_complete_and_are_counted_once(store: DemoStore, url:
                 " 'autopilot_demo'") == [(0,)]  # fmt: skip
 
 
-def test_killed_connections_are_counted_and_replaced(store: DemoStore, url: URL) -> None:
-    load = generator(url)
+def test_killed_connections_are_counted_and_replaced(
+    store: DemoStore, url: URL, places: SteeringPlaces | None
+) -> None:
+    load = generator(url, places)
     load.start()
     try:
         wait_until(lambda: load.stats().connected == 4, "four connections")
@@ -200,9 +245,12 @@ def test_killed_connections_are_counted_and_replaced(store: DemoStore, url: URL)
 
 
 def test_a_server_restart_is_survived(
-    store: DemoStore, url: URL, embedded_server: EmbeddedPostgres
+    store: DemoStore,
+    url: URL,
+    embedded_server: EmbeddedPostgres,
+    places: SteeringPlaces | None,
 ) -> None:
-    load = generator(url)
+    load = generator(url, places)
     load.start()
     try:
         wait_until(lambda: load.stats().completed >= 20, "a running workload")
@@ -218,7 +266,7 @@ def test_overload_is_bounded_and_dropped_arrivals_are_counted(store: DemoStore, 
     with closing(connect(url, application_name="test")) as blocker:
         cursor = blocker.cursor()
         cursor.execute("BEGIN; LOCK TABLE shop.orders, shop.products IN ACCESS EXCLUSIVE MODE")
-        load = generator(url, rate_per_s=1000)
+        load = generator(url, None, rate_per_s=1000)
         load.start()
         try:
             wait_until(
@@ -234,9 +282,12 @@ def test_overload_is_bounded_and_dropped_arrivals_are_counted(store: DemoStore, 
     assert stats.offered == stats.completed + stats.errors + stats.timeouts + stats.dropped
 
 
-def test_a_slow_statement_times_out_and_the_connection_stays(store: DemoStore, url: URL) -> None:
-    schedule = ArrivalSchedule(MIXES["simple"], 50 * 3600, seed=1, shape=SHAPE)
-    load = WorkloadGenerator(url, schedule, max_concurrency=2, statement_timeout_s=0.1)
+def test_a_slow_statement_times_out_and_the_connection_stays(
+    store: DemoStore, url: URL, places: SteeringPlaces | None
+) -> None:
+    load = generator(
+        url, places, rate_per_s=50, mix="simple", max_concurrency=2, statement_timeout_s=0.1
+    )
     with closing(connect(url, application_name="test")) as blocker:
         cursor = blocker.cursor()
         cursor.execute("BEGIN; LOCK TABLE shop.orders, shop.products IN ACCESS EXCLUSIVE MODE")
@@ -249,6 +300,28 @@ def test_a_slow_statement_times_out_and_the_connection_stays(store: DemoStore, u
             assert load.stats().errors == 0
         finally:
             load.stop()
+
+
+@pytest.mark.parametrize("places", ["steered"], indirect=True)
+def test_the_plug_in_steers_the_classes_of_its_table_and_reports_all_it_timed(
+    store: DemoStore, url: URL, places: SteeringPlaces
+) -> None:
+    seen: list[StatementRecord] = []
+    load = generator(url, places, on_record=seen.append)
+    load.start()
+    wait_until(lambda: load.stats().completed >= 200, "200 completed statements")
+    load.stop()
+    pages = {name for name, s in STATEMENTS.items() if s.kind in ("simple", "two-table join")}
+    timed = sum(record.class_name in pages for record in seen)
+    take_spool(places.timings)
+    reports, broken = take_spool(places.timings)
+    by_arm = {"steered": 0, "default": 0}
+    for entry in (entry for report in reports for entry in report.classes):
+        by_arm[entry.arm] += entry.executions
+    assert broken == 0
+    assert sum(by_arm.values()) == timed
+    assert by_arm["steered"] > by_arm["default"] > 0
+    assert load.stats().errors == 0
 
 
 def test_the_runner_hands_out_every_interval_and_ends_when_told(store: DemoStore, url: URL) -> None:
