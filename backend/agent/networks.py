@@ -6,32 +6,19 @@ one batched product instead of one after the other.
 
 from __future__ import annotations
 
-import importlib
 import itertools
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.agent.lazy_tensorflow import import_tensorflow
+
 FloatArray = NDArray[np.float64]
 PRIOR_SCALE = 1.0
 ACTOR_BATCH = 16
 """States in an update of the actor: its gradient is exact for each, a few suffice."""
-
-
-def import_tensorflow() -> Any:
-    """TensorFlow, imported at first use: it takes seconds and most processes never need it.
-
-    The networks are tiny, so one thread is fastest and leaves the machine to the database.
-    """
-    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
-    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    return importlib.import_module("tensorflow")
 
 
 def run_stack(layers: Sequence[Any], inputs: Any) -> Any:

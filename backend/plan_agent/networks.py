@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.agent.networks import import_tensorflow, restore_variables, run_stack
+from backend.agent.lazy_tensorflow import import_tensorflow
+from backend.agent.networks import restore_variables, run_stack
 from backend.plan_agent.replay import IntArray, Transitions
 from backend.plan_agent.states import FloatArray
 

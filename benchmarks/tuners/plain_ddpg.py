@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.agent.networks import import_tensorflow
+from backend.agent.lazy_tensorflow import import_tensorflow
 from backend.agent.normalisation import RunningNormaliser
 from backend.domain.knobs import KnobConfig, KnobSpace, KnobValue
 from benchmarks.tuners.peer import Peer, State

@@ -59,6 +59,15 @@ def test_importing_the_agent_does_not_import_tensorflow() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_tensorflow_loads_without_a_word_and_swallows_nobody_elses() -> None:
+    code = (
+        "import os, sys; from backend.agent.lazy_tensorflow import import_tensorflow; "
+        "import_tensorflow(); os.write(2, b'told'); assert 'tensorflow' in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("", "told")
+
+
 def test_it_is_an_ask_tell_agent_that_asks_for_whole_valid_configurations() -> None:
     learner: AskTellAgent = agent()
     for config in drive(learner, 8):  # type: ignore[arg-type]
