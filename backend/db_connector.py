@@ -40,6 +40,8 @@ from backend.errors import (
 STATEMENT_TAG = "/* autopilot */"
 TUNER_APPLICATION = "autopilot_tuner"
 WATCHDOG_APPLICATION = "autopilot_watchdog"
+EXPLORER_ROLE = "autopilot_explorer"
+"""The role that the embedded server has for statements on trial; telemetry leaves it out."""
 OLDEST_VERSION = 14
 NEWEST_VERSION = 18
 

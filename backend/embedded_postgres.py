@@ -28,6 +28,7 @@ from backend.embedded.binaries import (
 )
 from backend.embedded.cluster import START_TIMEOUT_S, STOP_TIMEOUT_S, Cluster, StartError
 from backend.embedded.database import ensure_database
+from backend.embedded.explorer_role import ensure_explorer_role, explorer_address
 from backend.embedded.files import process_lock, read_text
 from backend.embedded.postmaster import end_processes, living_postmaster
 from backend.errors import EmbeddedServerError
@@ -136,6 +137,17 @@ class EmbeddedPostgres:
             query=query,
         )
 
+    def explorer_dsn(self, dbname: str | None = None) -> URL:
+        """Return a database's address for the role that may only read (`explorer_role`).
+
+        Raises:
+            EmbeddedServerError: there is no such role yet.
+        """
+        found = explorer_address(self.dsn(dbname), self.home)
+        if found is None:
+            raise self._not_made()
+        return found
+
     def is_running(self) -> bool:
         """Return whether this cluster's postmaster lives (it may still be recovering)."""
         record = place.read_record(self.home)
@@ -147,7 +159,7 @@ class EmbeddedPostgres:
         """Find the programs, create the cluster if needed, recover, start; database included.
 
         May be called any time, by several processes at once. Afterwards the database and in it the
-        extension pg_stat_statements exist.
+        extension pg_stat_statements exist, and the role of :meth:`explorer_dsn`.
 
         Raises:
             EmbeddedServerError: it cannot be done; the message has the cause and the remedy.
@@ -157,6 +169,7 @@ class EmbeddedPostgres:
             cluster = self._prepare(lock_fd)
             self._start_or_recover(cluster)
             ensure_database(self.dsn(), self.dbname)
+            ensure_explorer_role(self.dsn(), self.home)
 
     def start(self) -> None:
         """Start the server of an existing cluster; nothing happens when it runs already.

@@ -25,17 +25,21 @@ def ensure_database(address: URL, dbname: str) -> None:
     Raises:
         EmbeddedServerError: no connection, or the server refused.
     """
-    with _cursor(address, "postgres") as cursor:
+    with setup_cursor(address, "postgres") as cursor:
         cursor.execute("SELECT 1 FROM pg_catalog.pg_database WHERE datname = %s", (dbname,))
         if cursor.fetchone() is None:
             cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(dbname)))
-    with _cursor(address, dbname) as cursor:
+    with setup_cursor(address, dbname) as cursor:
         cursor.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
 
 
 @contextlib.contextmanager
-def _cursor(address: URL, dbname: str) -> Iterator[psycopg2.extensions.cursor]:
-    """Yield a cursor that commits each statement; the connection is closed after it."""
+def setup_cursor(address: URL, dbname: str) -> Iterator[psycopg2.extensions.cursor]:
+    """Yield a cursor that commits each statement; the connection is closed after it.
+
+    Raises:
+        EmbeddedServerError: no connection, or the server refused.
+    """
     try:
         connection = psycopg2.connect(
             host=address.host,

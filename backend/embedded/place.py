@@ -148,7 +148,7 @@ def remove_place(place: Path, home: Path) -> None:
 def remove_home(home: Path) -> None:
     """Remove our files from the home, and the home if nothing else lies in it; the lock last."""
     with telling(f"cannot remove the embedded server's folder {home}"):
-        for name in ("embedded.json", "password", "lock"):
+        for name in ("embedded.json", "password", "explorer-password", "lock"):
             (home / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # not ours, or not empty: somebody else's files stay
         home.rmdir()

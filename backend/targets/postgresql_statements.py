@@ -1,5 +1,7 @@
 """Query classes from pg_stat_statements: the application's statements, without our own.
 
+Ours are told by the tag in their text, and those on trial by the role of the explorer too.
+
 https://www.postgresql.org/docs/current/pgstatstatements.html
 """
 
@@ -14,7 +16,7 @@ from typing import Any
 
 from psycopg2 import sql
 
-from backend.db_connector import DatabaseConnector, is_tagged
+from backend.db_connector import EXPLORER_ROLE, DatabaseConnector, is_tagged
 from backend.domain.metrics import QueryCounters, QueryKey
 from backend.errors import ServerConnectionError, ServerError
 
@@ -42,6 +44,7 @@ SELECT s.userid::int8, s.dbid::int8, s.queryid, s.calls, s.total_exec_time, s.ro
   FROM {schema}.pg_stat_statements(false) AS s
  WHERE s.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
    AND s.toplevel AND s.queryid IS NOT NULL
+   AND s.userid NOT IN (SELECT oid FROM pg_roles WHERE rolname = {explorer})
 """
 _TEXTS = """
 SELECT s.userid::int8, s.dbid::int8, s.queryid, s.query
@@ -143,7 +146,10 @@ class StatementStatistics:
             return StatementReadings()
         try:
             _, info = self._connector.fetch_tuples(sql.SQL(_INFO).format(schema=self._schema))
-            _, rows = self._connector.fetch_tuples(sql.SQL(_COUNTERS).format(schema=self._schema))
+            counters = sql.SQL(_COUNTERS).format(
+                schema=self._schema, explorer=sql.Literal(EXPLORER_ROLE)
+            )
+            _, rows = self._connector.fetch_tuples(counters)
         except ServerConnectionError:
             raise
         except ServerError as error:  # somebody dropped the extension

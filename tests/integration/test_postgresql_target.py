@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import psycopg2
@@ -222,6 +223,22 @@ def test_query_classes_are_the_applications_alone(target: PostgresTarget, applic
     for text in texts.values():
         assert "autopilot */" not in text
         assert not text.upper().startswith(("BEGIN", "COMMIT", "SET", "VACUUM", "ALTER"))
+
+
+def test_what_the_explorers_role_runs_is_no_query_class(
+    server: EmbeddedPostgres, target: PostgresTarget
+) -> None:
+    before = target.snapshot().gauges["connections_total"]
+    explorer = psycopg2.connect(
+        **server.explorer_dsn().translate_connect_args(username="user"),
+        application_name="autopilot_explorer",
+    )
+    with closing(explorer), explorer.cursor() as cursor:
+        cursor.execute(f"SELECT 1 AS {MARK}_on_trial")
+        snapshot = target.snapshot()
+    assert snapshot.gauges["connections_total"] == before
+    texts = target.query_texts(list(snapshot.queries))
+    assert not [text for text in texts.values() if f"{MARK}_on_trial" in text]
 
 
 def test_nothing_of_ours_is_left_untagged(target: PostgresTarget, application: Any) -> None:
