@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import psycopg2
@@ -19,8 +19,11 @@ from sqlalchemy.engine import URL
 
 from backend.catalog.hint_sets import HintSetCatalog
 from backend.domain.plans import ExplainedPlan, HintSet, PlanRun, RunOutcome
+from backend.errors import ServerError
 from backend.steering.answer import Answer, AnswerTooLargeError
+from backend.steering.client.planner_settings import SETTINGS
 from backend.steering.plan_features import RelationSize, RelationSizes, explained_plan, relations
+from backend.steering.plan_text import plan_text
 from backend.steering.plan_tree import read_plan
 from backend.steering.read_only import ReadOnlyVerdict
 from backend.steering.trial_session import TrialSession, refusal
@@ -34,6 +37,12 @@ SELECT n.nspname, c.relname, c.reltuples, c.relpages * current_setting('block_si
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
      JOIN unnest(%s::text[], %s::text[]) AS wanted(schema, name)
           ON n.nspname = wanted.schema AND c.relname = wanted.name
+"""
+# Without the view pg_settings, which works out all settings for every row; unknown names are NULL.
+_IN_FORCE = """
+SELECT name, value FROM (
+    SELECT name, pg_catalog.current_setting(name, true) AS value FROM unnest(%s::text[]) AS name
+) AS known WHERE value IS NOT NULL
 """
 
 
@@ -133,6 +142,58 @@ class StatementRunner:
         not_run = PlanRun(RunOutcome.TOO_LARGE, 0.0, detail="not run")
         return runs + [not_run] * (len(hint_sets) - len(runs))
 
+    def plan_text(
+        self, verdict: ReadOnlyVerdict, hint_set: HintSet, *, timeout_s: float = 5.0
+    ) -> str:
+        """The plan under a hint set for people to read, without the statement's constants.
+
+        Args:
+            verdict: of a read-only statement.
+            hint_set: the arm.
+            timeout_s: for planning.
+
+        Raises:
+            ValueError: the verdict refuses the statement.
+            KnobError: the hint set is not of the catalogue.
+            ServerConnectionError: the server cannot be reached.
+            ServerError: it cannot explain the statement, or not in time.
+        """
+        self._check(verdict, [hint_set], [timeout_s])
+        try:
+            with self._session.snapshot():
+                answer = self._explained(verdict, hint_set, timeout_s, "FORMAT JSON, SETTINGS")
+        except psycopg2.Error as error:
+            raise refusal(error) from None
+        if answer is None:
+            raise ServerError(
+                f"planning under {hint_set.name} took more than {timeout_s:g} s",
+                remedy="try again when the server has less to do",
+            )
+        return plan_text(read_plan(answer))
+
+    def in_force(self, settings: Iterable[str]) -> Mapping[str, str]:
+        """Values of planner settings in the session, outside all hint sets.
+
+        Args:
+            settings: names of ``client.planner_settings``; those that the server's version does
+                not know are left out.
+
+        Returns:
+            Name → value as ``SHOW`` prints it, one that a steering table may name.
+
+        Raises:
+            ServerConnectionError: the server cannot be reached.
+            ServerError: it refused to tell, or told what is no value of that setting.
+        """
+        try:
+            rows = self._session.execute(_IN_FORCE, [sorted(settings)])
+        except psycopg2.Error as error:
+            raise refusal(error) from None
+        for name, value in rows:
+            if name not in SETTINGS or not SETTINGS[name].is_value(value):
+                raise ServerError(f"{name:.80} = {value!r:.80} is no planner setting's value")
+        return dict(rows)
+
     # -- inside -------------------------------------------------------------------------------
 
     def _check(
@@ -158,12 +219,16 @@ class StatementRunner:
         )
 
     def _explained(
-        self, verdict: ReadOnlyVerdict, hint_set: HintSet, timeout_s: float
+        self,
+        verdict: ReadOnlyVerdict,
+        hint_set: HintSet,
+        timeout_s: float,
+        options: str = "FORMAT JSON, VERBOSE, SETTINGS",
     ) -> str | None:
         with self._arm(hint_set, timeout_s):
             try:
                 rows = self._session.execute(
-                    f"EXPLAIN (FORMAT JSON, VERBOSE, SETTINGS) {verdict.statement}",
+                    f"EXPLAIN ({options}) {verdict.statement}",
                     timeout_s=timeout_s,
                 )
             except pgerrors.QueryCanceled:
