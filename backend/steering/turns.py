@@ -1,0 +1,87 @@
+"""Whose turn it is: the tuner's trials or the explorer's statements. One experiment at a time.
+
+The explorer saves up a share of the time that passes. Between two trials it takes its turn; no
+trial begins before the turn is over.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from backend.protocols import Clock
+
+MIN_TURN_S = 5.0
+"""Savings with which a turn begins: shorter ones would mostly interrupt."""
+MAX_TURN_S = 60.0
+"""The tuner waits no longer than this, and the statement that runs then."""
+MAX_SAVED_S = 120.0
+"""What is saved beyond it, in a long trial or a pause, is gone."""
+
+
+class ExplorationTurns:
+    """Shared by the tuner's thread and the explorer's.
+
+    Args:
+        share: of the time that statements may be tried, in (0, 1].
+        clock: time.
+    """
+
+    def __init__(self, share: float, clock: Clock) -> None:
+        self.share, self._clock = share, clock
+        self._lock = threading.Lock()
+        self._saved_s, self._seen_s = 0.0, clock.monotonic_s()
+        self._turn_began_s: float | None = None
+        self._trial_runs = False
+        self._disturbed = False
+
+    def advance_tuner(self, tick: Callable[[bool], bool]) -> None:
+        """Let the tuner act. No turn begins meanwhile.
+
+        Args:
+            tick: is told whether a trial may begin, and answers whether one runs.
+        """
+        with self._lock:
+            self._trial_runs = tick(self._turn_began_s is None)
+
+    def claim(self) -> bool:
+        """Whether the explorer may try a statement now; begins a turn, goes on with it, or ends it.
+
+        After True the statement's time is told with :meth:`spend`.
+        """
+        with self._lock:
+            now_s = self._clock.monotonic_s()
+            earned_s = self.share * (now_s - self._seen_s)
+            self._saved_s, self._seen_s = min(self._saved_s + earned_s, MAX_SAVED_S), now_s
+            if self._turn_began_s is None:
+                if self._trial_runs or self._saved_s < MIN_TURN_S:
+                    return False
+                self._turn_began_s = now_s
+            elif self._saved_s <= 0.0 or now_s - self._turn_began_s >= MAX_TURN_S:
+                self._turn_began_s = None
+                return False
+            self._disturbed = True
+            return True
+
+    def spend(self, seconds: float) -> None:
+        """Tell how long a statement took; what goes beyond the savings is owed."""
+        with self._lock:
+            self._saved_s -= seconds
+
+    def end(self) -> None:
+        """Nothing is left to try now: the turn is over. Idempotent."""
+        with self._lock:
+            self._turn_began_s = None
+
+    @property
+    def exploring(self) -> bool:
+        """Whether the explorer has its turn."""
+        with self._lock:
+            return self._turn_began_s is not None
+
+    def disturbed_since_asked(self) -> bool:
+        """Whether statements may have been tried since this was asked last."""
+        with self._lock:
+            disturbed = self._disturbed
+            self._disturbed = self._turn_began_s is not None
+            return disturbed
