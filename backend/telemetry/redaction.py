@@ -13,7 +13,7 @@ HIDDEN = "***"
 MAX_TEXT_LENGTH = 20_000
 """Longer free texts (characters) are cut: a store is no place for a dump."""
 MAX_STATEMENT_LENGTH = 200_000
-"""Longer statements (characters) are cut; they are not tried either."""
+"""Longer statements (characters) are cut: such are neither tried nor steered."""
 
 _NAMES = r"(?:password|passwd|passphrase|pwd|secret|secret_?key|api_?key|(?:access_?|auth_?)?token)"
 _SECRET_KEY = re.compile(rf"(?:\w*[_\-.])?(?:pg)?{_NAMES}", re.IGNORECASE)
@@ -31,8 +31,8 @@ _SQL = re.compile(r"\b(password\s+)E?'(?:[^'\\]|''|\\.)*'?", re.IGNORECASE)
 _TOKEN = re.compile(
     r"""(?P<literal> \b[eE]'(?:[^'\\]|''|\\.)*'? | '[^']*(?:''[^']*)*'?
         | (?<![\w$]) (?P<tag>\$(?:[^\W\d]\w*)?\$) .*? (?:(?P=tag)|\Z))
-    | (?P<identifier> "[^"]*"?)
-    | --[^\n]* | /\*.*?(?:\*/|\Z)""",
+    | (?P<comment> --[^\n]* | /\*.*?(?:\*/|\Z))
+    | "[^"]*"? # an identifier""",
     re.VERBOSE | re.DOTALL,
 )
 
@@ -49,11 +49,12 @@ def redact(text: str) -> str:
 
 
 def redact_statement(sql: str) -> str:
-    """Return a statement without literals as it is; hide what literals it has nevertheless.
+    """Return a statement without literals to the letter; hide the texts that it holds nevertheless.
 
-    Unlike :func:`redact` it leaves ``token = $1`` and ``a.password = b.password`` alone: who reads
-    the statement's text back finds the same statement, with the same fingerprint. Statements
-    longer than ``MAX_STATEMENT_LENGTH`` are cut.
+    Unlike :func:`redact` it leaves ``token = $1`` and ``a.password = b.password`` alone, and what
+    it hides leaves a statement that reads the same, with the same fingerprint: a literal becomes
+    ``'***'``, a comment with what looks like a secret ``/* *** */``. Statements longer than
+    ``MAX_STATEMENT_LENGTH`` are cut.
     """
     if len(sql) > MAX_STATEMENT_LENGTH:
         sql = sql[:MAX_STATEMENT_LENGTH] + "…"
@@ -63,7 +64,9 @@ def redact_statement(sql: str) -> str:
 def _without_literal(token: re.Match[str]) -> str:
     if token["literal"] is not None:
         return f"'{HIDDEN}'"
-    return token[0] if token["identifier"] is not None else redact(token[0])
+    if token["comment"] is not None and redact(token["comment"]) != token["comment"]:
+        return f"/* {HIDDEN} */"
+    return token[0]
 
 
 def _storable(text: str) -> str:

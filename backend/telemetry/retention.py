@@ -1,7 +1,7 @@
 """Keeps the store small: what is older than a day is merged, what is past retention goes.
 
 The audit trail stays for good: changes, commands, policy versions, the trials behind them, and
-the windows of every trial that is kept.
+the windows of every trial that is kept. So does what stands for each query class.
 """
 
 from __future__ import annotations
@@ -17,10 +17,16 @@ import sqlalchemy as sa
 
 from backend.domain.modes import TrialKind, TrialState
 from backend.domain.records import ClientIntervalRecord, WindowRecord
+from backend.domain.steering import ServiceTimingRecord
 from backend.errors import StoreError
 from backend.telemetry.codec import dump_json, from_row, to_row
 from backend.telemetry.connections import Connections
-from backend.telemetry.downsampling import bucket_start, merge_client_intervals, merge_windows
+from backend.telemetry.downsampling import (
+    bucket_start,
+    merge_client_intervals,
+    merge_service_timings,
+    merge_windows,
+)
 from backend.telemetry.reader import queries_of
 from backend.telemetry.schema import (
     changes,
@@ -28,8 +34,10 @@ from backend.telemetry.schema import (
     events,
     learning,
     leases,
+    plan_runs,
     policy_versions,
     query_classes,
+    service_timings,
     transitions,
     trials,
     window_queries,
@@ -39,13 +47,20 @@ from backend.telemetry.writer import insert_queries
 
 _NO_MORE = datetime(9999, 1, 1, tzinfo=timezone.utc)
 
-T = TypeVar("T", WindowRecord, ClientIntervalRecord)
+T = TypeVar("T", WindowRecord, ClientIntervalRecord, ServiceTimingRecord)
+
+_Save = Callable[[sa.Connection, int, Sequence[int], list[T]], None]
+"""Makes one row of several: takes the id to keep, those to delete, and the records of them all."""
 
 FULL_DETAIL = timedelta(days=1)
 """Younger records are left as they are."""
 
 TRANSITIONS_KEPT = 20_000
 """The newest transitions stay, however old: what was learnt from can be learnt from again."""
+
+PLAN_RUNS_KEPT = 50_000
+"""The newest plan runs stay, however old: each cost the server the time of a statement. Further
+ones go at once, since an explorer at work would make millions within retention."""
 
 _ROWS_A_TRANSACTION = 250
 """Other writers wait while one runs."""
@@ -71,7 +86,7 @@ class RetentionTables(Connections):
 
         Returns:
             How many rows went (of windows, intervals, trials, events, learning, transitions,
-            classes).
+            classes, plan runs, service timings).
 
         Raises:
             StoreError: a bound is not above 0, or the database failed.
@@ -88,13 +103,18 @@ class RetentionTables(Connections):
         gone += self._delete_in_steps(client_intervals, client_intervals.c.started_at < horizon)
         gone += self._delete_in_steps(learning, learning.c.at < horizon)
         gone += self._delete_in_steps(events, events.c.at < horizon)
-        gone += self._delete_transitions(horizon)
+        gone += self._delete_in_steps(service_timings, service_timings.c.ended_at < horizon)
+        gone += self._delete_but_the_newest(
+            transitions, TRANSITIONS_KEPT, transitions.c.at < horizon
+        )
+        gone += self._delete_but_the_newest(plan_runs, PLAN_RUNS_KEPT, sa.true())
         gone += self._delete_query_classes(horizon)
         self._delete_leases(horizon)
         bucket_s = aggregation_interval_s
         cutoff = bucket_start(now - FULL_DETAIL, bucket_s)
         gone += self._downsample_windows(cutoff, bucket_s)
         gone += self._downsample_client_intervals(cutoff, bucket_s)
+        gone += self._downsample_service_timings(cutoff, bucket_s)
         return gone
 
     # -- deleting ---------------------------------------------------------------------------
@@ -128,15 +148,16 @@ class RetentionTables(Connections):
         of_no_trial = windows.c.trial_id.not_in(sa.select(trials.c.id))
         return gone + self._delete_in_steps(windows, (windows.c.started_at < horizon) & of_no_trial)
 
-    def _delete_transitions(self, horizon: datetime) -> int:
-        """Delete what is old, but for the newest TRANSITIONS_KEPT."""
-        ids = sa.select(transitions.c.id).order_by(transitions.c.id.desc())
+    def _delete_but_the_newest(
+        self, table: sa.Table, kept: int, condition: sa.ColumnElement[bool]
+    ) -> int:
+        """Delete what the condition holds for, but for the newest ``kept`` rows of the table."""
+        ids = sa.select(table.c.id).order_by(table.c.id.desc())
         with self._reading() as connection:
-            newest_to_go = connection.execute(ids.offset(TRANSITIONS_KEPT).limit(1)).scalar()
+            newest_to_go = connection.execute(ids.offset(kept).limit(1)).scalar()
         if newest_to_go is None:
             return 0
-        is_old = (transitions.c.at < horizon) & (transitions.c.id <= newest_to_go)
-        return self._delete_in_steps(transitions, is_old)
+        return self._delete_in_steps(table, condition & (table.c.id <= newest_to_go))
 
     def _delete_query_classes(self, horizon: datetime) -> int:
         is_old = query_classes.c.first_seen_at < horizon
@@ -182,53 +203,56 @@ class RetentionTables(Connections):
                 insert_queries(connection, keep, merged.queries)
 
         due = windows.c.trial_id.is_(None)
-        return self._downsample(WindowRecord, windows, due, cutoff, bucket_s, key, save)
+        started = windows.c.started_at
+        return self._downsample(WindowRecord, started, due, cutoff, bucket_s, key, save)
 
     def _downsample_client_intervals(self, cutoff: datetime, bucket_s: float) -> int:
         def key(interval: ClientIntervalRecord) -> Hashable:
             return interval.class_name
 
-        def save(
-            connection: sa.Connection,
-            keep: int,
-            gone: Sequence[int],
-            group: list[ClientIntervalRecord],
-        ) -> None:
-            table = client_intervals
-            row = to_row(merge_client_intervals(group)) | {"downsampled": True}
-            connection.execute(sa.update(table).where(table.c.id == keep).values(row))
-            if gone:
-                connection.execute(sa.delete(table).where(table.c.id.in_(gone)))
-
+        started = client_intervals.c.started_at
+        save = _saving(client_intervals, merge_client_intervals)
         return self._downsample(
-            ClientIntervalRecord, client_intervals, sa.true(), cutoff, bucket_s, key, save
+            ClientIntervalRecord, started, sa.true(), cutoff, bucket_s, key, save
         )
+
+    def _downsample_service_timings(self, cutoff: datetime, bucket_s: float) -> int:
+        def key(timing: ServiceTimingRecord) -> Hashable:
+            return timing.key, timing.hint_set, timing.arm
+
+        ended = service_timings.c.ended_at
+        save = _saving(service_timings, merge_service_timings)
+        return self._downsample(ServiceTimingRecord, ended, sa.true(), cutoff, bucket_s, key, save)
 
     def _downsample(
         self,
         kind: type[T],
-        table: sa.Table,
+        moment: sa.Column[datetime],
         due: sa.ColumnElement[bool],
         cutoff: datetime,
         bucket_s: float,
         key: Callable[[T], Hashable],
-        save: Callable[[sa.Connection, int, Sequence[int], list[T]], None],
+        save: _Save[T],
     ) -> int:
-        """Merge all whole buckets before ``cutoff``, a few hundred rows a transaction."""
-        started = table.c.started_at
-        raw = due & table.c.downsampled.is_(False) & (started < cutoff)
+        """Merge all whole buckets before ``cutoff``, a few hundred rows a transaction.
+
+        ``moment`` is the column of the table that says which bucket a row belongs to.
+        """
+        table = moment.table
+        raw = due & table.c.downsampled.is_(False) & (moment < cutoff)
         count = 0
         while True:
             with self._writing() as connection:
-                first = connection.execute(sa.select(sa.func.min(started)).where(raw)).scalar()
+                first = connection.execute(sa.select(sa.func.min(moment)).where(raw)).scalar()
                 if first is None:
                     return count
-                end = self._end_of_step(connection, table, raw, first, bucket_s)
-                query = sa.select(table).where(raw, started < end).order_by(started, table.c.id)
+                end = self._end_of_step(connection, moment, raw, first, bucket_s)
+                query = sa.select(table).where(raw, moment < end).order_by(moment, table.c.id)
                 groups: dict[Hashable, tuple[list[int], list[T]]] = defaultdict(lambda: ([], []))
                 for row in connection.execute(query).mappings().all():
                     record: Any = from_row(kind, row)
-                    ids, records = groups[bucket_start(record.started_at, bucket_s), key(record)]
+                    bucket = bucket_start(getattr(record, moment.name), bucket_s)
+                    ids, records = groups[bucket, key(record)]
                     ids.append(row["id"])
                     records.append(record)
                 for ids, records in groups.values():
@@ -241,16 +265,27 @@ class RetentionTables(Connections):
     def _end_of_step(
         self,
         connection: sa.Connection,
-        table: sa.Table,
+        moment: sa.Column[datetime],
         raw: sa.ColumnElement[bool],
         first: datetime,
         bucket_s: float,
     ) -> datetime:
         """Return the end of the last whole bucket that this transaction can take."""
-        started = table.c.started_at
-        some = sa.select(started).where(raw).order_by(started).limit(1).offset(_ROWS_A_TRANSACTION)
+        some = sa.select(moment).where(raw).order_by(moment).limit(1).offset(_ROWS_A_TRANSACTION)
         after = connection.execute(some).scalar()
         one_bucket = bucket_start(first, bucket_s) + timedelta(seconds=bucket_s)
         if after is None:
             return _NO_MORE
         return max(one_bucket, bucket_start(after, bucket_s))
+
+
+def _saving(table: sa.Table, merge: Callable[[Sequence[T]], T]) -> _Save[T]:
+    """Return what makes one row of several where a row is all that there is of a record."""
+
+    def save(connection: sa.Connection, keep: int, gone: Sequence[int], group: list[T]) -> None:
+        row = to_row(merge(group)) | {"downsampled": True}
+        connection.execute(sa.update(table).where(table.c.id == keep).values(row))
+        if gone:
+            connection.execute(sa.delete(table).where(table.c.id.in_(gone)))
+
+    return save

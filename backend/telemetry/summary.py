@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from backend.domain.modes import Verdict
+from backend.domain.modes import Mode, Verdict
 from backend.domain.records import StatusRecord, TrialRecord
+from backend.domain.steering import SteeredClassRecord
 from backend.protocols import TelemetryReader
 from backend.telemetry.wording import interval, knob_text, milliseconds, moment, number, percent
 
@@ -15,7 +16,7 @@ _LAST = 5
 
 
 def summary_text(reader: TelemetryReader) -> str:
-    """Return state, windows, trials, deployed knobs and the last warnings as plain lines."""
+    """Return state, windows, trials, what is deployed and the last warnings as plain lines."""
     status = reader.status()
     return "\n".join(
         [
@@ -26,6 +27,7 @@ def summary_text(reader: TelemetryReader) -> str:
             *_trials(reader.trials(limit=_TRIALS)),
             "",
             *_deployed(reader),
+            *_steering(reader.steered_classes(), Mode.OBSERVE if status is None else status.mode),
             "",
             *_events(reader),
         ]
@@ -100,6 +102,14 @@ def _deployed(reader: TelemetryReader) -> Iterable[str]:
         knob = knobs.get(name)
         default = f"  (default {knob_text(knob.default, knob.unit)})" if knob else ""
         yield f"  {name} = {knob_text(value, knob.unit if knob else None)}{default}"
+
+
+def _steering(classes: Sequence[SteeredClassRecord], mode: Mode) -> Iterable[str]:
+    if classes:
+        served = sum(record.is_served(mode) for record in classes)
+        states = Counter(record.state.value for record in classes)
+        counted = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+        yield f"Steering: {served} of {len(classes)} query classes are steered now ({counted})."
 
 
 def _events(reader: TelemetryReader) -> Iterable[str]:

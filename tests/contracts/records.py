@@ -17,6 +17,7 @@ from backend.domain.modes import (
     TrialState,
     Verdict,
 )
+from backend.domain.plans import RunOutcome
 from backend.domain.records import (
     ChangeRecord,
     ClientIntervalRecord,
@@ -33,6 +34,17 @@ from backend.domain.records import (
     TransitionRecord,
     TrialRecord,
     WindowRecord,
+)
+from backend.domain.steering import (
+    ClassKey,
+    HintEvidence,
+    PlanRunRecord,
+    RunPurpose,
+    ServiceTimingRecord,
+    SteeredClassRecord,
+    SteeringMode,
+    SteeringState,
+    SteeringStatusRecord,
 )
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=timezone.utc)
@@ -199,4 +211,72 @@ STATUS = StatusRecord(
     ends_at=NOW + timedelta(minutes=15),
     fault="none so far",
     limits={"cpu_limit_percent": 90},
+)
+CLASS_KEY = ClassKey("a0b1c2d3e4f50617", '"$user", "Läden", public')
+EVIDENCE = HintEvidence(
+    hint_set="no_nestloop+work_mem_64mb",
+    settings={"enable_nestloop": "off", "work_mem": "64MB"},
+    under={"enable_nestloop": "on", "work_mem": "4MB"},
+    functions=("lower", "pg_catalog.date_trunc"),
+    statements=5,
+    pairs=24,
+    effect=-0.5,
+    ci_low=-0.625,
+    ci_high=-0.375,
+    confidence=0.975,
+    default_ms=812.5,
+    steered_ms=406.25,
+    default_plan="Nested Loop\n  ->  Seq Scan on orders\n        Filter: (total > $1)",
+    steered_plan="Hash Join\n  Hash Cond: (o.customer = c.id)",
+    verified_at=NOW + timedelta(hours=1),
+)
+STEERED_CLASS = SteeredClassRecord(
+    key=CLASS_KEY,
+    text="SELECT * FROM orders o JOIN customers c ON o.customer = c.id WHERE total > $1",
+    state=SteeringState.WITHDRAWN,
+    updated_at=NOW + timedelta(hours=2),
+    mode=SteeringMode.PIN,
+    reason="work_mem is 8MB, and was 4MB when it was verified",
+    evidence=EVIDENCE,
+    default_ms=790.5,
+    plans=7,
+    probes=31,
+    explored_s=42.75,
+    query_keys=("10.5.-77.t", "10.5.9223372036854775807.n"),
+)
+PLAN_RUN = PlanRunRecord(
+    at=NOW,
+    key=CLASS_KEY,
+    statement="d41d8cd98f00b204e9800998ecf8427e",
+    hint_set=EVIDENCE.hint_set,
+    settings=EVIDENCE.settings,
+    plan_hash="0123456789abcdef",
+    purpose=RunPurpose.VERIFICATION,
+    outcome=RunOutcome.TIMED_OUT,
+    latency_s=1.625,
+    default_latency_s=0.8125,
+)
+SERVICE_TIMING = ServiceTimingRecord(
+    started_at=NOW,
+    ended_at=NOW + timedelta(seconds=30),
+    key=CLASS_KEY,
+    hint_set=EVIDENCE.hint_set,
+    arm="steered",
+    executions=12,
+    total_s=4.875,
+    cancelled=2,
+    failed=1,
+    buckets={0: 1, 149: 9, 152: 2},
+)
+STEERING_STATUS = SteeringStatusRecord(
+    at=NOW,
+    enabled=True,
+    hindrance="CPU at 97 %",
+    activity="comparing two plans",
+    share=0.05,
+    spent_s=12.5,
+    elapsed_s=360.25,
+    where="stand-by",
+    role="autopilot_explorer",
+    served=3,
 )
