@@ -5,6 +5,8 @@ and the standard library, and nothing else of the product.
 """
 
 from .plugin import EngineSteering, QuerySteeringPlugin, steering_of
+from .sample_spool import SampleSpoolWriter, take_samples
+from .sampling import SampledClass, SampledStatement
 from .source import TableFile, TableSource
 from .spool import Report, SpoolWriter, take_spool
 from .statements import fingerprint, functions_called
@@ -16,6 +18,9 @@ __all__ = [
     "EngineSteering",
     "QuerySteeringPlugin",
     "Report",
+    "SampleSpoolWriter",
+    "SampledClass",
+    "SampledStatement",
     "SpoolWriter",
     "SteeringEntry",
     "SteeringTable",
@@ -27,6 +32,7 @@ __all__ = [
     "functions_called",
     "parse_table",
     "steering_of",
+    "take_samples",
     "take_spool",
     "write_table",
 ]

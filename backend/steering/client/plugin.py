@@ -21,6 +21,8 @@ from sqlalchemy.exc import ArgumentError
 from .background import Background
 from .choosing import Chooser
 from .rewriting import StatementRewriter
+from .sample_spool import SampleSpoolWriter
+from .sampling import SampledClass, Sampler, SampleReporter
 from .source import TableFile, TableSource
 from .spool import SpoolWriter
 from .statements import StatementReader
@@ -43,11 +45,13 @@ class QuerySteeringPlugin(CreateEnginePlugin):
     * ``query_steering_table``: path of the table's file, or a `TableSource`. Required.
     * ``query_steering_report``: path of the spool file, or a function that takes the timings,
       called in a thread of the plug-in; None: nothing is reported.
+    * ``query_steering_samples``: path of a spool file, or a function, that takes samples of
+      statements with their literals, which may be data of people; None: none are taken.
     * ``query_steering_default_share``: share of the executions of a steered class that runs the
       default plan, in [0, 1] (0.02).
     * ``query_steering_seed``: makes the choice of these executions repeatable.
     * ``query_steering_search_path``: as ``SHOW search_path`` prints it, where the table holds a
-      statement under several.
+      statement under several, or sessions change it after they were opened.
     * ``query_steering_comments``: send hints as comments for pg_hint_plan, with any driver.
 
     Raises:
@@ -57,6 +61,7 @@ class QuerySteeringPlugin(CreateEnginePlugin):
     ARGUMENTS = (
         "query_steering_table",
         "query_steering_report",
+        "query_steering_samples",
         "query_steering_default_share",
         "query_steering_seed",
         "query_steering_search_path",
@@ -69,6 +74,7 @@ class QuerySteeringPlugin(CreateEnginePlugin):
         }
         self._source = _table_source(given["query_steering_table"])
         self._reporter = _reporter(given["query_steering_report"])
+        self._sample_reporter = _sample_reporter(given["query_steering_samples"])
         self._default_share = _share(given["query_steering_default_share"])
         self._random = random.Random(given["query_steering_seed"])
         self._search_path: str | None = given["query_steering_search_path"]
@@ -94,9 +100,14 @@ class QuerySteeringPlugin(CreateEnginePlugin):
                 dialect.driver,
             )
             return
+        samples = self._sample_reporter
+        if samples is not None and dialect.driver != "psycopg2":
+            logger.warning("statements are sampled with psycopg2 only, not with %s", dialect.driver)
+            samples = None
         steering = EngineSteering(
             self._source,
             self._reporter,
+            samples,
             StatementReader(interpolated=dialect.paramstyle in ("format", "pyformat")),
             search_path=self._search_path,
             default_share=self._default_share,
@@ -113,6 +124,7 @@ class EngineSteering:
         self,
         source: TableSource,
         reporter: Reporter | None,
+        sample_reporter: SampleReporter | None,
         reader: StatementReader,
         *,
         search_path: str | None,
@@ -122,14 +134,17 @@ class EngineSteering:
     ) -> None:
         self._source = source
         self._reporter = reporter
+        self._sample_reporter = sample_reporter
         self._reader = reader
         self._search_path = search_path
         self._table = EMPTY
         self._chooser = Chooser(EMPTY, reader)
         self._recorder = Recorder()
+        self._sampler = Sampler(reader, search_path) if sample_reporter is not None else None
         self._rewriter = StatementRewriter(
             self._chooser,
             self._recorder,
+            self._sampler,
             default_share=default_share,
             random_numbers=random_numbers,
             comments=comments,
@@ -140,13 +155,20 @@ class EngineSteering:
     def listen_to(self, engine: Engine) -> None:
         """Begin; the thread starts with the process's first connection."""
         self._rewriter.listen_to(engine)
-        event.listen(engine, "connect", lambda *_: self._background.ensure_running())
+        event.listen(engine, "connect", self._connected)
         weakref.finalize(engine, self._background.stop)
         _STEERINGS[engine] = self
+
+    def _connected(self, session: Any, record: Any) -> None:
+        self._background.ensure_running()
+        if self._sampler is not None:
+            self._sampler.ask_search_path(session, record)
 
     def _begin(self) -> None:
         # What a parent process noted before it forked is the parent's to report.
         self._recorder.take()
+        if self._sampler is not None:
+            self._sampler.take()
         self.refresh()
 
     def refresh(self) -> None:
@@ -172,14 +194,24 @@ class EngineSteering:
         self._table = table
 
     def report(self) -> None:
-        """Hand out the timings that were noted since the last call."""
+        """Hand out the timings, and the samples, that were noted since the last call."""
         timings = self._recorder.take()
-        if not timings or self._reporter is None:
+        if timings and self._reporter is not None:
+            try:
+                self._reporter(timings)
+            except Exception as error:
+                self._tell_once("timings were lost", error)
+        self._report_samples(self._sampler.take() if self._sampler is not None else [])
+
+    def _report_samples(self, samples: list[SampledClass]) -> None:
+        if not samples or self._sample_reporter is None:
             return
         try:
-            self._reporter(timings)
+            self._sample_reporter(samples)
         except Exception as error:
-            self._tell_once("timings were lost", error)
+            # A function's words may hold what it was given; those of the spool name the file.
+            is_told = isinstance(self._sample_reporter, SampleSpoolWriter)
+            self._tell_once("samples were lost", error if is_told else type(error).__name__)
 
     def _tell_once(self, what: str, why: object) -> None:
         if what not in self._told:
@@ -191,7 +223,7 @@ _STEERINGS: weakref.WeakKeyDictionary[Engine, EngineSteering] = weakref.WeakKeyD
 
 
 def steering_of(engine: Engine) -> EngineSteering | None:
-    """What steers an engine: to `refresh` its table or `report` its timings at once."""
+    """What steers an engine: to `refresh` its table or `report` what it noted at once."""
     return _STEERINGS.get(engine)
 
 
@@ -212,6 +244,14 @@ def _reporter(given: Any) -> Reporter | None:
     if given is None or callable(given):
         return given  # type: ignore[no-any-return]
     raise ArgumentError(f"query_steering_report is {given!r}; give a path, a function or None")
+
+
+def _sample_reporter(given: Any) -> SampleReporter | None:
+    if isinstance(given, (str, os.PathLike)):
+        return SampleSpoolWriter(Path(given))
+    if given is None or callable(given):
+        return given  # type: ignore[no-any-return]
+    raise ArgumentError(f"query_steering_samples is {given!r}; give a path, a function or None")
 
 
 def _share(given: Any) -> float:

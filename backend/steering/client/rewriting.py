@@ -21,6 +21,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from .choosing import Choice, Chooser
+from .sampling import Sampler
 from .statements import HINT_COMMENT
 from .timings import Outcome, Recorder
 
@@ -55,6 +56,7 @@ class StatementRewriter:
     Args:
         chooser: what to do until `use` is called.
         recorder: takes the timings.
+        sampler: takes samples of statements; None: nobody wants any.
         default_share: share of a class's executions, in [0, 1], that runs the default plan.
         random_numbers: decides which.
         comments: hints go into a comment for pg_hint_plan; else into a message of psycopg2.
@@ -64,6 +66,7 @@ class StatementRewriter:
         self,
         chooser: Chooser,
         recorder: Recorder,
+        sampler: Sampler | None,
         *,
         default_share: float,
         random_numbers: random.Random,
@@ -71,6 +74,7 @@ class StatementRewriter:
     ) -> None:
         self._chooser = chooser
         self._recorder = recorder
+        self._sampler = sampler
         self._default_share = default_share
         self._random = random_numbers
         self._message = self._comment if comments else self._settings
@@ -90,20 +94,19 @@ class StatementRewriter:
     # -- the hooks: True says that the statement has been executed ---------------------------------
 
     def _do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
-        chooser = self._chooser
+        chooser, sampler = self._chooser, self._sampler
         if chooser.is_idle and not self._has_steered:
-            return False
+            return sampler is not None and sampler.execute(cursor, statement, parameters, context)
+        message = None
         try:
             choice = chooser.choose(statement)
             in_force = context.root_connection.info.get(KEY) if self._has_steered else None
-            if choice is None and in_force is None:
-                return False
-            message = self._message(cursor, statement, context, choice, in_force)
+            if choice is not None or in_force is not None:
+                message = self._message(cursor, statement, context, choice, in_force)
         except Exception:
             self._tell_once()
-            return False
         if message is None:
-            return False
+            return sampler is not None and sampler.execute(cursor, statement, parameters, context)
         info = context.root_connection.info
         if message.is_steered and message.in_transaction:
             self._has_steered = True
@@ -117,9 +120,11 @@ class StatementRewriter:
             info[KEY] = in_force
             self._note_failure(message, error, time.perf_counter() - begun_s)
             raise
+        seconds = time.perf_counter() - begun_s
         if message.choice is not None:
-            seconds = time.perf_counter() - begun_s
             self._recorder.add(message.choice.entry, message.is_steered, "done", seconds)
+        if sampler is not None:
+            sampler.note(cursor, statement, context, seconds, len(message.prefix))
         if in_force is not None and not message.is_steered:
             info.pop(KEY, None)
         return True

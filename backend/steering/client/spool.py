@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from . import spool_file
 from .timings import ClassTimings
 
 VERSION = 1
@@ -73,13 +74,7 @@ class SpoolWriter:
             separators=(",", ":"),
         )
         data = line.encode("ascii") + b"\n"
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o660)
-        try:
-            if os.fstat(descriptor).st_size + len(data) > self._max_bytes:
-                raise OSError(f"{self._path} is full ({self._max_bytes} bytes); does nobody read?")
-            os.write(descriptor, data)
-        finally:
-            os.close(descriptor)
+        spool_file.append(self._path, data, max_bytes=self._max_bytes, mode=spool_file.SHARED)
 
 
 def _as_json(timings: ClassTimings) -> dict[str, Any]:
@@ -99,20 +94,13 @@ def take_spool(path: Path) -> tuple[list[Report], int]:
     Raises:
         OSError: the folder cannot be read or written.
     """
-    taken = path.with_name(f"{path.name}.taken")
     reports: list[Report] = []
     broken = 0
-    if taken.exists():
-        with taken.open("rb") as file:
-            # Whoever writes past the bound is not one of ours; the rest is thrown away.
-            for line in file.read(MAX_SPOOL_BYTES).splitlines():
-                try:
-                    reports.append(_report(json.loads(line)))
-                except (ValueError, KeyError, TypeError, RecursionError):
-                    broken += 1
-        taken.unlink()
-    if path.exists():
-        path.rename(taken)
+    for line in spool_file.take(path, max_bytes=MAX_SPOOL_BYTES):
+        try:
+            reports.append(_report(json.loads(line)))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            broken += 1
     return reports, broken
 
 
