@@ -22,6 +22,11 @@ from backend.domain.records import (
     TrialRecord,
     WindowRecord,
 )
+from backend.domain.steering import (
+    ServiceTimingRecord,
+    SteeredClassRecord,
+    SteeringStatusRecord,
+)
 from backend.errors import AutopilotError, StoreError
 from backend.protocols import TelemetryReader
 
@@ -158,3 +163,20 @@ class CachedReader:
     def commands(self, *, limit: int = 100) -> Sequence[CommandRecord]:
         """See TelemetryReader."""
         return self._get(("commands", limit), lambda: self._reader.commands(limit=limit))
+
+    def steered_classes(self) -> Sequence[SteeredClassRecord]:
+        """See SteeringReader."""
+        return self._get(("steered_classes",), self._reader.steered_classes)
+
+    def service_timings(
+        self, *, since: datetime | None = None, limit: int = 10_000
+    ) -> Sequence[ServiceTimingRecord]:
+        """See SteeringReader."""
+        return self._get(
+            ("service_timings", since, limit),
+            lambda: self._reader.service_timings(since=since, limit=limit),
+        )
+
+    def steering_status(self) -> SteeringStatusRecord | None:
+        """See SteeringReader."""
+        return self._get(("steering_status",), self._reader.steering_status)

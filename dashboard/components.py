@@ -265,6 +265,19 @@ def knob_diff(
     return html.Div(rows, className="diff")
 
 
+def command_id(
+    kind: CommandKind, payload: Mapping[str, Any], place: str, confirm: str = ""
+) -> dict[str, str]:
+    """The id of a button that queues a command."""
+    return {
+        "type": "command",
+        "kind": kind.value,
+        "place": place,
+        "payload": json.dumps(dict(payload), sort_keys=True),
+        "confirm": confirm,
+    }
+
+
 def command_button(
     kind: CommandKind,
     payload: Mapping[str, Any],
@@ -285,13 +298,7 @@ def command_button(
     """
     return dbc.Button(
         [icon(icon_name) if icon_name else None, label],
-        id={
-            "type": "command",
-            "kind": kind.value,
-            "place": place,
-            "payload": json.dumps(dict(payload), sort_keys=True),
-            "confirm": confirm,
-        },
+        id=command_id(kind, payload, place, confirm),
         color=look.removeprefix("outline-"),
         outline=look.startswith("outline-"),
         size="sm" if small else None,
@@ -299,6 +306,35 @@ def command_button(
         title=title,
         className="action",
     )
+
+
+def choice_button(
+    kind: CommandKind,
+    payload: Mapping[str, Any],
+    label: str,
+    *,
+    place: str,
+    chosen: bool,
+    disabled: bool = False,
+    why: str = "",
+    confirm: str = "",
+) -> Component:
+    """One button of a switch; like a command button, and tells whether it is what is chosen.
+
+    ``why`` says what it does, or why it cannot be pressed.
+    """
+    button = html.Button(
+        label,
+        id=command_id(kind, payload, place, confirm),
+        type="button",
+        className="switch-button",
+        disabled=disabled or chosen,
+        **{
+            "aria-pressed": "true" if chosen else "false",
+            "aria-label": f"{label}: {why}" if why else label,
+        },
+    )
+    return html.Span(button, title=why)
 
 
 def facts(rows: Sequence[tuple[str, Children]]) -> Component:

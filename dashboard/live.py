@@ -27,6 +27,7 @@ from dashboard.baseline import BaselineMemory
 from dashboard.figures import empty_figure
 from dashboard.format import Viewer
 from dashboard.services import DEFAULT_FLOORS, QualityFloors, Services
+from dashboard.steering_service import ServiceMemory
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class View:
         choices: values of the page's own inputs (filters, the selected row), by ``id``.
         floors: the sample qualities below which a window is not used.
         memory: of the run's baseline.
+        service: of what steering does in service.
     """
 
     reader: TelemetryReader
@@ -50,6 +52,7 @@ class View:
     choices: Mapping[str, Any] = field(default_factory=dict)
     floors: QualityFloors = DEFAULT_FLOORS
     memory: BaselineMemory | None = None
+    service: ServiceMemory | None = None
 
 
 Builder = Callable[[View], Any]
@@ -156,6 +159,7 @@ def register_page(app: dash.Dash, page: Page, services: Services) -> None:
             dict(zip(ids, choices, strict=False)),
             services.floors,
             services.memory,
+            services.service,
         )
         values, digests = changed(page.parts, view, held or {})
         return [*values, no_update if digests == held else digests]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 from backend.domain.knobs import Knob, KnobValue
 from backend.domain.modes import CommandKind, Mode
 from backend.domain.records import CommandRecord, KnobStatusRecord
+from backend.domain.steering import SteeringMode
 from backend.errors import AutopilotError, KnobBoundsError, NeverKnobError, UnknownKnobError
 
 MAX_KNOBS = 100
 MAX_ID_LENGTH = 100
 ACTOR = "human@dashboard"
+MAX_SEARCH_PATH_LENGTH = 1000
 MOST_TRACKED = 5
+_FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
 
 class CommandError(AutopilotError):
@@ -92,6 +96,32 @@ def _roll_back(payload: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def _mode(payload: Mapping[str, Any], modes: type[Mode] | type[SteeringMode]) -> str:
+    value = payload.get("mode")
+    try:
+        return modes(value).value
+    except ValueError:
+        raise CommandError(
+            f"mode = {value!r:.60} is none of {', '.join(m.value for m in modes)}"
+        ) from None
+
+
+def _steer(payload: Mapping[str, Any]) -> dict[str, Any]:
+    _only(payload, "fingerprint", "search_path", "mode")
+    fingerprint, search_path = payload.get("fingerprint"), payload.get("search_path")
+    if not isinstance(fingerprint, str) or not _FINGERPRINT.fullmatch(fingerprint):
+        raise CommandError(f"fingerprint = {fingerprint!r:.60} is not 16 hexadecimal digits")
+    if not isinstance(search_path, str) or len(search_path) > MAX_SEARCH_PATH_LENGTH:
+        raise CommandError(
+            f"search_path is not a text of at most {MAX_SEARCH_PATH_LENGTH} characters"
+        )
+    return {
+        "fingerprint": fingerprint,
+        "search_path": search_path,
+        "mode": _mode(payload, SteeringMode),
+    }
+
+
 def check_payload(
     kind: CommandKind, payload: Mapping[str, Any], statuses: Sequence[KnobStatusRecord]
 ) -> dict[str, Any]:
@@ -110,15 +140,12 @@ def check_payload(
         return _roll_back(payload)
     if kind is CommandKind.SET_MODE:
         _only(payload, "mode")
-        try:
-            return {"mode": Mode(payload.get("mode")).value}
-        except ValueError:
-            raise CommandError(
-                f"mode = {payload.get('mode')!r:.60} is none of {', '.join(m.value for m in Mode)}"
-            ) from None
+        return {"mode": _mode(payload, Mode)}
     if kind in (CommandKind.APPROVE, CommandKind.DECLINE):
         _only(payload, "trial_id")
         return {"trial_id": _number(payload, "trial_id")}
+    if kind is CommandKind.STEER:
+        return _steer(payload)
     _only(payload)
     return {}
 

@@ -12,6 +12,7 @@ from backend.protocols import CommandQueue, TelemetryReader
 from dashboard.baseline import BaselineMemory
 from dashboard.cache import CachedReader
 from dashboard.operator_commands import make_command
+from dashboard.steering_service import ServiceMemory
 
 if TYPE_CHECKING:
     from backend.config import DashboardSettings
@@ -59,6 +60,7 @@ class Services:
         self.tick_ms = max(250, round(settings.refresh_interval_s * 750))
         self.reader = CachedReader(reader, settings.refresh_interval_s / 8)
         self.memory = BaselineMemory(reader)
+        self.service = ServiceMemory(self.reader)
         self._commands = commands
 
     def submit(self, command: CommandRecord) -> int:

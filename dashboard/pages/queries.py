@@ -1,19 +1,25 @@
-"""Queries: the classes of statements by total time, and how each has fared."""
+"""Queries: the classes of statements, how each has fared, and which get a better plan."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from dash import html
+import dash
+from dash import ALL, Input, Output, ctx, html
 from dash.development.base_component import Component
+from dash.exceptions import PreventUpdate
 
 from backend.domain.deployed import deployed_windows
 from backend.domain.records import WindowRecord
+from backend.domain.steering import SteeredClassRecord
 from dashboard import components as ui
-from dashboard import figures, figures_trials
+from dashboard import figures, figures_trials, steering_detail, steering_table
 from dashboard import format as fmt
+from dashboard import steering_words as words
 from dashboard.live import Page, View
 from dashboard.query_stats import RECENT_WINDOWS, QueryStats, query_stats
+from dashboard.services import Services
 from dashboard.theme import palette
 
 WINDOWS = 300
@@ -58,6 +64,7 @@ def class_table(view: View) -> object:
     order = ORDERS.get(str(view.choices.get("queries-order")), ORDERS["total"])
     stats.sort(key=order[1])
     texts = view.reader.query_classes()
+    steered = {key: r for r in view.reader.steered_classes() for key in r.query_keys}
     colours = palette(view.viewer.dark)
     rows = []
     for s in stats[:MOST_SHOWN]:
@@ -81,6 +88,7 @@ def class_table(view: View) -> object:
                             ],
                             className="small",
                         ),
+                        _steering_badge(steered[s.key], view) if s.key in steered else None,
                     ]
                 ),
                 html.Div(
@@ -107,6 +115,17 @@ def class_table(view: View) -> object:
     )
 
 
+def _steering_badge(record: SteeredClassRecord, view: View) -> Component:
+    stands = words.standing(record, steering_table.tuner_mode(view))
+    badge = ui.badge(stands.word, stands.tone, stands.icon)
+    return steering_table.details_button(record.key, badge, "classes", "badge-button")
+
+
+def _detail(view: View) -> object:
+    stats = query_stats(_windows(view), view.reader.trials())
+    return steering_detail.detail(view, {s.key: s for s in stats})
+
+
 def _figure(view: View) -> object:
     trials = view.reader.trials()
     windows = deployed_windows(_windows(view), trials)
@@ -122,6 +141,23 @@ def frame() -> Component:
     return html.Div(
         [
             ui.page_head("Queries", "Classes of statements, without their literals."),
+            ui.card(
+                "Query steering",
+                html.Div(ui.skeleton(3), id="queries-steering"),
+                hint_id="hint-steering",
+                hint_text="Plans are tried on statements that only read, a small share of the "
+                "time. A class is steered only where another plan was measured to be faster, by "
+                "planner settings that are sent along with its statements alone.",
+            ),
+            ui.card(
+                "Steered classes",
+                html.Div(ui.skeleton(6), id="queries-steered"),
+                class_name="spaced below",
+                hint_id="hint-steered",
+                hint_text="Measured: runs of the same statements under both plans, side by side, "
+                "with bounds of the effect. In service: what applications saw in the last hour. "
+                "Auto steers while the evidence stands, pin always, off never.",
+            ),
             ui.card(
                 "Mean time of the costliest classes",
                 ui.graph("queries-trend", 300, "mean time of query classes"),
@@ -140,8 +176,24 @@ def frame() -> Component:
                 "all under the deployed configuration. The tuner's own statements are left out.",
                 actions=ui.select("queries-order", "Order of the classes", options, "total"),
             ),
+            *steering_detail.dialog(),
         ]
     )
+
+
+def setup(app: dash.Dash, _services: Services) -> None:
+    """A class's button opens what steering knows of it."""
+
+    @app.callback(
+        Output("queries-selected", "data"),
+        Output("queries-dialog", "is_open"),
+        Input({"type": "steered", "class": ALL, "place": ALL}, "n_clicks"),
+        prevent_initial_call=True,
+    )
+    def choose(_clicks: list[int | None]) -> Any:
+        if not ctx.triggered_id or not any(t["value"] for t in ctx.triggered):
+            raise PreventUpdate
+        return ctx.triggered_id["class"], True
 
 
 PAGE = Page(
@@ -149,6 +201,14 @@ PAGE = Page(
     title="Queries",
     icon="braces",
     frame=frame,
-    parts={"queries-trend.figure": _figure, "queries-classes.children": class_table},
-    choices=(("queries-order", "value"),),
+    follows_commands=True,
+    parts={
+        "queries-steering.children": steering_table.head,
+        "queries-steered.children": steering_table.steered_table,
+        "queries-trend.figure": _figure,
+        "queries-classes.children": class_table,
+        "queries-detail.children": _detail,
+    },
+    choices=(("queries-order", "value"), ("queries-selected", "data")),
+    setup=setup,
 )

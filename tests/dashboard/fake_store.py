@@ -35,10 +35,17 @@ from backend.domain.records import (
     TrialRecord,
     WindowRecord,
 )
+from backend.domain.steering import (
+    ServiceTimingRecord,
+    SteeredClassRecord,
+    SteeringMode,
+    SteeringStatusRecord,
+)
 from backend.errors import StoreError
+from tests.dashboard import fake_steering
+from tests.dashboard.fake_steering import HOSTILE
 
 MANUAL = "https://www.postgresql.org/docs/current/"
-HOSTILE = '<img src=x onerror="window.__pwned=1"><script>window.__pwned=1</script>'
 
 QUERIES: tuple[tuple[str, str, float, float], ...] = (
     ("SELECT p.id, p.name, p.price_cents FROM products p WHERE p.id = $1", "simple", 0.8, 44.0),
@@ -343,6 +350,9 @@ class FakeStore:
         self._learning: list[LearningRecord] = []
         self._knobs: list[KnobStatusRecord] = []
         self._commands: list[CommandRecord] = []
+        self._steered: list[SteeredClassRecord] = []
+        self._timings: list[ServiceTimingRecord] = []
+        self._steering_status: SteeringStatusRecord | None = None
         if not empty:
             _Run(self, random.Random(seed)).write()
 
@@ -418,6 +428,20 @@ class FakeStore:
         self._read()
         return self._commands[-limit:]
 
+    def steered_classes(self) -> Sequence[SteeredClassRecord]:
+        self._read()
+        return sorted(self._steered, key=lambda record: record.key)
+
+    def service_timings(
+        self, *, since: datetime | None = None, limit: int = 10_000
+    ) -> Sequence[ServiceTimingRecord]:
+        self._read()
+        return [t for t in self._timings if since is None or t.started_at >= since][-limit:]
+
+    def steering_status(self) -> SteeringStatusRecord | None:
+        self._read()
+        return self._steering_status
+
     # -- CommandQueue -----------------------------------------------------------------------
 
     def submit(self, command: CommandRecord) -> int:
@@ -479,6 +503,8 @@ class FakeStore:
                 for c in self._changes
             ]
             return CommandState.DONE, f"rolled back {len(undone)} changes"
+        if command.kind is CommandKind.STEER:
+            return self._steer(payload)
         fields: dict[CommandKind, dict[str, Any]] = {
             CommandKind.PAUSE: {"paused": True},
             CommandKind.RESUME: {"paused": False},
@@ -489,6 +515,16 @@ class FakeStore:
             fields[command.kind] = {"mode": Mode(payload["mode"])}
         self.beat(**fields.get(command.kind, {}))
         return CommandState.DONE, "done"
+
+    def _steer(self, payload: Mapping[str, Any]) -> tuple[CommandState, str]:
+        wanted = SteeringMode(payload["mode"])
+        for i, record in enumerate(self._steered):
+            if record.key.fingerprint == payload["fingerprint"]:
+                if wanted is SteeringMode.PIN and record.evidence is None:
+                    return CommandState.REFUSED, "no hint set was proven faster yet"
+                self._steered[i] = replace(record, mode=wanted)
+                return CommandState.DONE, f"{record.key.fingerprint} is on {wanted.value}"
+        return CommandState.REFUSED, f"no query class {payload['fingerprint']}"
 
     def _set(self, name: str, value: KnobValue | None) -> None:
         self._knobs = [
@@ -548,6 +584,7 @@ class _Run:
         self._telemetry()
         self._learning()
         self._events()
+        self._steering()
         store._status = StatusRecord(
             at=store.now,
             mode=Mode.AUTO,
@@ -881,6 +918,13 @@ class _Run:
                 )
             )
 
+    def _steering(self) -> None:
+        store = self.store
+        texts = [text for text, *_rest in QUERIES]
+        store._steered = fake_steering.steered_classes(store.now, list(store._classes), texts)
+        store._timings = fake_steering.service_timings(store.now, store._steered, self.rng)
+        store._steering_status = fake_steering.steering_status(store.now)
+
     def _events(self) -> None:
         add = self.store._events.append
         rows = (
@@ -889,6 +933,8 @@ class _Run:
             (0.3, "info", "promotion", "version 2 deployed: work_mem 4 MB to 32 MB"),
             (0.41, "warning", "quality", "3 windows left out: the offered load swung by 48 %"),
             (0.62, "warning", "safety", "CPU at 96.1 % passed the limit of 95 %: no new trial"),
+            (0.64, "info", "hint_set_served", "no_nestloop is served for 5f1a9c0d7e34b218"),
+            (0.66, "warning", "hint_set_withdrawn", f"no_parallel no longer pays: {HOSTILE}"),
             (0.7, "error", "job", f"collector: could not read pg_stat_io: {HOSTILE}"),
             (0.9, "info", "probation", "version 5 passed its probation"),
         )

@@ -1,0 +1,88 @@
+"""What steering does in service, computed every few seconds however many pages ask."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from backend.domain.service_latency import ClassService, service_latency
+from backend.domain.steering import ClassKey
+from backend.protocols import TelemetryReader
+
+LIVES_S = 10.0
+MOST_RECORDS = 10_000
+SHORTEST_S = 300.0
+"""A rate an hour is told of no shorter time."""
+
+
+@dataclass(frozen=True)
+class SavedTime:
+    """Seconds that clients waited less, an hour: the estimate, and what is proven at least."""
+
+    estimate_s: float
+    at_least_s: float
+
+
+@dataclass(frozen=True)
+class InService:
+    """What applications saw of each class, over the newest timings."""
+
+    classes: Mapping[ClassKey, ClassService] = field(default_factory=dict)
+
+    @property
+    def saved(self) -> SavedTime | None:
+        """Over all classes that both plans ran of often enough; None where nothing is proven.
+
+        The steered time divided by its ratio to the default plan is what it would have been. The
+        bounds of all classes hold together, so their sum bounds the whole.
+        """
+        known = [(s, s.ratio) for s in self.classes.values() if s.ratio is not None]
+        if not known:
+            return None
+        lasted_s = (
+            max(s.ended_at for s, _ratio in known) - min(s.began_at for s, _ratio in known)
+        ).total_seconds()
+        if lasted_s < SHORTEST_S:
+            return None
+
+        def saved_s(service: ClassService, change: float) -> float:
+            steered_s = service.steered.executions * (service.steered.mean_ms or 0.0) / 1000
+            return steered_s * (1 / (1 + change) - 1) * 3600 / lasted_s
+
+        at_least_s = sum(saved_s(service, ratio.high) for service, ratio in known)
+        if at_least_s <= 0:
+            return None
+        estimate_s = sum(saved_s(service, ratio.effect) for service, ratio in known)
+        return SavedTime(estimate_s, at_least_s)
+
+
+class ServiceMemory:
+    """Reads the timings and computes with them, at most once in ``LIVES_S``.
+
+    Args:
+        reader: the store.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self, reader: TelemetryReader, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._reader, self._clock = reader, clock
+        self._lock = threading.Lock()
+        self._read_at_s = float("-inf")
+        self._known = InService()
+
+    def recall(self) -> InService:
+        """What is known.
+
+        Raises:
+            StoreError: the store could not be read.
+        """
+        with self._lock:
+            if self._clock() - self._read_at_s >= LIVES_S:
+                timings = self._reader.service_timings(limit=MOST_RECORDS)
+                self._known = InService(service_latency(timings))
+                self._read_at_s = self._clock()
+            return self._known
