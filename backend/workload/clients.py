@@ -154,5 +154,6 @@ def _plug_in(places: SteeringPlaces, default_share: float) -> dict[str, Any]:
         "plugins": ["query_steering"],
         "query_steering_table": places.table,
         "query_steering_report": places.timings,
+        "query_steering_samples": places.spooled_samples,
         "query_steering_default_share": default_share,
     }

@@ -14,7 +14,13 @@ from sqlalchemy.engine import URL
 
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.errors import WorkloadError
-from backend.steering.client import SteeringEntry, fingerprint, take_spool, write_table
+from backend.steering.client import (
+    SteeringEntry,
+    fingerprint,
+    take_samples,
+    take_spool,
+    write_table,
+)
 from backend.steering.places import SteeringPlaces
 from backend.workload import store as store_module
 from backend.workload.connection import connect
@@ -322,6 +328,13 @@ def test_the_plug_in_steers_the_classes_of_its_table_and_reports_all_it_timed(
     assert sum(by_arm.values()) == timed
     assert by_arm["steered"] > by_arm["default"] > 0
     assert load.stats().errors == 0
+    take_samples(places.spooled_samples)
+    classes, broken = take_samples(places.spooled_samples)
+    assert broken == 0
+    texts = [sample.text for sampled in classes for sample in sampled.samples]
+    assert any("FROM shop.orders WHERE order_id = " in text for text in texts)
+    assert not [text for text in texts if "%s" in text or "set_config" in text]
+    assert {sampled.search_path for sampled in classes} == {'"$user", public'}
 
 
 def test_the_runner_hands_out_every_interval_and_ends_when_told(store: DemoStore, url: URL) -> None:
