@@ -1,0 +1,243 @@
+"""Proven hint sets for those who do without the plug-in, as SQL text.
+
+Comments and the hint table are for the extension pg_hint_plan
+(https://github.com/ossc-db/pg_hint_plan); for settings of a role see `role_settings`. Each text
+says what it rests on and how it is taken back. To run it, and to withdraw it when a hint set stops
+paying, is up to its reader: only the plug-in keeps running the default plan now and then to notice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from enum import Enum
+
+from backend.domain.metrics import QueryKey
+from backend.domain.steering import (
+    HintEvidence,
+    SteeredClassRecord,
+    SteeringMode,
+    SteeringState,
+)
+from backend.errors import SteeringError
+from backend.steering.sql_text import comment, commented, quoted_text
+
+WHILE_IT_RUNS = frozenset({"work_mem", "hash_mem_multiplier"})
+"""Settings that act while a plan runs. pg_hint_plan's Set holds while it is planned, no longer."""
+
+_PLACEHOLDER = re.compile(r'"(?:[^"]|"")*"|\$\d+')
+_INDENT = "    "
+
+
+class HintTable(str, Enum):
+    """The layouts of pg_hint_plan's table, named by the first and last version that has it.
+
+    BY_TEXT: up to 1.6 (PostgreSQL 16), ``norm_query_string``. BY_QUERY_ID: from 1.7
+    (PostgreSQL 17) on, ``query_id``.
+    """
+
+    BY_TEXT = "1.6"
+    BY_QUERY_ID = "1.7"
+
+    @classmethod
+    def of_server(cls, version: int) -> HintTable:
+        """The layout that goes with a server's version, such as 170002 or 17."""
+        major = version // 10_000 if version >= 10_000 else version
+        return cls.BY_QUERY_ID if major >= 17 else cls.BY_TEXT
+
+
+def proven_classes(classes: Iterable[SteeredClassRecord]) -> tuple[SteeredClassRecord, ...]:
+    """The classes whose hint set may be exported: verified still, or pinned; none switched off."""
+    return tuple(
+        record
+        for record in classes
+        if record.evidence is not None
+        and record.mode is not SteeringMode.OFF
+        and (record.state is SteeringState.VERIFIED or record.mode is SteeringMode.PIN)
+    )
+
+
+def hints(settings: Mapping[str, str]) -> str:
+    """A hint set as pg_hint_plan writes it: ``Set(enable_nestloop off)``.
+
+    Raises:
+        SteeringError: it has settings that pg_hint_plan could not keep while the plan runs.
+    """
+    lost = sorted(WHILE_IT_RUNS & set(settings))
+    if lost:
+        raise SteeringError(
+            f"pg_hint_plan sets {' and '.join(lost)} only while the plan is made, not while it "
+            "runs, so the plan would not run as it was measured",
+            remedy="use the plug-in query_steering for this class",
+        )
+    return " ".join(f"Set({name} {value})" for name, value in settings.items())
+
+
+def header(title: str, now: datetime, notes: Sequence[str]) -> list[str]:
+    """The comment that every export begins with."""
+    return commented(
+        [
+            f"{title}, written {now:%Y-%m-%d %H:%M} UTC.",
+            "Measured faster than the default plans under the settings in force then. Nobody "
+            "watches it here: look again when the data or the server has changed.",
+            *notes,
+        ]
+    )
+
+
+def hint_comments(classes: Sequence[SteeredClassRecord], now: datetime) -> str:
+    """A hint comment for each class, to be put in front of its statements."""
+    return _text(
+        header(
+            "Hint comments for pg_hint_plan",
+            now,
+            (
+                "Put each comment in front of the statement it belongs to, as the first thing in "
+                "the text that is sent. pg_hint_plan must be loaded (shared_preload_libraries or "
+                "session_preload_libraries); without it a comment is a comment.",
+                "To undo: remove the comment.",
+            ),
+        ),
+        (
+            [f"/*+ {hints(evidence.settings)} */", comment(record.text, at_most=10_000)]
+            if (refusal := _refusal(evidence)) is None
+            else [refusal]
+            for record, evidence in _with_evidence(classes)
+        ),
+        classes,
+    )
+
+
+def hint_table(
+    classes: Sequence[SteeredClassRecord],
+    now: datetime,
+    *,
+    layout: HintTable,
+    texts: Mapping[str, str],
+) -> str:
+    """Rows for pg_hint_plan's table ``hint_plan.hints``, with what takes them out again.
+
+    Args:
+        classes: what `proven_classes` returns.
+        now: goes into the header.
+        layout: of the table.
+        texts: normalised statements by query key, as telemetry read them from
+            pg_stat_statements.
+    """
+    by_id = layout is HintTable.BY_QUERY_ID
+    notes = [
+        "Needs CREATE EXTENSION pg_hint_plan in the database, pg_hint_plan.enable_hint_table = on, "
+        "and compute_query_id on or auto.",
+        "Rows of the table come before hint comments. Run this as the extension's owner, in the "
+        "database whose OID is given; BEGIN and COMMIT are yours.",
+    ]
+    if by_id:
+        notes.append(
+            "For pg_hint_plan 1.7 (PostgreSQL 17) and newer. A query_id holds for this database "
+            "and major version alone, and changes where a table is made anew."
+        )
+    else:
+        notes.append(
+            "For pg_hint_plan 1.6 (PostgreSQL 16) and older. The text must be the application's "
+            "to the last space, with ? for each constant. Parameters that a driver sends apart "
+            "stay $1, $2, ...: that is the second row of each class; the one that does not fit "
+            "does nothing."
+        )
+    return _text(
+        header("Rows for pg_hint_plan's hint table", now, notes),
+        (
+            [refusal]
+            if (refusal := _refusal(evidence)) is not None
+            else list(
+                _rows_by_id(record, evidence) if by_id else _rows_by_text(record, evidence, texts)
+            )
+            for record, evidence in _with_evidence(classes)
+        ),
+        classes,
+    )
+
+
+# -- inside ---------------------------------------------------------------------------------------
+
+
+def _with_evidence(
+    classes: Iterable[SteeredClassRecord],
+) -> Iterator[tuple[SteeredClassRecord, HintEvidence]]:
+    return ((record, record.evidence) for record in classes if record.evidence is not None)
+
+
+def _text(
+    header: Sequence[str], bodies: Iterable[Sequence[str]], classes: Sequence[SteeredClassRecord]
+) -> str:
+    lines = list(header)
+    for (record, evidence), body in zip(_with_evidence(classes), bodies, strict=True):
+        lines += ["", *_evidence_lines(record, evidence), *body]
+    if not classes:
+        lines += ["", "-- No hint set is proven yet."]
+    return "\n".join(lines) + "\n"
+
+
+def _evidence_lines(record: SteeredClassRecord, evidence: HintEvidence) -> list[str]:
+    under = ", ".join(f"{name} = {value}" for name, value in evidence.under.items())
+    pinned = " Pinned by hand." if record.mode is SteeringMode.PIN else ""
+    withdrawn = (
+        ""
+        if record.state is SteeringState.VERIFIED
+        else f" NO LONGER PROVEN ({record.state.value}): {record.reason}"
+    )
+    return [
+        comment(f"Class {record.key.fingerprint}, search_path {record.key.search_path}"),
+        comment(record.text),
+        comment(
+            f"{evidence.hint_set}: {evidence.effect:+.1%} of the time "
+            f"({evidence.default_ms:.4g} ms -> {evidence.steered_ms:.4g} ms; at most "
+            f"{evidence.ci_high:+.1%} at {evidence.confidence:.2%} confidence; {evidence.pairs} "
+            f"pairs of {evidence.statements} statements, {evidence.verified_at:%Y-%m-%d})."
+            f"{pinned}{withdrawn}"
+        ),
+        comment(f"Measured under: {under or 'the settings of the server'}"),
+    ]
+
+
+def _refusal(evidence: HintEvidence) -> str | None:
+    try:
+        hints(evidence.settings)
+    except SteeringError as error:
+        return comment(f"Not exported: {error.message}; {error.remedy}.")
+    return None
+
+
+def _rows_by_id(record: SteeredClassRecord, evidence: HintEvidence) -> Iterator[str]:
+    keys = {(key.dbid, key.queryid): None for key in map(QueryKey.parse, record.query_keys)}
+    if not keys:
+        yield comment(
+            "Its query_id is not known to telemetry yet. EXPLAIN (VERBOSE) of the statement shows "
+            "it as Query Identifier."
+        )
+    for database, query_id in keys:
+        yield f"-- Database {database}:"
+        yield from _row("query_id", str(query_id), hints(evidence.settings))
+
+
+def _rows_by_text(
+    record: SteeredClassRecord, evidence: HintEvidence, texts: Mapping[str, str]
+) -> Iterator[str]:
+    known = {texts[key]: None for key in record.query_keys if key in texts}
+    if not known:
+        yield comment(
+            "Its text as the application sends it is not known to telemetry yet, and the table "
+            "wants it to the last space."
+        )
+    for text in known:
+        pattern = _PLACEHOLDER.sub(lambda m: "?" if m[0].startswith("$") else m[0], text)
+        for one in dict.fromkeys((pattern, text)):
+            yield from _row("norm_query_string", quoted_text(one), hints(evidence.settings))
+
+
+def _row(column: str, value: str, written: str) -> Iterator[str]:
+    yield f"INSERT INTO hint_plan.hints ({column}, application_name, hints)"
+    yield f"{_INDENT}VALUES ({value}, '', {quoted_text(written)});"
+    # Every value is quoted, and nothing of this is run here.
+    undo = f"DELETE FROM hint_plan.hints WHERE {column} = {value} AND application_name = '';"  # noqa: S608
+    yield f"-- To undo: {undo}"
