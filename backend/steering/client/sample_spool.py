@@ -7,7 +7,6 @@ product that share one run under the same account.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ from typing import Any
 from . import spool_file
 from .sampling import CLASS_BURST, SampledClass, SampledStatement
 from .statements import MAX_TEXT_LENGTH, PARSER
+from .table import FINGERPRINT, SEARCH_PATH
 
 VERSION = 1
 MAX_SPOOL_BYTES = 16 * 1024**2
 
-_FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 _MAX_COUNT = 2**53
 
 
@@ -79,8 +78,10 @@ def _sampled_class(item: Any) -> SampledClass:
     """
     if item["version"] != VERSION or item["parser"] != PARSER:
         raise ValueError("another version")
-    if not _FINGERPRINT.fullmatch(item["fingerprint"]):
+    if not FINGERPRINT.fullmatch(item["fingerprint"]):
         raise ValueError("no fingerprint")
+    if not SEARCH_PATH.fullmatch(item["search_path"]):
+        raise ValueError("a search path that no table may hold")
     samples = item["samples"]
     if not isinstance(samples, list) or len(samples) > CLASS_BURST:
         raise ValueError("no list of samples, or a long one")
@@ -89,18 +90,18 @@ def _sampled_class(item: Any) -> SampledClass:
         raise ValueError("not a count")
     return SampledClass(
         fingerprint=item["fingerprint"],
-        search_path=_text(item["search_path"], 1000),
+        search_path=item["search_path"],
         executions=int(_number(executions, _MAX_COUNT)),
         total_s=_number(item["total_s"], 1e12),
         samples=tuple(
-            SampledStatement(_text(s["text"], MAX_TEXT_LENGTH), _number(s["seen_at_s"], 1e11))
-            for s in samples
+            SampledStatement(_text(sample["text"]), _number(sample["seen_at_s"], 1e11))
+            for sample in samples
         ),
     )
 
 
-def _text(value: Any, most: int) -> str:
-    if not isinstance(value, str) or not 0 <= len(value) <= most:
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > MAX_TEXT_LENGTH:
         raise ValueError("not a text, or a long one")
     return value
 

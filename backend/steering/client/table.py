@@ -29,11 +29,11 @@ MAX_FILE_BYTES = 2 * 1024**2
 MODES = ("auto", "pin", "off")
 """auto: steered, but for the share that runs the default plan; pin: always steered; off: never."""
 
-_FINGERPRINT = re.compile(r"[0-9a-f]{16}")
+FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 _HINT_SET = re.compile(r"[A-Za-z0-9_.+~-]{1,200}")
 _FUNCTION = re.compile(r"[^\s%]{1,130}")
-# It becomes a quoted literal inside a text whose "%" a driver may read: neither it nor "\" passes.
-_SEARCH_PATH = re.compile(r"[^%\\\x00-\x1f\x7f-\U0010ffff]{0,1000}")
+SEARCH_PATH = re.compile(r"[^%\\\x00-\x1f\x7f-\U0010ffff]{0,1000}")
+"""It becomes a quoted literal in a text whose "%" a driver may read: neither it nor "\\" passes."""
 
 
 class TableError(ValueError):
@@ -72,8 +72,8 @@ class SteeringEntry:
         object.__setattr__(self, "settings", MappingProxyType(dict(self.settings)))
         object.__setattr__(self, "under", MappingProxyType(dict(self.under)))
         for name, pattern in (
-            ("fingerprint", _FINGERPRINT),
-            ("search_path", _SEARCH_PATH),
+            ("fingerprint", FINGERPRINT),
+            ("search_path", SEARCH_PATH),
             ("hint_set", _HINT_SET),
         ):
             if not pattern.fullmatch(getattr(self, name)):
