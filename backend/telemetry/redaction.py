@@ -27,14 +27,11 @@ _ASSIGNED = re.compile(
 )
 _SQL = re.compile(r"\b(password\s+)E?'(?:[^'\\]|''|\\.)*'?", re.IGNORECASE)
 
-# The parts of SQL in which quotes mean something: literals, quoted identifiers, comments.
-_TOKEN = re.compile(
-    r"""(?P<literal> \b[eE]'(?:[^'\\]|''|\\.)*'? | '[^']*(?:''[^']*)*'?
-        | (?<![\w$]) (?P<tag>\$(?:[^\W\d]\w*)?\$) .*? (?:(?P=tag)|\Z))
-    | (?P<comment> --[^\n]* | /\*.*?(?:\*/|\Z))
-    | "[^"]*"? # an identifier""",
-    re.VERBOSE | re.DOTALL,
-)
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+_LITERALS = frozenset(("SCONST", "USCONST", "BCONST", "XCONST"))
+_COMMENTS = frozenset(("SQL_COMMENT", "C_COMMENT"))
+_MAX_COMMENTS = 100
+"""PostgreSQL's lexer takes quadratic time for ``/*/*/*``."""
 
 
 def redact(text: str) -> str:
@@ -54,19 +51,30 @@ def redact_statement(sql: str) -> str:
     Unlike :func:`redact` it leaves ``token = $1`` and ``a.password = b.password`` alone, and what
     it hides leaves a statement that reads the same, with the same fingerprint: a literal becomes
     ``'***'``, a comment with what looks like a secret ``/* *** */``. Statements longer than
-    ``MAX_STATEMENT_LENGTH`` are cut.
+    ``MAX_STATEMENT_LENGTH`` are cut; what is no SQL is treated as any other text.
     """
+    import pglast.parser  # Here, since most processes that open a store never need it.
+
     if len(sql) > MAX_STATEMENT_LENGTH:
         sql = sql[:MAX_STATEMENT_LENGTH] + "…"
-    return _TOKEN.sub(_without_literal, _storable(sql))
-
-
-def _without_literal(token: re.Match[str]) -> str:
-    if token["literal"] is not None:
-        return f"'{HIDDEN}'"
-    if token["comment"] is not None and redact(token["comment"]) != token["comment"]:
-        return f"/* {HIDDEN} */"
-    return token[0]
+    sql = _storable(sql)
+    if sql.count("/*") > _MAX_COMMENTS:
+        return redact(sql)
+    try:
+        # To PostgreSQL other characters are letters; to pglast each makes all offsets dearer.
+        tokens = pglast.parser.scan(_NOT_ASCII.sub("q", sql))
+    except pglast.Error:
+        return redact(sql)
+    kept, end = [], 0
+    for token in tokens:
+        text = sql[token.start : token.end + 1]
+        if token.name in _LITERALS:
+            text = f"'{HIDDEN}'"
+        elif token.name in _COMMENTS and redact(text) != text:
+            text = f"/* {HIDDEN} */"
+        kept += [sql[end : token.start], text]
+        end = token.end + 1
+    return "".join([*kept, sql[end:]])
 
 
 def _storable(text: str) -> str:

@@ -40,6 +40,11 @@ RECORDS = [
     full.STATUS,
     full.QUERY_CLASS,
     full.window().queries[0],
+    full.STEERED_CLASS,
+    replace(full.STEERED_CLASS, evidence=None),
+    full.PLAN_RUN,
+    full.SERVICE_TIMING,
+    full.STEERING_STATUS,
 ]
 
 
@@ -84,6 +89,26 @@ def test_a_document_of_an_older_version_takes_defaults() -> None:
     del document["limits"]
     document["field of a newer version"] = 1
     assert from_document(records.StatusRecord, document) == replace(full.STATUS, limits={})
+
+
+def test_a_record_in_a_record_is_columns_or_one_object() -> None:
+    row = to_row(full.STEERED_CLASS)
+    assert "key" not in row
+    assert (row["fingerprint"], row["search_path"]) == (
+        full.CLASS_KEY.fingerprint,
+        full.CLASS_KEY.search_path,
+    )
+    assert row["evidence"]["verified_at"] == full.EVIDENCE.verified_at.isoformat()
+    row["evidence"] = load_json(dump_json(row["evidence"]))
+    assert from_row(steering.SteeredClassRecord, row) == full.STEERED_CLASS
+    row["evidence"] = None
+    assert from_row(steering.SteeredClassRecord, row).evidence is None
+
+
+def test_evidence_of_another_version_is_read() -> None:
+    row = to_row(full.STEERED_CLASS)
+    row["evidence"]["field of a newer version"] = 1
+    assert from_row(steering.SteeredClassRecord, row) == full.STEERED_CLASS
 
 
 def test_rows_hold_plain_values() -> None:

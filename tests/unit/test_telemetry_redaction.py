@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import pglast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.telemetry.redaction import HIDDEN, MAX_TEXT_LENGTH, redact, redact_deep
+from backend.telemetry.redaction import (
+    HIDDEN,
+    MAX_STATEMENT_LENGTH,
+    MAX_TEXT_LENGTH,
+    redact,
+    redact_deep,
+    redact_statement,
+)
 
 
 @pytest.mark.parametrize(
@@ -88,3 +96,67 @@ def test_any_text_can_be_stored_and_redacting_again_changes_nothing(text: str) -
     once.encode("utf-8")
     assert "\x00" not in once
     assert redact(once) == once
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 'hunter2'",
+        "SELECT 'it''s hunter2'",
+        r"SELECT E'it\'s hunter2', e'\\', 'hunter2'",
+        "SELECT 'a\\', 'hunter2'",
+        "SELECT $$it's hunter2$$, $a$ $$hunter2 $a$",
+        "SELECT a$b$c, 'hunter2' FROM t WHERE x = $1",
+        "SELECT \"it's\", 'hunter2', \"a'b\"",
+        'SELECT "a""\'b", \'hunter2\'',
+        "SELECT 1 -- it's\n, 'hunter2' -- it's",
+        "SELECT 1 /* it's */, 'hunter2' /* it's */",
+        "SELECT 1 /* it /* is */ 'it */, 'hunter2'",
+        "SELECT 1 /* password='hunter2' */",
+        "SELECT ☃, 'hunter2', U&'hunter2', N'hunter2', B'10', X'1F'",
+        "SELECT 1 -- postgresql://a:hunter2@db\n, 2",
+        "SELECT 1 WHERE token = 'hunter2' AND f(password => 'hunter2')",
+        "SELECT 1 WHERE a = '-- ' AND b = 'hunter2'",
+    ],
+)
+def test_texts_in_a_statement_are_hidden_and_it_reads_the_same(sql: str) -> None:
+    clean = redact_statement(sql)
+    assert "hunter2" not in clean
+    assert HIDDEN in clean
+    assert pglast.fingerprint(clean) == pglast.fingerprint(sql)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM users WHERE password = $1 AND token=$2 AND f(secret => $3)",
+        "SELECT 1 FROM a JOIN b ON a.token = b.token AND a.api_key::text = b.api_key",
+        'SELECT "it\'s", "a""b" FROM "Läden" -- that\'s all\nWHERE x ? $1 AND y @> $2',
+        "SELECT 1 /* it's /* nested */ */ - -1, $1",
+        "SELECT " + "$1, " * (MAX_STATEMENT_LENGTH // 4 - 10) + "$1",
+    ],
+)
+def test_a_statement_without_literals_stays_to_the_letter(sql: str) -> None:
+    assert redact_statement(sql) == sql
+
+
+@pytest.mark.parametrize(
+    "piece", ["'", "''", "'é', ", "E'\\", "$$", "$a$", "/*", '"', "--", "é", "x'$"]
+)
+def test_a_hostile_statement_is_read_in_one_go(piece: str) -> None:
+    clean = redact_statement(piece * MAX_STATEMENT_LENGTH)
+    assert len(clean) <= 2 * MAX_STATEMENT_LENGTH
+
+
+def test_what_is_no_sql_is_a_text() -> None:
+    assert redact_statement("SELECT 'it, password=hunter2") == "SELECT 'it, password=***"
+
+
+_PIECES = ["'", "E'", "$$", "$a$", "/*", "*/", "--", "\n", '"', "password=", "://a:b@", " ", "x"]
+
+
+@given(st.text() | st.lists(st.sampled_from(_PIECES)).map("".join))
+def test_any_statement_can_be_stored(sql: str) -> None:
+    once = redact_statement(sql)
+    once.encode("utf-8")
+    assert "\x00" not in once
