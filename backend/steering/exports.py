@@ -9,19 +9,14 @@ paying, is up to its reader: only the plug-in keeps running the default plan now
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 
 from backend.domain.metrics import QueryKey
-from backend.domain.steering import (
-    HintEvidence,
-    SteeredClassRecord,
-    SteeringMode,
-    SteeringState,
-)
+from backend.domain.steering import SteeredClassRecord, SteeringMode, SteeringState
 from backend.errors import SteeringError
-from backend.steering.sql_text import comment, commented, quoted_text
+from backend.steering.quoting import comment, commented, quoted_text
 
 WHILE_IT_RUNS = frozenset({"work_mem", "hash_mem_multiplier"})
 """Settings that act while a plan runs. pg_hint_plan's Set holds while it is planned, no longer."""
@@ -74,39 +69,55 @@ def hints(settings: Mapping[str, str]) -> str:
     return " ".join(f"Set({name} {value})" for name, value in settings.items())
 
 
-def header(title: str, now: datetime, notes: Sequence[str]) -> list[str]:
-    """The comment that every export begins with."""
-    return commented(
-        [
-            f"{title}, written {now:%Y-%m-%d %H:%M} UTC.",
-            "Measured faster than the default plans under the settings in force then. Nobody "
-            "watches it here: look again when the data or the server has changed.",
-            *notes,
-        ]
+def header(title: str, now: datetime, *notes: str) -> list[str]:
+    """The comments that every text begins with."""
+    return commented([f"{title}, {now:%Y-%m-%d %H:%M} UTC.", *notes])
+
+
+def evidence_lines(record: SteeredClassRecord) -> list[str]:
+    """A class, and what its hint set rests on, as comments."""
+    key, evidence = record.key, record.evidence
+    lines = [
+        comment(f"Class {key.fingerprint}, search_path {key.search_path}"),
+        comment(record.text),
+    ]
+    if evidence is None:
+        return [*lines, "-- No hint set was proven faster."]
+    under = ", ".join(f"{name} = {value}" for name, value in evidence.under.items())
+    lines.append(
+        comment(
+            f"{evidence.hint_set}: {evidence.effect:+.1%} of the time "
+            f"({evidence.default_ms:.4g} ms -> {evidence.steered_ms:.4g} ms; at most "
+            f"{evidence.ci_high:+.1%} at {evidence.confidence:.2%} confidence; {evidence.pairs} "
+            f"pairs of {evidence.statements} statements, {evidence.verified_at:%Y-%m-%d})."
+        )
     )
+    if under:
+        lines.append(comment(f"Measured under {under}"))
+    if record.mode is SteeringMode.PIN:
+        lines.append("-- Pinned by hand.")
+    if record.state is not SteeringState.VERIFIED:
+        lines.append(comment(f"NO LONGER PROVEN ({record.state.value}): {record.reason}"))
+    return lines
 
 
 def hint_comments(classes: Sequence[SteeredClassRecord], now: datetime) -> str:
-    """A hint comment for each class, to be put in front of its statements."""
-    return _text(
-        header(
-            "Hint comments for pg_hint_plan",
-            now,
-            (
-                "Put each comment in front of the statement it belongs to, as the first thing in "
-                "the text that is sent. pg_hint_plan must be loaded (shared_preload_libraries or "
-                "session_preload_libraries); without it a comment is a comment.",
-                "To undo: remove the comment.",
-            ),
-        ),
-        (
-            [f"/*+ {hints(evidence.settings)} */", comment(record.text, at_most=10_000)]
-            if (refusal := _refusal(evidence)) is None
-            else [refusal]
-            for record, evidence in _with_evidence(classes)
-        ),
-        classes,
+    """A hint comment for each class, to be put in front of its statements.
+
+    Args:
+        classes: what `proven_classes` returns.
+        now: goes into the header.
+    """
+    lines = header(
+        "Hint comments for pg_hint_plan",
+        now,
+        _UNWATCHED,
+        "Put each comment in front of the statement it belongs to, as the first thing in the text "
+        "that is sent. pg_hint_plan must be loaded (shared_preload_libraries or "
+        "session_preload_libraries); elsewhere a comment is a comment.",
+        "To undo: remove the comment.",
     )
+    return _text(lines, classes, lambda record, written: [f"/*+ {written} */"])
 
 
 def hint_table(
@@ -125,90 +136,58 @@ def hint_table(
         texts: normalised statements by query key, as telemetry read them from
             pg_stat_statements.
     """
-    by_id = layout is HintTable.BY_QUERY_ID
-    notes = [
+    lines = header(
+        "Rows for pg_hint_plan's table hint_plan.hints",
+        now,
+        _UNWATCHED,
         "Needs CREATE EXTENSION pg_hint_plan in the database, pg_hint_plan.enable_hint_table = on, "
-        "and compute_query_id on or auto.",
-        "Rows of the table come before hint comments. Run this as the extension's owner, in the "
-        "database whose OID is given; BEGIN and COMMIT are yours.",
-    ]
-    if by_id:
-        notes.append(
-            "For pg_hint_plan 1.7 (PostgreSQL 17) and newer. A query_id holds for this database "
-            "and major version alone, and changes where a table is made anew."
-        )
-    else:
-        notes.append(
-            "For pg_hint_plan 1.6 (PostgreSQL 16) and older. The text must be the application's "
-            "to the last space, with ? for each constant. Parameters that a driver sends apart "
-            "stay $1, $2, ...: that is the second row of each class; the one that does not fit "
-            "does nothing."
-        )
-    return _text(
-        header("Rows for pg_hint_plan's hint table", now, notes),
-        (
-            [refusal]
-            if (refusal := _refusal(evidence)) is not None
-            else list(
-                _rows_by_id(record, evidence) if by_id else _rows_by_text(record, evidence, texts)
-            )
-            for record, evidence in _with_evidence(classes)
-        ),
-        classes,
+        "and compute_query_id on or auto. Rows of the table come before hint comments.",
+        _LAYOUT_NOTES[layout],
     )
+    if layout is HintTable.BY_QUERY_ID:
+        return _text(lines, classes, _rows_by_id)
+    return _text(lines, classes, lambda record, written: _rows_by_text(record, written, texts))
 
 
 # -- inside ---------------------------------------------------------------------------------------
 
-
-def _with_evidence(
-    classes: Iterable[SteeredClassRecord],
-) -> Iterator[tuple[SteeredClassRecord, HintEvidence]]:
-    return ((record, record.evidence) for record in classes if record.evidence is not None)
+_UNWATCHED = (
+    "Each was measured faster than the default plan under the settings named with it. Nobody "
+    "watches it here: look again when the data or the server has changed."
+)
+_LAYOUT_NOTES = {
+    HintTable.BY_QUERY_ID: (
+        "For pg_hint_plan 1.7 (PostgreSQL 17) and newer. A query_id holds in its database and "
+        "major version alone, and is another one when a table of the statement is made anew."
+    ),
+    HintTable.BY_TEXT: (
+        "For pg_hint_plan 1.6 (PostgreSQL 16) and older. The text must be the application's to the "
+        "last space, with ? for each constant. Parameters that a driver sends apart stay $1, $2: "
+        "that is the second row of a class; the row that does not fit does nothing."
+    ),
+}
 
 
 def _text(
-    header: Sequence[str], bodies: Iterable[Sequence[str]], classes: Sequence[SteeredClassRecord]
+    lines: Sequence[str],
+    classes: Sequence[SteeredClassRecord],
+    body: Callable[[SteeredClassRecord, str], Iterable[str]],
 ) -> str:
-    lines = list(header)
-    for (record, evidence), body in zip(_with_evidence(classes), bodies, strict=True):
-        lines += ["", *_evidence_lines(record, evidence), *body]
-    if not classes:
-        lines += ["", "-- No hint set is proven yet."]
-    return "\n".join(lines) + "\n"
+    found = list(lines)
+    for record in classes:
+        if record.evidence is None:
+            continue
+        found += ["", *evidence_lines(record)]
+        try:
+            found += body(record, hints(record.evidence.settings))
+        except SteeringError as error:
+            found.append(comment(f"Not exported: {error.message}; {error.remedy}."))
+    if len(found) == len(lines):
+        found += ["", "-- No hint set is proven yet."]
+    return "\n".join(found) + "\n"
 
 
-def _evidence_lines(record: SteeredClassRecord, evidence: HintEvidence) -> list[str]:
-    under = ", ".join(f"{name} = {value}" for name, value in evidence.under.items())
-    pinned = " Pinned by hand." if record.mode is SteeringMode.PIN else ""
-    withdrawn = (
-        ""
-        if record.state is SteeringState.VERIFIED
-        else f" NO LONGER PROVEN ({record.state.value}): {record.reason}"
-    )
-    return [
-        comment(f"Class {record.key.fingerprint}, search_path {record.key.search_path}"),
-        comment(record.text),
-        comment(
-            f"{evidence.hint_set}: {evidence.effect:+.1%} of the time "
-            f"({evidence.default_ms:.4g} ms -> {evidence.steered_ms:.4g} ms; at most "
-            f"{evidence.ci_high:+.1%} at {evidence.confidence:.2%} confidence; {evidence.pairs} "
-            f"pairs of {evidence.statements} statements, {evidence.verified_at:%Y-%m-%d})."
-            f"{pinned}{withdrawn}"
-        ),
-        comment(f"Measured under: {under or 'the settings of the server'}"),
-    ]
-
-
-def _refusal(evidence: HintEvidence) -> str | None:
-    try:
-        hints(evidence.settings)
-    except SteeringError as error:
-        return comment(f"Not exported: {error.message}; {error.remedy}.")
-    return None
-
-
-def _rows_by_id(record: SteeredClassRecord, evidence: HintEvidence) -> Iterator[str]:
+def _rows_by_id(record: SteeredClassRecord, written: str) -> Iterator[str]:
     keys = {(key.dbid, key.queryid): None for key in map(QueryKey.parse, record.query_keys)}
     if not keys:
         yield comment(
@@ -217,11 +196,11 @@ def _rows_by_id(record: SteeredClassRecord, evidence: HintEvidence) -> Iterator[
         )
     for database, query_id in keys:
         yield f"-- Database {database}:"
-        yield from _row("query_id", str(query_id), hints(evidence.settings))
+        yield from _row("query_id", str(query_id), written)
 
 
 def _rows_by_text(
-    record: SteeredClassRecord, evidence: HintEvidence, texts: Mapping[str, str]
+    record: SteeredClassRecord, written: str, texts: Mapping[str, str]
 ) -> Iterator[str]:
     known = {texts[key]: None for key in record.query_keys if key in texts}
     if not known:
@@ -232,7 +211,7 @@ def _rows_by_text(
     for text in known:
         pattern = _PLACEHOLDER.sub(lambda m: "?" if m[0].startswith("$") else m[0], text)
         for one in dict.fromkeys((pattern, text)):
-            yield from _row("norm_query_string", quoted_text(one), hints(evidence.settings))
+            yield from _row("norm_query_string", quoted_text(one), written)
 
 
 def _row(column: str, value: str, written: str) -> Iterator[str]:

@@ -18,7 +18,7 @@ from backend.domain.plans import RunOutcome
 from backend.domain.steering import ClassKey, PlanRunRecord, SteeredClassRecord, SteeringState
 from backend.errors import SteeringError
 from backend.steering.exports import header, proven_classes
-from backend.steering.sql_text import commented, quoted_text
+from backend.steering.quoting import commented, quoted_text
 
 HARMLESS = 1.05
 """The largest ratio to the default plan's time that does not count as harm."""
@@ -164,12 +164,11 @@ def role_settings(
     lines = header(
         "Settings for all sessions of a role or a database",
         now,
-        (
-            "They hold for every statement of the sessions that begin afterwards, those included "
-            "that were never tried. What is set there already is replaced, and RESET does not "
-            "bring it back; look first:",
-            "  SELECT setdatabase::regclass, setrole::regrole, setconfig FROM pg_db_role_setting;",
-        ),
+        "They hold for every statement of the sessions that begin afterwards, those included that "
+        "were never tried. Nobody watches them here: look again when the data or the server has "
+        "changed. What is set there already is replaced, and RESET does not bring it back; look "
+        "first:",
+        "  SELECT setdatabase, setrole::regrole, setconfig FROM pg_db_role_setting;",
     )
     best = proposals[0] if proposals and not proposals[0].refusal else None
     for proposal in [best] if best else proposals:

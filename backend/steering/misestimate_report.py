@@ -1,0 +1,84 @@
+"""The report for those who would rather fix the query: misestimates and their remedies, as SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from backend.domain.steering import SteeredClassRecord
+from backend.steering.exports import evidence_lines, header
+from backend.steering.misestimates import MIN_FACTOR, Misestimate
+from backend.steering.quoting import comment
+
+
+@dataclass(frozen=True)
+class ClassFindings:
+    """What the default plan of a class was wrong about.
+
+    Args:
+        record: the class.
+        found: the misestimates, the greatest first.
+        hindrance: why its plan could not be looked at; empty where it was.
+    """
+
+    record: SteeredClassRecord
+    found: tuple[Misestimate, ...] = ()
+    hindrance: str = ""
+
+
+def misestimate_report(classes: Sequence[ClassFindings], now: datetime) -> str:
+    """Return the report as SQL text: comments, and the statements that would help.
+
+    A statement that helps several classes stands there once.
+
+    Args:
+        classes: those to report on.
+        now: goes into the head.
+    """
+    lines = header(
+        "What the planner was wrong about",
+        now,
+        "Each class's default plan was run once with its steps counted. The statistics below would "
+        "have told the planner; whether it then finds the better plan by itself, only the next "
+        "measurement shows. Statistics cost time in each ANALYZE, and nothing else.",
+    )
+    if not classes:
+        lines += [
+            "",
+            "-- No class with a better hint set is known yet; --class looks at any class.",
+        ]
+    proposed: set[str] = set()
+    for one in classes:
+        lines += ["", *evidence_lines(one.record)]
+        if one.hindrance:
+            lines.append(comment(f"Not looked at: {one.hindrance}."))
+        elif not one.found:
+            lines.append(
+                f"-- No step was wrong by a factor of {MIN_FACTOR:g} or more: the rows were "
+                "estimated well, the costs were not."
+            )
+        for misestimate in one.found:
+            lines += _told(misestimate, proposed)
+    return "\n".join(lines) + "\n"
+
+
+def _told(misestimate: Misestimate, proposed: set[str]) -> list[str]:
+    direction = "few" if misestimate.actual_rows > misestimate.estimated_rows else "many"
+    lines = [
+        comment(
+            f"{misestimate.step}: {misestimate.estimated_rows:,.0f} rows expected, "
+            f"{misestimate.actual_rows:,.0f} found, {misestimate.factor:,.0f} times too {direction}"
+        )
+    ]
+    if misestimate.looks_at:
+        lines.append(comment(f"  by {', '.join(misestimate.looks_at)}"))
+    lines.append(comment(f"  {misestimate.advice.text}", at_most=1000))
+    new = [statement for statement in misestimate.advice.sql if statement not in proposed]
+    if misestimate.advice.sql and not new:
+        lines.append("--   Proposed above.")
+    lines += new
+    if new and misestimate.advice.undo:
+        lines.append(comment(f"  To undo: {' '.join(misestimate.advice.undo)}", at_most=1000))
+    proposed.update(new)
+    return lines
