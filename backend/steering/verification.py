@@ -3,18 +3,17 @@
 Statements of the class take turns, in an order by lot within each round. The first time each is run
 once under each plan, which is not counted: caches. Then one *pair* a step: the default plan and the
 hinted plan, in random order, in one snapshot, so that both see the same rows and their answers can
-be compared. Statements that take next to no time are run several times in a pair. When a pair
+be compared. Short statements run several times in a pair. When a pair
 counts as evidence, and of what, says :mod:`backend.steering.verification_rule`.
 """
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from statistics import fmean
+from statistics import fmean, median
 
 from backend.domain.plans import DEFAULT_HINT_SET, HintSet, PlanRun, RunOutcome
 from backend.domain.steering import HintEvidence
@@ -26,9 +25,10 @@ from backend.steering.verification_rule import Look, StatementTimes, Verificatio
 MAX_STATEMENTS = 8
 MAX_PAIRS = 40
 
-_PAIR_S = 0.010
-_MOST_RUNS = 8
-"""Of one plan in a pair: as many as fill ``_PAIR_S``, at most so many."""
+_FILLED_S = 0.050
+_MOST_RUNS = 9
+"""Of one plan in a pair: as many as fill so many seconds, at most so many, an odd number. Their
+median counts: a hiccup of milliseconds is a multiple of a short statement."""
 _TIMEOUT_FACTOR = 4.0
 _TIMEOUT_SLACK_S = 0.5
 """The hinted plan may take so many times as long as the default plan, and a hiccup more."""
@@ -210,8 +210,11 @@ class Verification:
         """Forget all pairs."""
         self._times = {index: StatementTimes() for index in self._chosen}
         self._warm_s: dict[int, float] = {}
+        self._going_on = list(self._chosen)
         self._turns: list[int] = []
         self._answers_compared = False
+        self._look: Look | None = None
+        self._next_look = self._rule.look_rounds[0]
 
     @property
     def _pairs(self) -> int:
@@ -221,7 +224,7 @@ class Verification:
         if self._under is None:
             self._under = self._runner.in_force(SETTINGS)
         if not self._turns:
-            self._turns = self._random.sample(self._chosen, len(self._chosen))
+            self._turns = self._random.sample(self._going_on, len(self._going_on))
         statement = self._turns[-1]
         if statement not in self._warm_s:
             return self._warm(statement)
@@ -233,13 +236,27 @@ class Verification:
                 f"the default plan never finished within {self._max_timeout_s:g} s, so there is "
                 "no answer to compare with"
             )
+        return self._judge()
+
+    def _judge(self) -> VerificationResult | None:
+        """Look at the evidence if it is time to."""
+        rounds = len(self._times[self._going_on[0]].default_s)
+        if rounds < self._next_look:
+            return None
         times = [self._times[index] for index in self._chosen]
-        if len(times[0].default_s) not in self._rule.look_rounds:
-            return None
-        look = self._rule.look(times)
-        if look.proven is None:
-            return None
-        return self._ended(look.proven, look.reason, look)
+        if self._look is None:
+            look = self._rule.look(times)
+        else:
+            look = self._rule.look_again(times, self._look)
+        if look.proven is not None:
+            return self._ended(look.proven, look.reason, look)
+        if look.unclear:
+            self._look = look
+            self._going_on = [self._chosen[index] for index in look.unclear]
+            self._next_look = 2 * rounds
+        else:
+            self._next_look = min(n for n in self._rule.look_rounds if n > rounds)
+        return None
 
     def _warm(self, statement: int) -> VerificationResult | None:
         """Run a statement once under each plan; the default first, for the other's time-out."""
@@ -263,9 +280,8 @@ class Verification:
         """Run both plans in one snapshot, and keep their times."""
         known = self._times[statement].default_s
         default_s = fmean(known) if known else self._warm_s[statement]
-        repeats = min(max(math.ceil(_PAIR_S / max(default_s, 1e-6)), 1), _MOST_RUNS)
         arms: list[HintSet] = []
-        for _ in range(repeats):
+        for _ in range(_repeats(default_s)):
             arms += self._random.sample([DEFAULT_HINT_SET, self._hint_set], 2)
         runs = self._run(statement, arms, self._timeout_s(default_s))
         self.runs += [VerificationRun(statement, *pair) for pair in zip(arms, runs, strict=True)]
@@ -288,8 +304,8 @@ class Verification:
             self._under = None
             self._begin()
             return self._disturbed("planner settings changed meanwhile")
-        self._times[statement].default_s.append(fmean(run.latency_s for run in default))
-        self._times[statement].steered_s.append(fmean(run.latency_s for run in hinted))
+        self._times[statement].default_s.append(median(run.latency_s for run in default))
+        self._times[statement].steered_s.append(median(run.latency_s for run in hinted))
         self._turns.pop()
         return None
 
@@ -350,3 +366,9 @@ class Verification:
             steered_ms=fmean(steered_ms) if steered_ms else None,
             disturbed=disturbed,
         )
+
+
+def _repeats(default_s: float) -> int:
+    """How often each plan runs in a pair of a statement that takes so long."""
+    fitting = int(min(_FILLED_S / max(default_s, 1e-6), _MOST_RUNS))
+    return max(fitting - (fitting + 1) % 2, 1)

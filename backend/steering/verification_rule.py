@@ -23,7 +23,7 @@ a gain of ``min_gain`` is excluded (at ``FUTILITY_ALPHA``, which risks time alon
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from statistics import fmean
@@ -43,7 +43,7 @@ _FLOOR_S = 1e-6
 
 @dataclass
 class StatementTimes:
-    """What the pairs of one statement took, in seconds: mean latency of each pair's runs.
+    """What the pairs of one statement took, in seconds.
 
     Where the default plan timed out, its time is the time-out: a lower bound, so the pair's log
     ratio is an upper bound.
@@ -69,11 +69,15 @@ class Look:
         proven: True, False, or None to go on.
         reason: for people.
         interval: of the relative change of the time, one-sided bounds at the rule's confidence.
+        unclear: indices of the statements that alone stand between it and a proof, since they may
+            be slower: only these need more pairs. When they have twice as many,
+            :meth:`VerificationRule.look_again` judges.
     """
 
     proven: bool | None
     reason: str
     interval: Interval
+    unclear: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,86 +120,120 @@ class VerificationRule:
         """Judge complete rounds.
 
         Args:
-            times: of each statement, two pairs or more, of all the same number.
+            times: of each statement, of all as many pairs: those of one of ``look_rounds``.
         """
         looks = self.look_rounds
         level = self.alpha / len(looks)
         logs = {str(index): statement.log_ratios for index, statement in enumerate(times)}
         pairs = list(chain.from_iterable(logs.values()))
-        interval, proof = self._proof(logs, pairs, level)
-        harmed, unclear = _guard(times, class_intervals(logs, GUARD_ALPHA))
-        if harmed:
-            return Look(False, f"{_some(harmed)} proven slower by {harmed[0][1]:+.0%}", interval)
+        interval, proof = _proof(logs, pairs, level)
+        slower = _Slower.of(times)
+        if slower.proven:
+            return Look(False, slower.proven, interval)
         at_best = t_interval(pairs, max(FUTILITY_ALPHA, self.alpha) / len(looks)).low
         if at_best > -self.min_gain:
-            reason = f"a gain of {self.min_gain:.0%} is excluded: the change is at best {at_best:+.1%}"
-            return Look(False, f"{reason} after {len(pairs)} pairs", interval)
-        lacking = self._lacking(times, interval)
-        if unclear:
-            lacking.append(f"{_some(unclear)} may be slower by up to {unclear[0][1]:+.0%}")
-        found = f"{-interval.effect:.0%} faster, {interval}, {len(pairs)} pairs"
-        if not lacking:
-            return Look(True, f"{found} of {len(times)} statement(s); {proof}", interval)
-        is_last = len(times[0].default_s) >= looks[-1]
-        reason = f"unclear after {len(pairs)} pairs: {'; '.join(lacking)}"
-        return Look(False if is_last else None, reason, interval)
-
-    def _proof(
-        self, logs: dict[str, list[float]], pairs: list[float], level: float
-    ) -> tuple[Interval, str]:
-        """The interval that the proof rests on, and what kind of proof it is."""
-        if len(logs) == 1:
-            return t_interval(pairs, level), "one statement is all that was tried"
-        over_means = t_interval([fmean(own) for own in logs.values()], level)
-        wider = max(t_interval(pairs, level), over_means, key=lambda found: found.high)
-        each = class_intervals(logs, level).values()
-        if wider.high < 0 or not all(own.high < 0 for own in each):
-            return wider, "on average"
-        # The mean of the statements' bounds bounds their mean, however their errors hang together.
-        low, high = (math.expm1(fmean(math.log1p(b) for b in bounds)) for bounds in zip(
-            *((own.low, own.high) for own in each), strict=True)
-        )  # fmt: skip
-        return Interval(wider.effect, low, high), "each statement by itself"
-
-    def _lacking(self, times: Sequence[StatementTimes], interval: Interval) -> list[str]:
-        lacking = []
+            reason = (
+                f"a gain of {self.min_gain:.0%} is excluded after {len(pairs)} pairs: "
+                f"the change is at best {at_best:+.1%}"
+            )
+            return Look(False, reason, interval)
+        lacking = self._lacking(times)
         if not interval.high < 0:
-            lacking.append(f"the interval {interval} reaches above 0")
-        if not -interval.effect >= self.min_gain:
-            lacking.append(f"the mean gain {-interval.effect:.1%} is below {self.min_gain:.0%}")
-        default_s = sum(chain.from_iterable(statement.default_s for statement in times))
-        steered_s = sum(chain.from_iterable(statement.steered_s for statement in times))
+            lacking.insert(0, f"the change of {interval} may be none")
+        is_last = len(times[0].default_s) >= looks[-1]
+        if lacking:
+            lacking += [slower.possible] if slower.unclear else []
+            reason = f"unclear after {len(pairs)} pairs: {'; '.join(lacking)}"
+            return Look(False if is_last else None, reason, interval)
+        reason = f"{interval} after {len(pairs)} pairs of {len(times)} statement(s), {proof}"
+        if slower.unclear:
+            return Look(None, f"{reason}; {slower.possible}", interval, slower.unclear)
+        return Look(True, reason, interval)
+
+    def look_again(self, times: Sequence[StatementTimes], found: Look) -> Look:
+        """Judge once more what was faster at a look, but for statements that were unclear.
+
+        Args:
+            times: of each statement; those of ``found.unclear`` have more pairs now.
+            found: the look. What it showed stays the evidence: it was taken by the rule.
+        """
+        slower = _Slower.of(times)
+        lacking = [slower.proven] if slower.proven else self._lacking(times)
+        if lacking:
+            return Look(False, "; ".join(lacking), found.interval)
+        if not slower.unclear:
+            return Look(True, found.reason.split("; ")[0], found.interval)
+        pairs = sum(len(statement.default_s) for statement in times)
+        if pairs >= 2 * self.max_pairs:
+            return Look(False, f"unclear after {pairs} pairs: {slower.possible}", found.interval)
+        return Look(None, found.reason, found.interval, slower.unclear)
+
+    def _lacking(self, times: Sequence[StatementTimes]) -> list[str]:
+        """What is missing from the gain, each statement weighing as much as any other."""
+        lacking = []
+        gain = -math.expm1(fmean(fmean(statement.log_ratios) for statement in times))
+        if not gain >= self.min_gain:
+            lacking.append(f"the mean gain of {gain:.1%} is below {self.min_gain:.0%}")
+        default_s = sum(fmean(statement.default_s) for statement in times)
+        steered_s = sum(fmean(statement.steered_s) for statement in times)
         if not steered_s <= (1 - self.min_gain) * default_s:
             saved = 1 - steered_s / max(default_s, _FLOOR_S)
-            lacking.append(f"of the summed time {saved:.1%} is saved")
+            lacking.append(f"of the summed time only {saved:.1%} is saved")
         return lacking
 
 
-Found = tuple[int, float]
-"""A statement's number, from 1, and a relative slowdown."""
+def _proof(
+    logs: Mapping[str, Sequence[float]], pairs: Sequence[float], level: float
+) -> tuple[Interval, str]:
+    """The interval that a proof rests on, and what kind of proof it is."""
+    over_pairs = t_interval(pairs, level)
+    if len(logs) == 1:
+        return over_pairs, "the only one there was"
+    over_means = t_interval([fmean(own) for own in logs.values()], level)
+    wider = max(over_pairs, over_means, key=lambda interval: interval.high)
+    each_level = min(level ** (1 / len(logs)), GUARD_ALPHA)
+    each = class_intervals(logs, each_level, typical=fmean).values()
+    if wider.high < 0 or not all(own.high < 0 for own in each):
+        return wider, "on average"
+    # The mean of the statements' bounds bounds their mean, however their errors hang together.
+    low = math.expm1(fmean(math.log1p(own.low) for own in each))
+    high = math.expm1(fmean(math.log1p(own.high) for own in each))
+    return Interval(wider.effect, low, high), "each by itself"
 
 
-def _guard(
-    times: Sequence[StatementTimes], intervals: dict[str, Interval]
-) -> tuple[list[Found], list[Found]]:
-    """Statements that are proven slower, and those that may be; the worst first."""
-    default_s = [fmean(statement.default_s) for statement in times]
-    tolerated_s = min(TOLERATED_S, MAX_SLOWDOWN * fmean(default_s))
-    harmed, unclear = [], []
-    for index, (statement, own_default_s) in enumerate(zip(times, default_s, strict=True)):
-        own = intervals[str(index)]
-        lost_s = fmean(statement.steered_s) - own_default_s
-        if own.low > MAX_SLOWDOWN and lost_s > tolerated_s:
-            harmed.append((index + 1, own.effect))
-        # "Not below" in place of "above": what is no number fulfils neither.
-        elif not own.high <= MAX_SLOWDOWN and not own.high * own_default_s <= tolerated_s:
-            unclear.append((index + 1, own.high))
-    return (
-        sorted(harmed, key=lambda found: -found[1]),
-        sorted(unclear, key=lambda found: -found[1]),
-    )
+@dataclass(frozen=True)
+class _Slower:
+    """Statements that are slower under the hint set by more than they may be.
 
+    Args:
+        proven: which are, in words; empty for none.
+        unclear: indices of those that may be, and ``possible``: in words.
+    """
 
-def _some(found: Sequence[Found]) -> str:
-    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-    return f"statement {found[0][0]}{more}"
+    proven: str
+    unclear: tuple[int, ...]
+    possible: str
+
+    @classmethod
+    def of(cls, times: Sequence[StatementTimes]) -> _Slower:
+        logs = {str(index): statement.log_ratios for index, statement in enumerate(times)}
+        # The median of variances of two pairs each would be far too low.
+        intervals = class_intervals(logs, GUARD_ALPHA, typical=fmean)
+        default_s = [fmean(statement.default_s) for statement in times]
+        tolerated_s = min(TOLERATED_S, MAX_SLOWDOWN * fmean(default_s))
+        proven: dict[int, float] = {}
+        unclear: dict[int, float] = {}
+        for index, own_default_s in enumerate(default_s):
+            own = intervals[str(index)]
+            lost_s = fmean(times[index].steered_s) - own_default_s
+            if own.low > MAX_SLOWDOWN and lost_s > tolerated_s:
+                proven[index] = own.effect
+            # "Not below" in place of "above": what is no number fulfils neither.
+            elif not own.high <= MAX_SLOWDOWN and not own.high * own_default_s <= tolerated_s:
+                unclear[index] = own.high
+        of = f"{{}} of {len(times)} statement(s) {{}} slower by {{}}{{:.0%}}"
+        return cls(
+            of.format(len(proven), "proven", "", max(proven.values())) if proven else "",
+            tuple(unclear),
+            of.format(len(unclear), "may be", "up to ", max(unclear.values())) if unclear else "",
+        )
