@@ -135,7 +135,7 @@ def class_service(timings: Sequence[ServiceTimingRecord]) -> ClassService:
         default=_arm([timing for timing in timings if timing.arm == "default"]),
         steered=_arm([timing for timing in timings if timing.arm == "steered"]),
     )
-    ratio, typical = compare(hourly(timings))
+    ratio, typical = ServiceHours(timings).compare()
     return replace(service, ratio=ratio, typical=typical)
 
 
@@ -200,68 +200,89 @@ def _quantile_ms(buckets: Mapping[int, int], share: float) -> float | None:
 
 # -- the comparison --------------------------------------------------------------------------
 
-_Numbers = NDArray[np.float64]
+Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class _Arm:
-    """One arm, hour by hour; each array has one number an hour."""
+class ArmHours:
+    """One arm, hour by hour: each array has one number an hour.
 
-    executions: _Numbers
-    total_s: _Numbers
-    first: _Numbers
-    """Sum of the times, as the histogram has them; ``second``: of their squares."""
-    second: _Numbers
-    log_first: _Numbers
-    log_second: _Numbers
+    ``executions`` ended well and took ``total_s`` together, ``lost`` were cancelled or failed. The
+    other four are sums over the histogram: of the times (s), their squares, their logarithms and
+    these squared.
+    """
 
-    def during(self, hours: NDArray[np.bool_]) -> _Arm:
-        return _Arm(*(getattr(self, name)[hours] for name in self.__dataclass_fields__))
+    executions: Numbers
+    lost: Numbers
+    total_s: Numbers
+    first: Numbers
+    second: Numbers
+    log_first: Numbers
+    log_second: Numbers
+
+    def __getitem__(self, chosen: slice | NDArray[np.bool_]) -> ArmHours:
+        return ArmHours(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
 
 
-def compare(timings: Sequence[ServiceTimingRecord]) -> tuple[Ratio | None, Ratio | None]:
-    """Ratio of means and of geometric means, of one class under one hint set.
+class ServiceHours:
+    """Both arms of one class under one hint set, hour by hour, ready to be compared.
 
     Args:
-        timings: as `hourly` returns them.
-
-    Returns:
-        both None where there are too few executions.
+        timings: of this class and hint set.
     """
-    hours = sorted({_hour(timing) for timing in timings})
-    steered, default = (_moments(timings, arm, hours) for arm in ("steered", "default"))
-    both = (steered.executions > 0) & (default.executions > 0)
-    steered, default = steered.during(both), default.during(both)
-    if min(steered.executions.sum(), default.executions.sum()) < FEWEST_EXECUTIONS:
-        return None, None
-    return _ratio_of_means(steered, default), _ratio_of_geometric_means(steered, default)
+
+    def __init__(self, timings: Iterable[ServiceTimingRecord]) -> None:
+        timings = list(timings)
+        self.hours: Sequence[int] = sorted({_hour(timing) for timing in timings})
+        """In which it was executed, counted from 1970, ascending."""
+        self.steered, self.default = (
+            self._arm([timing for timing in timings if timing.arm == arm])
+            for arm in ("steered", "default")
+        )
+
+    def _arm(self, timings: Iterable[ServiceTimingRecord]) -> ArmHours:
+        sums = np.zeros((7, len(self.hours)))
+        place = {hour: index for index, hour in enumerate(self.hours)}
+        for timing in timings:
+            counts = np.fromiter(timing.buckets.values(), np.float64, len(timing.buckets))
+            buckets = np.fromiter(timing.buckets, np.float64, len(timing.buckets))
+            logs = (buckets + 0.5) * _WIDTH + math.log(1e-6)
+            times = np.exp(logs)
+            sums[:, place[_hour(timing)]] += np.array(
+                [
+                    timing.executions,
+                    timing.cancelled + timing.failed,
+                    timing.total_s,
+                    float(counts @ times),
+                    float(counts @ times**2) * (1 + _WITHIN_BUCKET),
+                    float(counts @ logs),
+                    float(counts @ (logs**2 + _WITHIN_BUCKET)),
+                ]
+            )
+        return ArmHours(*sums)
+
+    def compare(self, first: int = 0) -> tuple[Ratio | None, Ratio | None]:
+        """Ratio of means and of geometric means, from one of the hours on.
+
+        Args:
+            first: index of that hour.
+
+        Returns:
+            None and None where there are too few executions in hours in which both arms ran.
+        """
+        both = (self.steered.executions > 0) & (self.default.executions > 0)
+        both[:first] = False
+        steered, default = self.steered[both], self.default[both]
+        if min(steered.executions.sum(), default.executions.sum()) < FEWEST_EXECUTIONS:
+            return None, None
+        return _ratio_of_means(steered, default), _ratio_of_geometric_means(steered, default)
 
 
 def _hour(timing: ServiceTimingRecord) -> int:
     return int(timing.started_at.timestamp() // 3600)
 
 
-def _moments(timings: Sequence[ServiceTimingRecord], arm: str, hours: Sequence[int]) -> _Arm:
-    sums = np.zeros((6, len(hours)))
-    place = {hour: index for index, hour in enumerate(hours)}
-    for timing in timings:
-        if timing.arm != arm or not timing.executions:
-            continue
-        counts = np.fromiter(timing.buckets.values(), np.float64, len(timing.buckets))
-        logs = np.fromiter(timing.buckets, np.float64, len(timing.buckets)) * _WIDTH + _WIDTH / 2
-        times = np.exp(logs) * 1e-6
-        sums[:, place[_hour(timing)]] += (
-            timing.executions,
-            timing.total_s,
-            counts @ times,
-            counts @ times**2 * (1 + _WITHIN_BUCKET),
-            counts @ logs,
-            counts @ (logs**2 + _WITHIN_BUCKET),
-        )
-    return _Arm(*sums)
-
-
-def _ratio_of_means(steered: _Arm, default: _Arm) -> Ratio | None:
+def _ratio_of_means(steered: ArmHours, default: ArmHours) -> Ratio | None:
     n = steered.executions + default.executions
     ours = float(np.sum(steered.total_s * default.executions / n))
     theirs = float(np.sum(default.total_s * steered.executions / n))
@@ -280,7 +301,7 @@ def _ratio_of_means(steered: _Arm, default: _Arm) -> Ratio | None:
     return _interval(math.log(ratio), _standard_error(steered, default, spreads))
 
 
-def _ratio_of_geometric_means(steered: _Arm, default: _Arm) -> Ratio:
+def _ratio_of_geometric_means(steered: ArmHours, default: ArmHours) -> Ratio:
     n = steered.executions + default.executions
     weight = steered.executions * default.executions / n
     total = float(weight.sum())
@@ -298,7 +319,7 @@ def _ratio_of_geometric_means(steered: _Arm, default: _Arm) -> Ratio:
 
 
 def _spread(
-    arm: _Arm, other: _Arm, squares: _Numbers, unit: _Numbers, total: float
+    arm: ArmHours, other: ArmHours, squares: Numbers, unit: Numbers, total: float
 ) -> tuple[float, float]:
     """What an arm adds to the variance of the log ratio, and what it would at a spread of 1.
 
@@ -314,7 +335,9 @@ def _spread(
     return variance, float(np.sum(weight * arm.executions * unit))
 
 
-def _standard_error(steered: _Arm, default: _Arm, spreads: Sequence[tuple[float, float]]) -> float:
+def _standard_error(
+    steered: ArmHours, default: ArmHours, spreads: Sequence[tuple[float, float]]
+) -> float:
     (ours, our_unit), (theirs, their_unit) = spreads
     our_spread, their_spread = ours / our_unit, theirs / their_unit
     our_n, their_n = float(steered.executions.sum()), float(default.executions.sum())

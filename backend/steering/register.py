@@ -66,17 +66,31 @@ class SteeringRegister:
             SteeringError: the class is not known.
         """
         with self._lock:
-            changed = replace(self._known(key), **changes, updated_at=self._clock.now())
-            self._save(changed)
-            return changed
+            return self._change(key, **changes)
 
     def verify(self, key: ClassKey, evidence: HintEvidence) -> SteeredClassRecord:
         """A hint set was proven faster."""
         return self.update(key, state=SteeringState.VERIFIED, reason="", evidence=evidence)
 
-    def withdraw(self, key: ClassKey, reason: str) -> SteeredClassRecord:
-        """A verified hint set may no longer be served; the reason is for people."""
-        return self.update(key, state=SteeringState.WITHDRAWN, reason=reason)
+    def withdraw(
+        self, key: ClassKey, reason: str, evidence: HintEvidence | None = None
+    ) -> SteeredClassRecord:
+        """A verified hint set may no longer be served.
+
+        Args:
+            key: the class.
+            reason: for people.
+            evidence: of the hint set that is meant; where another one stands by now, nothing
+                changes. None: whichever stands.
+
+        Raises:
+            SteeringError: the class is not known.
+        """
+        with self._lock:
+            record = self._known(key)
+            if evidence is not None and evidence != record.evidence:
+                return record
+            return self._change(key, state=SteeringState.WITHDRAWN, reason=reason)
 
     def set_mode(self, key: ClassKey, mode: SteeringMode) -> SteeredClassRecord:
         """An operator decides.
@@ -92,9 +106,7 @@ class SteeringRegister:
                     f"no hint set was proven faster for {key.fingerprint} yet, so none is pinned",
                     remedy="wait until it was explored, or choose auto or off",
                 )
-            changed = replace(record, mode=mode, updated_at=self._clock.now())
-            self._save(changed)
-            return changed
+            return self._change(key, mode=mode)
 
     def served(self, mode: Mode) -> tuple[SteeredClassRecord, ...]:
         """The classes that are steered now."""
@@ -108,6 +120,11 @@ class SteeringRegister:
                 remedy="name one that the page Queries shows",
             )
         return record
+
+    def _change(self, key: ClassKey, **changes: Any) -> SteeredClassRecord:
+        changed = replace(self._known(key), **changes, updated_at=self._clock.now())
+        self._save(changed)
+        return changed
 
     def _save(self, record: SteeredClassRecord) -> None:
         self._store.save_steered_classes([record])
