@@ -207,7 +207,9 @@ class TelemetrySection(Section):
     collection_interval: float = Field(
         5, ge=1, le=3600, description="Real seconds between two snapshots."
     )
-    retention_days: float = Field(30, gt=0, description="Days that windows and events are kept.")
+    retention_days: float = Field(
+        30, gt=0, description="Days that windows, events and timings in service are kept."
+    )
     aggregation_interval: float = Field(
         300, ge=1, description="Seconds to which windows older than a day are averaged."
     )
@@ -320,7 +322,10 @@ def load_settings(
         settings = Settings.model_validate(merged)
     except ValidationError as error:
         raise ConfigError(explain(error), remedy="see config.yaml.example") from None
-    _ = settings.store_url  # an address that cannot be parsed is told now, not when it is used
+    # Addresses that cannot be parsed are told now, not when they are used.
+    _ = settings.store_url
+    if settings.steering.dsn is not None:
+        parse_url(settings.steering.dsn.get_secret_value(), "steering.dsn")
     return settings
 
 

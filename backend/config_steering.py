@@ -48,6 +48,12 @@ class SteeringSection(Section):
     logs: tuple[Path, ...] = Field(
         (), description="Server logs (stderr, csvlog or jsonlog) that hold statements to explore."
     )
+    search_path: str = Field(
+        '"$user", public',
+        max_length=1000,
+        description="The search_path that statements in files and logs were written for, as SHOW "
+        "search_path prints it.",
+    )
     dsn: SecretStr | None = Field(
         None,
         description="URL under which statements are tried: a role that may only read, best on a "
