@@ -333,7 +333,7 @@ def samples_from_plug_ins(path: Path) -> Gathered:
             try:
                 query = plain_query(sample.text)
             except NotASampleError as error:
-                found.skipped[str(error)] += 1
+                found.skip(str(error))
                 continue
             seen_at = min(now, datetime.fromtimestamp(sample.seen_at_s, timezone.utc))
             found.samples.append(StatementSample(key, query, seen_at, "plug-in"))

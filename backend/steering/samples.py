@@ -51,11 +51,34 @@ class Gathered:
         samples: the oldest first.
         uses: of the classes.
         skipped: why something was left out, and how often; nothing of the statements is in it.
+        first_places: where that was for the first time, as far as there are places.
     """
 
     samples: list[StatementSample] = field(default_factory=list)
     uses: list[ClassUse] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
+    first_places: dict[str, str] = field(default_factory=dict)
+
+    def skip(self, why: str, place: str = "") -> None:
+        """Count something that was left out."""
+        self.skipped[why] += 1
+        if place:
+            self.first_places.setdefault(why, place)
+
+    def include(self, other: Gathered) -> None:
+        """Take over what another source had to give."""
+        self.samples += other.samples
+        self.uses += other.uses
+        self.skipped += other.skipped
+        self.first_places = {**other.first_places, **self.first_places}
+
+    def left_out(self) -> str:
+        """What was left out, for people: ``2 not a plain query (first in shop.sql, line 7)``."""
+        parts = []
+        for why, count in self.skipped.most_common():
+            place = self.first_places.get(why)
+            parts.append(f"{count} {why}" + (f" (first in {place})" if place else ""))
+        return ", ".join(parts)
 
 
 def plain_query(text: str) -> str:
