@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from enum import Enum
 from typing import Any
@@ -12,9 +13,11 @@ from flask import Blueprint, Response, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
 from backend.domain.records import CommandRecord, StatusRecord
+from backend.domain.steering import SteeredClassRecord
 from backend.errors import AutopilotError, StoreError
 from dashboard.operator_commands import make_command
 from dashboard.services import Services
+from dashboard.steering_numbers import class_counts
 
 API_ACTOR = "human@api"
 
@@ -47,7 +50,12 @@ def health(status: StatusRecord | None, services: Services) -> dict[str, Any]:
     }
 
 
-def prometheus_text(status: StatusRecord | None, mean_ms: float | None, silent: bool) -> bytes:
+def prometheus_text(
+    status: StatusRecord | None,
+    mean_ms: float | None,
+    silent: bool,
+    classes: Sequence[SteeredClassRecord] = (),
+) -> bytes:
     """The present numbers in Prometheus' text format; ``silent``: the heartbeat is too old."""
     registry = CollectorRegistry()
 
@@ -77,6 +85,16 @@ def prometheus_text(status: StatusRecord | None, mean_ms: float | None, silent: 
             trials.labels(verdict=verdict).set(count)
         mode = Gauge("autopilot_mode", "1 for the present mode", ["mode"], registry=registry)
         mode.labels(mode=status.mode.value).set(1)
+        steered = class_counts(classes, status.mode).steered
+        gauge("steered_query_classes", "query classes that are steered now", float(steered))
+        known = Gauge(
+            "autopilot_query_classes",
+            "query classes that steering knows, by state",
+            ["state"],
+            registry=registry,
+        )
+        for state, count in Counter(record.state.value for record in classes).items():
+            known.labels(state=state).set(count)
     return generate_latest(registry)
 
 
@@ -100,12 +118,19 @@ def blueprint(services: Services) -> Blueprint:
     def metrics() -> Response:
         windows, status = services.reader.windows(limit=1), services.reader.status()
         silent = status is not None and services.tuner_is_silent(status)
-        text = prometheus_text(status, windows[-1].mean_ms if windows else None, silent)
+        mean_ms = windows[-1].mean_ms if windows else None
+        text = prometheus_text(status, mean_ms, silent, services.reader.steered_classes())
         return Response(text, content_type=CONTENT_TYPE_LATEST)
 
     @routes.get("/api/status")
     def status() -> Response:
-        return jsonify(plain(services.reader.status()))
+        found = services.reader.status()
+        if found is None:
+            return jsonify(None)
+        counts = class_counts(services.reader.steered_classes(), found.mode)
+        now = services.reader.steering_status()
+        steering = {"classes": plain(counts), "explorer": plain(now)}
+        return jsonify({**plain(found), "steering": steering})
 
     @routes.post("/api/commands")
     def submit() -> tuple[Response, int]:

@@ -20,6 +20,7 @@ from dash import Input, Output, State, dcc, html, no_update
 from dash.development.base_component import Component
 from plotly.utils import PlotlyJSONEncoder
 
+from backend.domain.modes import Mode
 from backend.errors import AutopilotError
 from backend.protocols import TelemetryReader
 from dashboard import components as ui
@@ -27,7 +28,7 @@ from dashboard.baseline import BaselineMemory
 from dashboard.figures import empty_figure
 from dashboard.format import Viewer
 from dashboard.services import DEFAULT_FLOORS, QualityFloors, Services
-from dashboard.steering_service import ServiceMemory
+from dashboard.steering_numbers import InService, ServiceMemory
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,16 @@ class View:
     floors: QualityFloors = DEFAULT_FLOORS
     memory: BaselineMemory | None = None
     service: ServiceMemory | None = None
+
+    @property
+    def mode(self) -> Mode | None:
+        """The autopilot's mode; None before its first status."""
+        status = self.reader.status()
+        return status.mode if status else None
+
+    def in_service(self) -> InService:
+        """What applications saw of each class that is steered, or was."""
+        return (self.service or ServiceMemory(self.reader)).recall()
 
 
 Builder = Callable[[View], Any]

@@ -12,7 +12,7 @@ from backend.protocols import CommandQueue, TelemetryReader
 from dashboard.baseline import BaselineMemory
 from dashboard.cache import CachedReader
 from dashboard.operator_commands import make_command
-from dashboard.steering_service import ServiceMemory
+from dashboard.steering_numbers import ServiceMemory
 
 if TYPE_CHECKING:
     from backend.config import DashboardSettings

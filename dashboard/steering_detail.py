@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 import dash_bootstrap_components as dbc
 from dash import dcc, html
 from dash.development.base_component import Component
 
+from backend.domain.service_latency import ArmService, ClassService, Ratio
 from backend.domain.steering import HintEvidence, SteeredClassRecord
 from dashboard import components as ui
 from dashboard import format as fmt
 from dashboard import steering_words as words
 from dashboard.live import View
 from dashboard.query_stats import QueryStats
-from dashboard.steering_table import (
-    MEANINGS,
-    NO_EVIDENCE,
-    answer,
-    newest_commands,
-    switch,
-    tuner_mode,
-)
+from dashboard.steering_switch import MEANINGS, NO_EVIDENCE, answer, newest_commands, switch
 
 
 def dialog() -> list[Component]:
@@ -51,7 +46,7 @@ def detail(view: View, stats: Mapping[str, QueryStats]) -> object:
     record = next((r for r in classes if words.class_id(r.key) == chosen), None)
     if record is None:
         return ui.empty("No such class", "Steering does not know it any more.", "question")
-    stands = words.standing(record, tuner_mode(view))
+    stands = words.standing(record, view.mode)
     command = newest_commands(view).get(record.key)
     evidence = record.evidence
     return html.Div(
@@ -88,6 +83,7 @@ def detail(view: View, stats: Mapping[str, QueryStats]) -> object:
                 ],
                 className="grid-2 detail-facts",
             ),
+            _served(view.in_service().classes.get(record.key), evidence, view),
             _settings(evidence) if evidence else None,
             _plans(evidence) if evidence else None,
             html.H3("In telemetry"),
@@ -118,7 +114,8 @@ def _measured(record: SteeredClassRecord, view: View) -> Component:
 
 
 def _moment(at: datetime, view: View) -> str:
-    return f"{view.viewer.local(at):%d %b %Y %H:%M:%S}, {view.viewer.zone_label(at)}"
+    offset = f"{view.viewer.local(at):%z}"
+    return f"{view.viewer.local(at):%d %b %Y %H:%M:%S} UTC{offset[:3]}:{offset[3:5]}"
 
 
 def _explored(record: SteeredClassRecord, view: View) -> Component:
@@ -136,6 +133,49 @@ def _explored(record: SteeredClassRecord, view: View) -> Component:
             ("Changed", _moment(record.updated_at, view)),
         ]
     )
+
+
+def _served(
+    service: ClassService | None, evidence: HintEvidence | None, view: View
+) -> Component | None:
+    if service is None or evidence is None or service.hint_set != evidence.hint_set:
+        return None
+
+    def row(name: str, arm: ArmService) -> list[Any]:
+        times = (arm.mean_ms, arm.p50_ms, arm.p95_ms, arm.p99_ms)
+        ends = (arm.executions, arm.cancelled, arm.failed)
+        return [
+            html.Span(name, className="strong"),
+            *(fmt.ms_text(value) for value in times),
+            *(fmt.number(value) for value in ends),
+        ]
+
+    return html.Div(
+        [
+            html.H3("In service"),
+            ui.table(
+                ["Plan", "Mean", "p50", "p95", "p99", "Executions", "Cancelled", "Failed"],
+                [row("default", service.default), row("steered", service.steered)],
+                "numbers",
+            ),
+            html.P(
+                [
+                    f"Timed at the clients since {_moment(service.began_at, view)}. ",
+                    _ratio_text("Mean", service.ratio),
+                    _ratio_text("Typical execution", service.typical),
+                    f"Not compared: {service.hindrance}." if service.hindrance else "",
+                ],
+                className="quiet",
+            ),
+        ]
+    )
+
+
+def _ratio_text(name: str, ratio: Ratio | None) -> str:
+    if ratio is None:
+        return ""
+    low, high = fmt.percent(ratio.low, signed=True), fmt.percent(ratio.high, signed=True)
+    return f"{name}: {fmt.percent(ratio.effect, signed=True)} ({low} to {high}). "
 
 
 def _settings(evidence: HintEvidence) -> Component:

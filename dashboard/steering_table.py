@@ -1,184 +1,33 @@
-"""Query steering at a glance: what it does now, and every class with evidence and switch."""
+"""The query classes that steering knows, each with its evidence, what it does, and its switch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Sequence
 
 from dash import html
 from dash.development.base_component import Component
 
-from backend.domain.modes import CommandKind, CommandState, Mode
+from backend.domain.modes import Mode
 from backend.domain.records import CommandRecord
 from backend.domain.service_latency import ClassService
-from backend.domain.steering import (
-    ClassKey,
-    SteeredClassRecord,
-    SteeringMode,
-    SteeringState,
-    SteeringStatusRecord,
-)
+from backend.domain.steering import ClassKey, SteeredClassRecord, SteeringState
 from dashboard import components as ui
 from dashboard import format as fmt
 from dashboard import steering_words as words
 from dashboard.live import View
-from dashboard.steering_service import InService, SavedTime, ServiceMemory
+from dashboard.steering_switch import answer, newest_commands, switch
 
 COLUMNS = ("Statement", "State", "Measured", "In service", "Steering")
 MOST_SHOWN = 60
-ANSWER_STAYS = timedelta(minutes=5)
-EXPLORED = (SteeringState.VERIFIED, SteeringState.WITHDRAWN, SteeringState.DEFAULT_BEST)
 RATIO_HOLDS = "mean times; the interval holds however often it is looked at"
-NO_EVIDENCE = "needs a hint set that was proven faster"
-MEANINGS: Mapping[SteeringMode, str] = {
-    SteeringMode.AUTO: "steered while its evidence stands and the autopilot is in mode auto",
-    SteeringMode.PIN: "always steered, in every mode of the autopilot, until you change it",
-    SteeringMode.OFF: "never steered",
-}
-
-
-def tuner_mode(view: View) -> Mode | None:
-    """The autopilot's mode; None before its first status."""
-    status = view.reader.status()
-    return status.mode if status else None
-
-
-def in_service(view: View) -> InService:
-    """What applications saw of each class."""
-    return (view.service or ServiceMemory(view.reader)).recall()
-
-
-# -- what steering does now -------------------------------------------------------------------
-
-
-def head(view: View) -> object:
-    """Whether exploration goes on, what it does and costs, and what came of it."""
-    classes, mode = view.reader.steered_classes(), tuner_mode(view)
-    status = view.reader.steering_status()
-    if status is None and not classes:
-        return ui.empty(
-            "Nothing is known of query steering yet",
-            "What it does appears here as soon as the tuner runs.",
-            "signpost-split",
-        )
-    steered = sum(mode is not None and r.is_served(mode) for r in classes)
-    explored = sum(r.state in EXPLORED for r in classes)
-    withdrawn = sum(r.state is SteeringState.WITHDRAWN for r in classes)
-    return html.Div(
-        [
-            _activity(status, mode),
-            html.Div(
-                [
-                    _number("Known", len(classes), "classes"),
-                    _number("Explored", explored, "plans compared"),
-                    _number("Steered", steered, "now"),
-                    _number("Withdrawn", withdrawn, "no longer paid"),
-                    *_saved(in_service(view).saved),
-                ],
-                className="steering-numbers",
-            ),
-        ],
-        className="steering-head",
-    )
-
-
-def _saved(saved: SavedTime | None) -> list[Component]:
-    if saved is None:
-        return []
-    return [
-        _number(
-            "Saved an hour",
-            fmt.duration_text(saved.estimate_s),
-            f"at least {fmt.duration_text(saved.at_least_s)}",
-            "Time that clients waited less, by the executions that still ran the default plan",
-        )
-    ]
-
-
-def _number(label: str, value: int | str, note: str, title: str = "") -> Component:
-    return html.Div(
-        [
-            html.Div(label, className="tile-label"),
-            html.Div(str(value), className="tile-value"),
-            html.Div(note, className="tile-note"),
-        ],
-        title=title,
-    )
-
-
-def _activity(status: SteeringStatusRecord | None, mode: Mode | None) -> Component:
-    if status is None:
-        tone, icon_name, word, text = "neutral", "hourglass-split", "Starting", ""
-    elif not status.enabled:
-        tone, icon_name, word, text = "neutral", "power", "Exploration is off", status.hindrance
-    elif status.hindrance:
-        tone, icon_name, word, text = "neutral", "pause-circle", "Resting", status.hindrance
-    else:
-        tone, icon_name, word = "good", "compass", "Exploring"
-        text = status.activity or "waiting for the next piece of work"
-    return html.Div(
-        [
-            html.Div(
-                [
-                    ui.icon(icon_name),
-                    html.Div([html.Div(word, className="state-word"), html.Div(text)]),
-                ],
-                className=f"state state-{tone}",
-            ),
-            _cost(status) if status is not None and status.enabled else None,
-            html.P(_how_to_turn_on(), className="quiet")
-            if status is not None and not status.enabled
-            else None,
-            html.P(f"In mode {mode.value} nothing is steered but what you pin.", className="quiet")
-            if mode not in (None, Mode.AUTO)
-            else None,
-        ]
-    )
-
-
-def _cost(status: SteeringStatusRecord) -> Component:
-    spent = status.spent_s / status.elapsed_s if status.elapsed_s else 0.0
-    place = "on the stand-by" if status.where == "stand-by" else "on the primary"
-    return html.Div(
-        [
-            ui.progress_bar(
-                spent / status.share if status.share else 0.0, "share of the time used", "slim"
-            ),
-            html.Div(
-                [
-                    f"{fmt.duration_text(status.spent_s)} of {fmt.duration_text(status.elapsed_s)} "
-                    f"spent, {fmt.percent(spent)} of at most {fmt.percent(status.share, digits=0)} "
-                    f"{place}",
-                    ", as " if status.role else "",
-                    html.Code(status.role),
-                ],
-                className="small",
-            ),
-        ],
-        className="steering-cost",
-    )
-
-
-def _how_to_turn_on() -> list[object]:
-    return [
-        "Turn it on with ",
-        html.Code("steering.explore: true"),
-        " in config.yaml. On a server of your own, give it a role that may only read, best on a "
-        "stand-by: ",
-        html.Code("steering.dsn"),
-        ". What was proven before is steered all the same.",
-    ]
-
-
-# -- the classes ------------------------------------------------------------------------------
 
 
 def steered_table(view: View) -> object:
     """Every class that steering knows; those without a finding are folded away."""
     classes = view.reader.steered_classes()
     if not classes:
-        return _no_class(view.reader.steering_status())
-    mode, service = tuner_mode(view), in_service(view).classes
+        return _no_class()
+    mode, service = view.mode, view.in_service().classes
     commands = newest_commands(view)
     telling = sorted(
         (r for r in classes if r.evidence is not None or r.state is SteeringState.EXPLORING),
@@ -214,8 +63,7 @@ def steered_table(view: View) -> object:
     )
 
 
-def _no_class(status: SteeringStatusRecord | None) -> Component:
-    off = status is not None and not status.enabled
+def _no_class() -> Component:
     return html.Div(
         [
             ui.empty(
@@ -239,7 +87,6 @@ def _no_class(status: SteeringStatusRecord | None) -> Component:
                 ],
                 className="ways",
             ),
-            html.P(_how_to_turn_on(), className="quiet ways") if off else None,
         ]
     )
 
@@ -257,15 +104,6 @@ def _rest_text(rest: Sequence[SteeredClassRecord], others: bool) -> str:
 
 def _gain_ms(record: SteeredClassRecord) -> float:
     return record.evidence.default_ms - record.evidence.steered_ms if record.evidence else 0.0
-
-
-def newest_commands(view: View) -> dict[ClassKey, CommandRecord]:
-    """The newest command of each class that was given one."""
-    return {
-        ClassKey(c.payload["fingerprint"], c.payload["search_path"]): c
-        for c in view.reader.commands()
-        if c.kind is CommandKind.STEER
-    }
 
 
 def details_button(key: ClassKey, label: object, place: str, class_name: str) -> Component:
@@ -290,7 +128,12 @@ def _row(
         html.Div(
             [
                 html.Div(record.text, className="query-text", title=record.text, tabIndex="0"),
-                details_button(record.key, "Plans and evidence", "list", "link-button small-link"),
+                details_button(
+                    record.key,
+                    "Plans and evidence" if record.evidence else "Details",
+                    "list",
+                    "link-button small-link",
+                ),
             ]
         ),
         state_cell(record, mode),
@@ -420,62 +263,4 @@ def _measured(record: SteeredClassRecord, view: View) -> object:
                 className="small",
             ),
         ]
-    )
-
-
-# -- the switch -------------------------------------------------------------------------------
-
-
-def switch(record: SteeredClassRecord, command: CommandRecord | None, place: str) -> Component:
-    """Auto, pin or off; pressing one queues a command, for pin after a confirmation."""
-    waits = command is not None and command.state in (CommandState.QUEUED, CommandState.RUNNING)
-
-    def button(wanted: SteeringMode) -> Component:
-        proven = wanted is not SteeringMode.PIN or record.evidence is not None
-        return ui.choice_button(
-            CommandKind.STEER,
-            {
-                "fingerprint": record.key.fingerprint,
-                "search_path": record.key.search_path,
-                "mode": wanted.value,
-            },
-            wanted.value,
-            place=place,
-            chosen=wanted is record.mode,
-            disabled=waits or not proven,
-            why=MEANINGS[wanted] if proven else NO_EVIDENCE,
-            confirm=_confirmation(record) if wanted is SteeringMode.PIN else "",
-        )
-
-    return html.Div(
-        [button(mode) for mode in SteeringMode],
-        className="switch",
-        role="group",
-        **{"aria-label": "Steering of this class"},
-    )
-
-
-def _confirmation(record: SteeredClassRecord) -> str:
-    withdrawn = record.state is SteeringState.WITHDRAWN
-    return (
-        "Pin this class? It then steers even when the autopilot is not in mode auto, all of its "
-        "executions, and is not withdrawn when its hint set stops paying. It stays until you "
-        "choose auto or off here." + (f" It was withdrawn: {record.reason}." if withdrawn else "")
-    )
-
-
-def answer(command: CommandRecord | None, view: View) -> Component | None:
-    """What became of the newest command for a class, while it is new."""
-    if command is None or command.state is CommandState.DONE:
-        return None
-    since = command.finished_at or command.created_at
-    if command.state is CommandState.REFUSED and view.now - since > ANSWER_STAYS:
-        return None
-    tone, icon_name = ui.COMMAND_TONES[command.state]
-    return html.Div(
-        [
-            ui.badge(f"{command.payload['mode']}: {command.state.value}", tone, icon_name),
-            html.Div(command.result, className="small"),
-        ],
-        className="switch-answer",
     )

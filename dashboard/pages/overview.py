@@ -16,6 +16,7 @@ from dashboard import overview_tiles
 from dashboard.baseline import BaselineMemory
 from dashboard.live import Page, View
 from dashboard.phases import summarise
+from dashboard.steering_numbers import class_counts
 
 WINDOWS = 1000
 INTERVALS = 2000
@@ -46,6 +47,7 @@ def activity(view: View) -> object:
     if status is None:
         return ui.empty("Nothing yet", "The tuner's present step appears here once it runs.")
     share = status.progress
+    steering = class_counts(view.reader.steered_classes(), status.mode)
     bar = None if share is None else ui.progress_bar(share, "progress of the present step")
     return [
         html.Div(status.activity or "waiting for the next step", className="activity-text"),
@@ -66,6 +68,11 @@ def activity(view: View) -> object:
                 (
                     "Deployed version",
                     fmt.NONE if status.policy_version is None else str(status.policy_version),
+                ),
+                *(
+                    [("Steered query classes", f"{steering.steered} of {steering.known} known")]
+                    if steering.known
+                    else []
                 ),
             ]
         ),

@@ -14,7 +14,7 @@ from backend.domain.deployed import deployed_windows
 from backend.domain.records import WindowRecord
 from backend.domain.steering import SteeredClassRecord
 from dashboard import components as ui
-from dashboard import figures, figures_trials, steering_detail, steering_table
+from dashboard import figures, figures_trials, steering_detail, steering_head, steering_table
 from dashboard import format as fmt
 from dashboard import steering_words as words
 from dashboard.live import Page, View
@@ -116,7 +116,7 @@ def class_table(view: View) -> object:
 
 
 def _steering_badge(record: SteeredClassRecord, view: View) -> Component:
-    stands = words.standing(record, steering_table.tuner_mode(view))
+    stands = words.standing(record, view.mode)
     badge = ui.badge(stands.word, stands.tone, stands.icon)
     return steering_table.details_button(record.key, badge, "classes", "badge-button")
 
@@ -203,7 +203,7 @@ PAGE = Page(
     frame=frame,
     follows_commands=True,
     parts={
-        "queries-steering.children": steering_table.head,
+        "queries-steering.children": steering_head.head,
         "queries-steered.children": steering_table.steered_table,
         "queries-trend.figure": _figure,
         "queries-classes.children": class_table,

@@ -14,7 +14,7 @@ from plotly.utils import PlotlyJSONEncoder
 import dashboard
 from backend import approval
 from backend.config import Settings
-from backend.domain.modes import ChangeState, CommandState, Phase, TrialKind
+from backend.domain.modes import ChangeState, CommandState, Mode, Phase, TrialKind
 from backend.errors import StoreError
 from dashboard import callbacks, layouts, trial_table
 from dashboard.baseline import Baseline, BaselineMemory
@@ -99,6 +99,15 @@ def test_metrics_are_prometheus_text(store, client):
     assert "autopilot_up 1.0" in text
 
 
+def test_metrics_count_the_query_classes_that_steering_knows(store, client):
+    text = client.get("/metrics").text
+    assert "autopilot_steered_query_classes 2.0" in text
+    assert 'autopilot_query_classes{state="verified"} 3.0' in text
+    assert 'autopilot_query_classes{state="withdrawn"} 1.0' in text
+    store.beat(mode=Mode.OBSERVE)
+    assert "autopilot_steered_query_classes 1.0" in client.get("/metrics").text
+
+
 def test_metrics_say_when_the_tuner_is_silent(store, client):
     store._status = replace(store.status(), at=datetime.now(timezone.utc) - timedelta(seconds=11))
     assert "autopilot_up 0.0" in client.get("/metrics").text
@@ -109,6 +118,19 @@ def test_status_is_json(store, client):
     assert body["phase"] == "optimised"
     assert body["limits"]["cpu_limit_percent"] == 98.0
     datetime.fromisoformat(body["started_at"])
+    assert body["steering"]["classes"] == {
+        "known": 8,
+        "explored": 5,
+        "steered": 2,
+        "withdrawn": 1,
+    }
+    assert body["steering"]["explorer"]["role"] == "autopilot_explorer"
+
+
+def test_status_before_the_tuner_wrote_anything_is_null():
+    store = FakeStore(empty=True)
+    client = Client(dashboard.create_app(store, store, settings()))
+    assert client.get("/api/status").json is None
 
 
 # -- commands ---------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from dashboard.operator_commands import MOST_TRACKED, CommandError, make_command
 from tests.dashboard.fake_store import knob_statuses
 
 STATUSES = knob_statuses()
+STEER = {"fingerprint": "5f1a9c0d7e34b218", "search_path": '"$user", public', "mode": "pin"}
 
 
 def test_a_good_change_is_typed_and_named():
@@ -62,6 +63,15 @@ def test_bad_values_and_forbidden_knobs_are_refused_with_the_reason(knobs, error
         ("roll_back", {"batch_id": 7}),
         ("roll_back", {"batch_id": "a", "version_id": 1}),
         ("roll_back", {"version_id": 0}),
+        ("steer", {}),
+        ("steer", {**STEER, "mode": "yolo"}),
+        ("steer", {**STEER, "mode": None}),
+        ("steer", {**STEER, "fingerprint": "5F1A9C0D7E34B218"}),
+        ("steer", {**STEER, "fingerprint": "5f1a9c0d7e34b218' OR 1"}),
+        ("steer", {**STEER, "fingerprint": 7}),
+        ("steer", {**STEER, "search_path": None}),
+        ("steer", {**STEER, "search_path": "x" * 1001}),
+        ("steer", {**STEER, "hint_set": "no_nestloop"}),
     ],
 )
 def test_malformed_commands_are_refused(kind, payload):
@@ -79,6 +89,8 @@ def test_malformed_commands_are_refused(kind, payload):
         ("roll_back", {"batch_id": "trial-4"}),
         ("roll_back", {"version_id": 2}),
         ("approve", {"trial_id": 18}),
+        ("steer", STEER),
+        ("steer", {**STEER, "search_path": "", "mode": "off"}),
     ],
 )
 def test_good_commands_pass_unchanged(kind, payload):

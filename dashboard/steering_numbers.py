@@ -1,20 +1,44 @@
-"""What steering does in service, computed every few seconds however many pages ask."""
+"""Query steering in numbers: how many classes stand where, and what it does in service."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from backend.domain.modes import Mode
 from backend.domain.service_latency import ClassService, service_latency
-from backend.domain.steering import ClassKey
+from backend.domain.steering import ClassKey, SteeredClassRecord, SteeringState
 from backend.protocols import TelemetryReader
 
 LIVES_S = 10.0
 MOST_RECORDS = 10_000
 SHORTEST_S = 300.0
 """A rate an hour is told of no shorter time."""
+
+
+EXPLORED = (SteeringState.VERIFIED, SteeringState.WITHDRAWN, SteeringState.DEFAULT_BEST)
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """How many query classes are known, explored to the end, steered now, withdrawn."""
+
+    known: int
+    explored: int
+    steered: int
+    withdrawn: int
+
+
+def class_counts(classes: Sequence[SteeredClassRecord], mode: Mode | None) -> ClassCounts:
+    """Count classes while the autopilot is in a mode (None: not known yet)."""
+    return ClassCounts(
+        known=len(classes),
+        explored=sum(r.state in EXPLORED for r in classes),
+        steered=sum(mode is not None and r.is_served(mode) for r in classes),
+        withdrawn=sum(r.state is SteeringState.WITHDRAWN for r in classes),
+    )
 
 
 @dataclass(frozen=True)
