@@ -8,16 +8,20 @@ hint set is *proven* at a look when all of this holds:
 * It is faster, shown in one of two ways. *On average*: the wider of two one-sided Student intervals
   of the mean log ratio lies below 0, that over all pairs and that over the statements' means. Pairs
   of one statement resemble each other, so the latter says how far the gain reaches beyond the
-  statements that were tried. *Each by itself*: the upper bound of every statement lies below 0,
-  its variance shrunk towards the others'. That is a stronger finding, and the only one that a
-  single statement allows; where a hint set pays for half of a class's parameters and harms the
-  other half, *S* statements drawn by chance are all among the former with 1 in 2^S.
+  statements that were tried. *Each by itself*: the upper bound of every one of the *S* statements
+  lies below 0, its variance shrunk towards the others'; at a level whose *S*-th power is that of
+  the look, and no weaker than ``GUARD_ALPHA``. (However effects that add up to nothing are
+  distributed, all are proven with at most that chance: the normal distribution is log-concave.)
+  It says nothing of others; where a hint set pays for one half of a class's parameters and harms
+  the other half, *S* statements drawn by lot are all of the former with a chance of 1 in 2^S.
 * The mean gain is at least ``min_gain``, and so is that of the summed times: what saves a fifth of
   the short statements and costs a fifth of a long one does not pay.
-* No statement may be slower by more than ``MAX_SLOWDOWN`` and the tolerated time.
+* No statement may be slower by more than ``MAX_SLOWDOWN`` and the tolerated time: its upper bound
+  at ``GUARD_ALPHA`` stays below. Where only this is lacking, those statements get more pairs.
 
 It is *not proven*, and that ends it early, when a statement is proven slower by more than that, or
-a gain of ``min_gain`` is excluded (at ``FUTILITY_ALPHA``, which risks time alone).
+a gain of ``min_gain`` is excluded (at ``FUTILITY_ALPHA``, which risks time alone). Simulations of
+chances and powers: docs/steering.md.
 """
 
 from __future__ import annotations
