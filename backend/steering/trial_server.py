@@ -1,0 +1,125 @@
+"""The server as the exploration uses it: what each call costs is counted."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from backend.domain.plans import ExplainedPlan, HintSet, PlanRun, RunOutcome
+from backend.domain.steering import ClassKey
+from backend.errors import ServerConnectionError, ServerError
+from backend.protocols import Clock
+from backend.steering.class_search import Arm, ClassSearch
+from backend.steering.read_only import ReadOnlyVerdict
+from backend.steering.runner import StatementRunner
+
+PLANNING_TIMEOUT_S = 2.0
+
+_SQLSTATE = re.compile(r"\(([0-9A-Z]{5})\)\s*$")
+_SAID = {
+    "42501": "the role that tries statements may not read all that it reads",
+    "42P01": "a table of it does not exist",
+    "42703": "a column of it does not exist",
+}
+
+
+class TrialServer:
+    """Explains and runs statements.
+
+    Args:
+        runner_for: a runner for statements under a search path.
+        clock: measures what is spent.
+
+    Attributes:
+        spent_s: seconds of the server's time so far.
+        preparing_s: the part of it that was spent on plans and on measuring default plans.
+    """
+
+    def __init__(self, runner_for: Callable[[str], StatementRunner], clock: Clock) -> None:
+        self._runner_for, self._clock = runner_for, clock
+        self.spent_s = self.preparing_s = 0.0
+
+    def runner(self, key: ClassKey) -> StatementRunner:
+        """The runner for a class's statements."""
+        return self._runner_for(key.search_path)
+
+    @contextlib.contextmanager
+    def counted(
+        self, search: ClassSearch | None = None, *, preparing: bool = False
+    ) -> Iterator[None]:
+        """Count what is done meanwhile as spent, for a class where one is named."""
+        began_s = self._clock.monotonic_s()
+        try:
+            yield
+        finally:
+            spent_s = self._clock.monotonic_s() - began_s
+            self.spent_s += spent_s
+            self.preparing_s += spent_s if preparing else 0.0
+            if search is not None:
+                search.spent_s += spent_s
+
+    def explain(
+        self, search: ClassSearch, hint_sets: Sequence[HintSet]
+    ) -> list[ExplainedPlan | None]:
+        """Plans of a class's statement; errors as :meth:`StatementRunner.explain` raises them."""
+        with self.counted(search, preparing=True):
+            return self.runner(search.key).explain(
+                search.verdict, hint_sets, timeout_s=PLANNING_TIMEOUT_S
+            )
+
+    def explain_one(
+        self, key: ClassKey, verdict: ReadOnlyVerdict, hint_sets: Sequence[HintSet]
+    ) -> list[ExplainedPlan | None]:
+        """Plans of any statement of a class."""
+        with self.counted():
+            return self.runner(key).explain(verdict, hint_sets, timeout_s=PLANNING_TIMEOUT_S)
+
+    def run(
+        self,
+        search: ClassSearch,
+        hint_sets: Sequence[HintSet],
+        timeouts_s: Sequence[float],
+        *,
+        suspect: Arm | None = None,
+    ) -> list[PlanRun]:
+        """Run a class's statement under each hint set, in one snapshot.
+
+        Args:
+            search: of the class.
+            hint_sets, timeouts_s: as for :meth:`StatementRunner.run`.
+            suspect: the arm that runs, if any. It is closed where the connection is lost: a plan
+                may be what ended the server (by its memory), and is not tried again.
+
+        Returns:
+            A run for each; FAILED where the server refused all of them.
+
+        Raises:
+            ServerConnectionError: the connection was lost; the class rests.
+        """
+        with self.counted(search, preparing=suspect is None):
+            try:
+                runs = self.runner(search.key).run(search.verdict, hint_sets, timeouts_s)
+            except ServerConnectionError:
+                if suspect is not None:
+                    suspect.closed = "the server was lost while it ran"
+                search.to_compare = search.doubtful = None
+                search.pause(self._clock.monotonic_s())
+                raise
+            except ServerError as error:
+                failed = PlanRun(RunOutcome.FAILED, 0.0, detail=str(error))
+                runs = [failed] * len(hint_sets)
+        search.probes += len(runs)
+        return runs
+
+    def in_force(self, key: ClassKey, settings: Sequence[str]) -> Mapping[str, str]:
+        """Values of planner settings in force."""
+        with self.counted():
+            return self.runner(key).in_force(settings)
+
+
+def said(message: object) -> str:
+    """Why the server refused a statement, without its words, which may repeat the literals."""
+    found = _SQLSTATE.search(str(message))
+    code = found.group(1) if found else "unknown"
+    return _SAID.get(code, f"the server refuses it (SQLSTATE {code})")
