@@ -29,6 +29,7 @@ from backend.commands.options import (
     SeedOption,
     WorkloadOption,
 )
+from backend.commands.steering import app as steering
 from backend.config import PathSettings, Settings
 from backend.errors import AutopilotError
 from backend.run_options import RunOptions
@@ -43,6 +44,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(steering, name="steering")
 
 
 def _options(
@@ -298,12 +300,9 @@ def setup_database(
 def report(config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
     """Print what the store tells: trials, deployments, index, events."""
     settings = _options(config, None, data_dir).settings()
-    from backend.telemetry import open_store
+    from backend.commands.asking import open_for_reading
 
-    database = settings.store_url.database
-    if settings.store_url.get_backend_name() == "sqlite" and not Path(str(database)).exists():
-        raise AutopilotError(f"there is no store at {database} yet", remedy="run python run.py")
-    store = open_store(settings.store_url, read_only=True)
+    store = open_for_reading(settings)
     try:
         store.print_summary(console)
     finally:

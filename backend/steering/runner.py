@@ -194,8 +194,10 @@ class StatementRunner:
                 raise ServerError(f"{name:.80} = {value!r:.80} is no planner setting's value")
         return dict(rows)
 
-    def analyze(self, verdict: ReadOnlyVerdict, hint_set: HintSet, *, timeout_s: float) -> str:
-        """Run the statement with its steps counted (EXPLAIN ANALYZE), and throw its answer away.
+    def analyze(
+        self, verdict: ReadOnlyVerdict, hint_set: HintSet, *, timeout_s: float
+    ) -> str | None:
+        """Run the statement with its steps' rows counted, and throw its answer away.
 
         Args:
             verdict: of a read-only statement.
@@ -204,21 +206,24 @@ class StatementRunner:
 
         Returns:
             The plan as JSON, with estimated and actual rows; it holds the statement's constants.
+            None where the time-out came first.
 
         Raises:
             ValueError: the verdict refuses the statement, or the time-out is out of bounds.
             KnobError: the hint set is not of the catalogue.
             ServerConnectionError: the server cannot be reached, or was lost.
-            ServerError: it refused, or the time-out came first.
+            ServerError: it refused.
         """
         self._check(verdict, [hint_set], [timeout_s])
-        # Without reading the clock at each step, which can take longer than the step.
+        # TIMING OFF: reading the clock at each step can take longer than the step.
         options = "ANALYZE, FORMAT JSON, VERBOSE, SETTINGS, TIMING OFF, BUFFERS OFF"
         try:
             with self._session.snapshot(), self._arm(hint_set, timeout_s):
                 rows = self._session.execute(
                     f"EXPLAIN ({options}) {verdict.statement}", timeout_s=timeout_s
                 )
+        except pgerrors.QueryCanceled:
+            return None
         except psycopg2.Error as error:
             raise refusal(error) from None
         return str(rows[0][0])

@@ -1,0 +1,168 @@
+"""``run.py steering``: what is known of single queries, and what can be taken elsewhere."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from backend.commands.options import ConfigOption, DataDirOption
+from backend.config import PathSettings, Settings
+from backend.domain.steering import SteeringMode
+from backend.errors import SteeringError
+from backend.run_options import RunOptions
+from backend.steering.exports import HintTable
+
+app = typer.Typer(
+    help="Better plans for single queries: what was found, and how to use it elsewhere.",
+    no_args_is_help=True,
+)
+
+
+class ExportFormat(str, enum.Enum):
+    """What proven hint sets are written as."""
+
+    COMMENTS = "comments"
+    HINT_TABLE = "hint-table"
+    ALTER_ROLE = "alter-role"
+
+
+ClassOption = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--class",
+        metavar="FINGERPRINT",
+        help="Only this class; the first characters of its fingerprint do. May be repeated.",
+    ),
+]
+OutputOption = Annotated[
+    Optional[Path], typer.Option("--output", "-o", help="File to write to; default: the terminal.")
+]
+
+
+@app.command("list")
+def list_classes(
+    classes: ClassOption = None, config: ConfigOption = None, data_dir: DataDirOption = None
+) -> None:
+    """Show the known query classes: what was found for each, and whether it is steered now."""
+    from backend.commands import steering_actions
+
+    steering_actions.print_classes(_settings(config, data_dir), classes or ())
+
+
+@app.command()
+def export(
+    format_: Annotated[
+        ExportFormat, typer.Option("--format", help="What to write; see above.")
+    ] = ExportFormat.COMMENTS,
+    classes: ClassOption = None,
+    hint_plan: Annotated[
+        Optional[HintTable],
+        typer.Option(
+            "--pg-hint-plan",
+            help="For hint-table: up to 1.6, or from 1.7 on. Default: what goes with the server.",
+        ),
+    ] = None,
+    role: Annotated[
+        Optional[str], typer.Option("--role", help="For alter-role: whose sessions.")
+    ] = None,
+    database: Annotated[
+        Optional[str], typer.Option("--database", help="For alter-role: in which database.")
+    ] = None,
+    output: OutputOption = None,
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Write the proven hint sets as SQL, for those who do without the plug-in.
+
+    Nothing is run or changed. Each text says what it rests on and how it is taken back.
+
+    \b
+    comments    hint comments for pg_hint_plan, one for each class
+    hint-table  rows for pg_hint_plan's table hint_plan.hints
+    alter-role  ALTER ROLE ... SET, if one hint set suits every class that was explored
+
+    \b
+    python run.py steering export
+    python run.py steering export --format hint-table -o hints.sql
+    python run.py steering export --format alter-role --role shop_app
+    """
+    from backend.commands import steering_actions as actions
+
+    settings = _settings(config, data_dir)
+    if format_ is ExportFormat.COMMENTS:
+        text = actions.comments(settings, classes or ())
+    elif format_ is ExportFormat.HINT_TABLE:
+        text = actions.table_rows(settings, classes or (), hint_plan)
+    else:
+        if classes:
+            raise SteeringError(
+                "a role's settings act on all its statements, so all classes are looked at",
+                remedy="leave --class away",
+            )
+        text = actions.settings_of_role(settings, role, database)
+    _write(text, output)
+
+
+@app.command()
+def report(
+    classes: ClassOption = None,
+    output: OutputOption = None,
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Tell what the planner was wrong about, and which statistics would tell it.
+
+    For those who would rather mend the cause. The default plan of each class with a better hint
+    set is run once on the server, read-only and with a time-out; a class without one is looked at
+    where it is named. The report holds no constant of a statement.
+
+    \b
+    python run.py steering report
+    python run.py steering report --class 1f0c9a -o statistics.sql
+    """
+    from backend.commands import steering_actions
+
+    _write(steering_actions.misestimates(_settings(config, data_dir), classes or ()), output)
+
+
+@app.command("set")
+def set_mode(
+    fingerprint: Annotated[
+        str, typer.Argument(help="Of the class; its first characters do.", metavar="FINGERPRINT")
+    ],
+    mode: Annotated[SteeringMode, typer.Argument(help="What to do with it.")],
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Decide for one class: steered while the evidence stands (auto), always (pin), never (off).
+
+    The tuner carries it out. Where none runs it is noted, and holds from its next start on.
+
+    \b
+    python run.py steering set 1f0c9a pin
+    python run.py steering set 1f0c9a auto
+    """
+    from backend.commands import steering_actions
+
+    typer.echo(steering_actions.set_mode(_settings(config, data_dir), fingerprint, mode))
+
+
+def _settings(config: str | None, data_dir: Path | None) -> Settings:
+    overrides = {} if data_dir is None else {"paths": PathSettings.under(data_dir)}
+    return RunOptions(config, overrides).settings()
+
+
+def _write(text: str, output: Path | None) -> None:
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SteeringError(
+            f"{output} could not be written: {error.strerror}", remedy="name another file"
+        ) from error
+    typer.echo(f"Written to {output}")
