@@ -1,17 +1,18 @@
 """How often the gate is right, on simulated noise: ``python -m benchmarks.gate_power``.
 
-Draws the log ratios of blocks with a known true effect, and lets the gate itself
-(``backend/policy_learner.py``) judge them: first as a promotion, then, when it is accepted, as a
-probation. Each cell of the table reads
+Draws the log ratios of pairs of windows with a known true effect, two a block, and lets the gate
+itself (``backend/policy_learner.py``) judge them: first as a promotion, with the allowance of a
+day's first one, then, when it is accepted, as a probation. Each cell of the table reads
 
     promoted: kept by its own blocks alone -> kept with the pooled look
 
 the share of all trials that is promoted, then the shares of those that stand their probation. At a
 true effect of 0 or more a promotion is a false one; below 0 the first number is the gate's power.
-Noise, always of the same standard deviation: independent normal blocks; Student's t with 3 degrees
-of freedom (heavy tails); blocks of windows that are correlated with those before, as slow swings
-make them, in the order ABBA or BAAB by lot; and, what that order is there to prevent, blocks that
-are correlated with those before. Query classes are left out: their guard can only stop a promotion.
+Noise, always of the same standard deviation of a block: independent normal pairs; Student's t with
+3 degrees of freedom (heavy tails); pairs of windows that are correlated with those before, as slow
+swings make them, in the order ABBA or BAAB by lot; and, what that order is there to prevent, pairs
+and blocks that are correlated with those before. Query classes are left out: their guard can only
+stop a promotion.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from backend.config import load_settings
 from backend.domain.modes import Verdict
-from backend.policy_learner import GateSettings, judge_probation, judge_promotion
+from backend.policy_learner import GateSettings, judge_probation, judge_promotion, trial_alpha
 
 EFFECTS = (-0.10, -0.05, 0.0, 0.05)
 """True relative change of the latency index."""
@@ -35,7 +37,7 @@ BLOCK_SDS = (0.03, 0.05, 0.07, 0.10)
 """Standard deviation of the log ratio of a promotion's block (four windows)."""
 PROBATION_BLOCKS = 6
 PAIR_SD = math.sqrt(2)
-"""A probation's pair has half the windows of a promotion's block."""
+"""A pair has half the windows of a block."""
 TAIL_DEGREES = 3
 WINDOW_CORRELATION = 0.7
 """Between successive windows."""
@@ -46,17 +48,19 @@ LEAST_PROMOTED = 50
 
 Floats = NDArray[np.float64]
 Noise = Callable[[np.random.Generator, int, int], Floats]
+"""From generator, trials and blocks to pairs, shape (trials, blocks, 2); a block is their mean, of
+standard deviation 1."""
 
 
 def normal(rng: np.random.Generator, trials: int, blocks: int) -> Floats:
-    """Independent blocks; shape (trials, blocks), standard deviation 1."""
-    return rng.standard_normal((trials, blocks))
+    """Independent pairs."""
+    return PAIR_SD * rng.standard_normal((trials, blocks, 2))
 
 
 def heavy_tailed(rng: np.random.Generator, trials: int, blocks: int) -> Floats:
-    """Independent blocks with outliers; standard deviation 1."""
-    scale = math.sqrt((TAIL_DEGREES - 2) / TAIL_DEGREES)
-    return scale * rng.standard_t(TAIL_DEGREES, (trials, blocks))
+    """Independent pairs with outliers."""
+    scale = PAIR_SD * math.sqrt((TAIL_DEGREES - 2) / TAIL_DEGREES)
+    return scale * rng.standard_t(TAIL_DEGREES, (trials, blocks, 2))
 
 
 def _autoregression(
@@ -71,16 +75,20 @@ def _autoregression(
 
 
 def correlated_windows(rng: np.random.Generator, trials: int, blocks: int) -> Floats:
-    """Blocks of four correlated windows, ABBA or BAAB by lot; standard deviation 1."""
+    """Pairs of correlated windows, in the order ABBA or BAAB by lot."""
     windows = _autoregression(rng, trials, 4 * blocks, WINDOW_CORRELATION)
-    lots = rng.choice((-1.0, 1.0), (trials, blocks))
-    drawn = lots * (windows.reshape(trials, blocks, 4) @ np.array([1.0, -1.0, -1.0, 1.0]))
-    return drawn / float(drawn.std())
+    windows = windows.reshape(trials, blocks, 4)
+    lots = rng.choice((-1.0, 1.0), (trials, blocks, 1))
+    pairs = lots * (windows[:, :, [0, 3]] - windows[:, :, [1, 2]])
+    return np.asarray(pairs / pairs.mean(axis=2).std(), dtype=np.float64)
 
 
 def correlated_blocks(rng: np.random.Generator, trials: int, blocks: int) -> Floats:
-    """Blocks that are correlated with those before; standard deviation 1."""
-    return _autoregression(rng, trials, blocks, BLOCK_CORRELATION)
+    """Pairs that are correlated with those before, so that blocks are."""
+    # Blocks of two pairs with a correlation of r have one of r (1 + r) / 2.
+    of_pairs = (math.sqrt(1 + 8 * BLOCK_CORRELATION) - 1) / 2
+    pairs = _autoregression(rng, trials, 2 * blocks, of_pairs).reshape(trials, blocks, 2)
+    return pairs / math.sqrt((1 + of_pairs) / 2)
 
 
 NOISES: Mapping[str, Noise] = {
@@ -113,10 +121,22 @@ class Cell:
         return f"{text}: {alone:.0%} -> {pooled:.0%}"
 
 
-def promotion(blocks: list[float], gate: GateSettings) -> int:
-    """After how many blocks the promotion is accepted; 0 where it is not."""
+def first_of_a_day() -> GateSettings:
+    """The gate of a day's first promotion, with the settings' defaults."""
+    level1 = load_settings(environ={}).level1
+    return GateSettings(
+        alpha=trial_alpha(1, level1.alpha, level1.daily_alpha),
+        min_improvement=level1.min_improvement,
+        min_blocks=level1.min_blocks,
+        max_blocks=level1.max_blocks,
+    )
+
+
+def promotion(pairs: list[float], gate: GateSettings) -> int:
+    """After how many blocks, of two pairs each, the promotion is accepted; 0 where it is not."""
+    blocks = [(a + b) / 2 for a, b in zip(pairs[::2], pairs[1::2], strict=True)]
     for count in range(gate.min_blocks, gate.max_blocks + 1):
-        verdict = judge_promotion(blocks[:count], {}, {}, 1.0, gate).verdict
+        verdict = judge_promotion(blocks[:count], {}, {}, 1.0, gate, pairs[: 2 * count]).verdict
         if verdict is not None:
             return count if verdict is Verdict.ACCEPT else 0
     raise AssertionError("the gate has a verdict at the last look")
@@ -135,17 +155,18 @@ def simulate(
     noise: Noise, effect: float, block_sd: float, trials: int, rng: np.random.Generator
 ) -> Cell:
     """Let the gate judge so many trials of one true effect."""
-    gate = GateSettings()
+    gate = first_of_a_day()
     shift = math.log1p(effect)
-    blocks = shift + block_sd * noise(rng, trials, gate.max_blocks)
-    pairs = shift + PAIR_SD * block_sd * noise(rng, trials, PROBATION_BLOCKS)
+    tried = shift + block_sd * noise(rng, trials, gate.max_blocks)
+    # On probation a block is one pair.
+    later = shift + PAIR_SD * block_sd * noise(rng, trials, PROBATION_BLOCKS).mean(axis=2)
     promoted = kept_alone = kept = 0
-    for mine, later in zip(blocks.tolist(), pairs.tolist(), strict=True):
-        used = promotion(mine, gate)
+    for mine, pairs in zip(tried, later.tolist(), strict=True):
+        used = promotion(mine.ravel().tolist(), gate)
         if used:
             promoted += 1
-            kept_alone += stands(later, [])
-            kept += stands(later, mine[:used])
+            kept_alone += stands(pairs, [])
+            kept += stands(pairs, mine[:used].mean(axis=1).tolist())
     return Cell(trials, promoted, kept_alone, kept)
 
 
@@ -153,7 +174,7 @@ def table(trials: int, seed: int) -> Table:
     """Every noise, effect and standard deviation; the same seed gives the same table."""
     shown = Table(
         title=f"promoted: kept by its own blocks -> kept with the pooled look ({trials} trials a "
-        f"cell, seed {seed})",
+        f"cell, seed {seed}, alpha {first_of_a_day().alpha:g})",
         title_justify="left",
     )
     shown.add_column("noise")
