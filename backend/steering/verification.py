@@ -229,7 +229,7 @@ class Verification:
         if statement not in self._warm_s:
             return self._warm(statement)
         result = self._pair(statement)
-        if result is not None or self._turns:
+        if result is not None or self._turns or not self._pairs:
             return result
         if not self._answers_compared:
             return self._not_proven(
