@@ -104,7 +104,15 @@ class TrialSession:
             yield
         finally:
             if self._connection is not None:
-                self.execute(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
+                self._leave_arm()
+
+    def _leave_arm(self) -> None:
+        back = f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}"
+        try:
+            self.execute(back)
+        except pgerrors.QueryCanceled:
+            # A short time-out of the arm's own hit this statement, and is undone by that.
+            self.execute(back)
 
     def execute(
         self,

@@ -451,6 +451,24 @@ def test_a_run_is_cut_at_its_time_out_and_the_others_go_on(
     assert state_of(server, runner)[0] == "idle"
 
 
+def test_a_time_out_that_hits_the_way_back_to_the_savepoint_costs_no_run(
+    runner: StatementRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = trial_session.TrialSession.execute
+    late = []
+
+    def execute_late(self: Any, statement: Any, *args: Any, **options: Any) -> Any:
+        if str(statement).startswith("ROLLBACK TO") and not late:
+            late.append(statement)
+            execute(self, "SELECT pg_sleep(5)")  # under the arm's own time-out
+        return execute(self, statement, *args, **options)
+
+    monkeypatch.setattr(trial_session.TrialSession, "execute", execute_late)
+    runs = runner.run(ReadOnlyVerdict("SELECT 1"), [DEFAULT_HINT_SET] * 2, [0.05] * 2)
+    assert [run.outcome for run in runs] == [RunOutcome.FINISHED] * 2
+    assert late
+
+
 def test_planning_too_long_gives_no_plan(runner: StatementRunner, check: Any) -> None:
     joins = " ".join(f"JOIN trial.parents p{i} USING (id)" for i in range(11))
     wide = HintSet("wide", {"join_collapse_limit": "12", "geqo_threshold": "13"})
