@@ -62,11 +62,11 @@ def switch(record: SteeredClassRecord, command: CommandRecord | None, place: str
 
 
 def _confirmation(record: SteeredClassRecord) -> str:
-    withdrawn = record.state is SteeringState.WITHDRAWN
+    why = f" It was withdrawn: {record.reason}."
     return (
-        "Pin this class? It then steers even when the autopilot is not in mode auto, all of its "
-        "executions, and is not withdrawn when its hint set stops paying. It stays until you "
-        "choose auto or off here." + (f" It was withdrawn: {record.reason}." if withdrawn else "")
+        "Pin this class? All of its executions are then steered, even when the autopilot is not in "
+        "mode auto, and its hint set is not withdrawn when it stops paying. This stays until you "
+        "choose auto or off." + (why if record.state is SteeringState.WITHDRAWN else "")
     )
 
 

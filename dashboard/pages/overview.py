@@ -70,7 +70,7 @@ def activity(view: View) -> object:
                     fmt.NONE if status.policy_version is None else str(status.policy_version),
                 ),
                 *(
-                    [("Steered query classes", f"{steering.steered} of {steering.known} known")]
+                    [("Steered", f"{steering.steered} of {steering.known} query classes")]
                     if steering.known
                     else []
                 ),

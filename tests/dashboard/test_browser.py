@@ -349,7 +349,7 @@ def test_pinning_needs_a_confirmation_and_evidence(open_page, store):
         pin = row_of(page, "SELECT b.name").get_by_role("button", name=re.compile("^pin"))
         pin.click()
         expect(page.locator("#confirm-text")).to_contain_text(
-            "steers even when the autopilot is not in mode auto"
+            "even when the autopilot is not in mode auto"
         )
         page.locator("#confirm-no").click()
         expect(page.locator("#confirm-text")).to_be_hidden()
