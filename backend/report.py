@@ -1,7 +1,8 @@
 """The final report: what was measured, changed and proved, as text, JSON and a printable page.
 
-``report_data`` gathers it from the store, ``report_pages`` turns it into text and HTML; this
-module, the one that others import, writes the files.
+``report_data`` gathers it from the store, ``report_tables`` puts it into words and tables,
+``report_pages`` makes text and HTML of them; this module, the one that others import, writes the
+files.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from backend.domain.records import (
     WindowRecord,
 )
 from backend.protocols import TelemetryReader
+from backend.report_steering import steering_section
 from backend.telemetry.downsampling import weighted_mean
 from backend.telemetry.redaction import redact_deep
 
@@ -74,7 +75,7 @@ class FinalReport:
     else the ``phases`` baseline and optimised, which the load's swings tell apart as well.
     ``phases`` and ``index_trend`` (seconds, latency index) tell of the deployed configuration
     alone: windows in which another was tried are left out. ``units`` holds the native unit of
-    each knob.
+    each knob, ``steering`` what `report_steering.steering_section` returns.
     """
 
     generated_at: datetime
@@ -98,6 +99,7 @@ class FinalReport:
     events: Mapping[str, Mapping[str, object]]
     index_trend: Sequence[tuple[float, float]] = ()
     units: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    steering: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
     def as_json(self) -> str:
         """Return the report as strict JSON: numbers that are not finite are null."""
@@ -164,6 +166,7 @@ def build_report(
         events=_events([e for e in reader.events(limit=_ALL) if _since(e.at, started_at)]),
         index_trend=_trend(windows),
         units={knob.name: knob.unit for knob in reader.knob_statuses() if knob.unit},
+        steering=steering_section(reader, started_at),
     )
 
 
