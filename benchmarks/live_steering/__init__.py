@@ -1,0 +1,1 @@
+"""Steering on a live server: what the best plans give, and what is found of it."""

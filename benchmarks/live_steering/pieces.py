@@ -1,0 +1,86 @@
+"""What was measured, piece by piece, in a file of JSON lines: none is measured twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.results_file import ResultsFile
+
+Found = Mapping[str, Any]
+"""What a piece showed, as JSON holds it."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a piece is of: what makes it up, and nothing that does not change its outcome.
+
+    Args:
+        stage: ``search``, ``single``, ``greedy``, ``ours``, ``compare`` or ``unseen``.
+        scale: of the demo store.
+        seed: of statements and orders.
+        subject: the class, or whatever the stage has one piece for each of.
+        rules: what else decides about the outcome, as JSON holds it.
+    """
+
+    stage: str
+    scale: float
+    seed: int
+    subject: str = ""
+    rules: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """The same for the same piece."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A finished measurement."""
+
+    cell: Cell
+    found: Found
+
+    def line(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def of_line(cls, line: str) -> Piece:
+        """The piece behind a line.
+
+        Raises:
+            ValueError, TypeError, KeyError: it is none.
+        """
+        fields = json.loads(line)
+        return cls(Cell(**fields["cell"]), fields["found"])
+
+
+class Pieces:
+    """The pieces of a results file.
+
+    Args:
+        path: the file; made with the first piece.
+        measuring: whether missing pieces may be measured.
+    """
+
+    def __init__(self, path: Path, *, measuring: bool = True) -> None:
+        self._file = ResultsFile(path, Piece.of_line)
+        self._known = self._file.read()
+        self.measuring = measuring
+
+    def once(self, cell: Cell, measure: Callable[[], Found]) -> Found:
+        """What a cell showed; measured and kept, where that is missing."""
+        if cell.key not in self._known:
+            piece = Piece(cell, measure())
+            self._file.append(piece)
+            self._known[cell.key] = piece
+        return self._known[cell.key].found
+
+    def of_stage(self, stage: str) -> list[Piece]:
+        """All pieces of a stage, in the order of their keys' first measurements."""
+        return [piece for piece in self._known.values() if piece.cell.stage == stage]
