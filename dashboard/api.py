@@ -13,7 +13,7 @@ from flask import Blueprint, Response, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
 from backend.domain.records import CommandRecord, StatusRecord
-from backend.domain.steering import SteeredClassRecord
+from backend.domain.steering import SteeredClassRecord, SteeringStatusRecord
 from backend.errors import AutopilotError, StoreError
 from dashboard.operator_commands import make_command
 from dashboard.services import Services
@@ -55,6 +55,7 @@ def prometheus_text(
     mean_ms: float | None,
     silent: bool,
     classes: Sequence[SteeredClassRecord] = (),
+    steering: SteeringStatusRecord | None = None,
 ) -> bytes:
     """The present numbers in Prometheus' text format; ``silent``: the heartbeat is too old."""
     registry = CollectorRegistry()
@@ -85,7 +86,7 @@ def prometheus_text(
             trials.labels(verdict=verdict).set(count)
         mode = Gauge("autopilot_mode", "1 for the present mode", ["mode"], registry=registry)
         mode.labels(mode=status.mode.value).set(1)
-        steered = class_counts(classes, status.mode).steered
+        steered = class_counts(classes, steering).steered
         gauge("steered_query_classes", "query classes that are steered now", float(steered))
         known = Gauge(
             "autopilot_query_classes",
@@ -118,8 +119,13 @@ def blueprint(services: Services) -> Blueprint:
     def metrics() -> Response:
         windows, status = services.reader.windows(limit=1), services.reader.status()
         silent = status is not None and services.tuner_is_silent(status)
-        mean_ms = windows[-1].mean_ms if windows else None
-        text = prometheus_text(status, mean_ms, silent, services.reader.steered_classes())
+        text = prometheus_text(
+            status,
+            windows[-1].mean_ms if windows else None,
+            silent,
+            services.reader.steered_classes(),
+            services.reader.steering_status(),
+        )
         return Response(text, content_type=CONTENT_TYPE_LATEST)
 
     @routes.get("/api/status")
@@ -127,8 +133,8 @@ def blueprint(services: Services) -> Blueprint:
         found = services.reader.status()
         if found is None:
             return jsonify(None)
-        counts = class_counts(services.reader.steered_classes(), found.mode)
         now = services.reader.steering_status()
+        counts = class_counts(services.reader.steered_classes(), now)
         steering = {"classes": plain(counts), "explorer": plain(now)}
         return jsonify({**plain(found), "steering": steering})
 

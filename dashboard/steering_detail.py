@@ -83,7 +83,7 @@ def detail(view: View, stats: Mapping[str, QueryStats]) -> object:
                 ],
                 className="grid-2 detail-facts",
             ),
-            _served(view.in_service().classes.get(record.key), evidence, view),
+            _served(view.in_service().classes.get(record.key), view),
             _settings(evidence) if evidence else None,
             _plans(evidence) if evidence else None,
             html.H3("In telemetry"),
@@ -135,10 +135,8 @@ def _explored(record: SteeredClassRecord, view: View) -> Component:
     )
 
 
-def _served(
-    service: ClassService | None, evidence: HintEvidence | None, view: View
-) -> Component | None:
-    if service is None or evidence is None or service.hint_set != evidence.hint_set:
+def _served(service: ClassService | None, view: View) -> Component | None:
+    if service is None:
         return None
 
     def row(name: str, arm: ArmService) -> list[Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dash import html
 from dash.development.base_component import Component
 
 from backend.domain.modes import Mode
-from backend.domain.steering import SteeringStatusRecord
+from backend.domain.steering import SteeredClassRecord, SteeringStatusRecord
 from dashboard import components as ui
 from dashboard import format as fmt
 from dashboard.live import View
@@ -23,11 +25,11 @@ def head(view: View) -> object:
             "What it does appears here as soon as the tuner runs.",
             "signpost-split",
         )
-    counts = class_counts(classes, mode)
+    counts = class_counts(classes, status)
     numbers = [
         _number("Known", counts.known, "classes"),
         _number("Explored", counts.explored, "plans compared"),
-        _number("Steered", counts.steered, "now"),
+        _number("Steered", counts.steered, _steered_note(classes, counts.steered, mode)),
         _number("Withdrawn", counts.withdrawn, "no longer paid"),
         *_saved(view.in_service().saved),
     ]
@@ -40,6 +42,12 @@ def head(view: View) -> object:
     )
 
 
+def _steered_note(classes: Sequence[SteeredClassRecord], steered: int, mode: Mode | None) -> str:
+    """Fewer than may be steered are, for instance, while the server is frozen."""
+    may_be = sum(mode is not None and r.is_served(mode) for r in classes)
+    return f"now, of {may_be}" if may_be > steered else "now"
+
+
 def _saved(saved: SavedTime | None) -> list[Component]:
     if saved is None:
         return []
@@ -48,7 +56,8 @@ def _saved(saved: SavedTime | None) -> list[Component]:
             "Saved an hour",
             fmt.duration_text(saved.estimate_s),
             f"at least {fmt.duration_text(saved.at_least_s)}",
-            "Time that clients waited less, by the executions that still ran the default plan",
+            "Time that clients waited less, by the executions that still ran the default plan; "
+            f"mean over the last {fmt.duration_text(saved.lasted_s)}",
         )
     ]
 

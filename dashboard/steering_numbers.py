@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from backend.domain.modes import Mode
 from backend.domain.service_latency import ClassService, service_latency
-from backend.domain.steering import ClassKey, SteeredClassRecord, SteeringState
+from backend.domain.steering import (
+    ClassKey,
+    ServiceTimingRecord,
+    SteeredClassRecord,
+    SteeringState,
+    SteeringStatusRecord,
+)
 from backend.protocols import TelemetryReader
 
 LIVES_S = 10.0
@@ -31,27 +36,33 @@ class ClassCounts:
     withdrawn: int
 
 
-def class_counts(classes: Sequence[SteeredClassRecord], mode: Mode | None) -> ClassCounts:
-    """Count classes while the autopilot is in a mode (None: not known yet)."""
+def class_counts(
+    classes: Sequence[SteeredClassRecord], status: SteeringStatusRecord | None
+) -> ClassCounts:
+    """Count the classes; how many are steered now, the status knows best: it may be none."""
     return ClassCounts(
         known=len(classes),
         explored=sum(r.state in EXPLORED for r in classes),
-        steered=sum(mode is not None and r.is_served(mode) for r in classes),
+        steered=status.served if status is not None else 0,
         withdrawn=sum(r.state is SteeringState.WITHDRAWN for r in classes),
     )
 
 
 @dataclass(frozen=True)
 class SavedTime:
-    """Seconds that clients waited less, an hour: the estimate, and what is proven at least."""
+    """Seconds that clients waited less, an hour: the estimate, and what is proven at least.
+
+    Both are means over the last ``lasted_s``.
+    """
 
     estimate_s: float
     at_least_s: float
+    lasted_s: float
 
 
 @dataclass(frozen=True)
 class InService:
-    """What applications saw of each class, over the newest timings."""
+    """What applications saw of each class since its hint set was verified."""
 
     classes: Mapping[ClassKey, ClassService] = field(default_factory=dict)
 
@@ -79,7 +90,7 @@ class InService:
         if at_least_s <= 0:
             return None
         estimate_s = sum(saved_s(service, ratio.effect) for service, ratio in known)
-        return SavedTime(estimate_s, at_least_s)
+        return SavedTime(estimate_s, at_least_s, lasted_s)
 
 
 class ServiceMemory:
@@ -106,7 +117,18 @@ class ServiceMemory:
         """
         with self._lock:
             if self._clock() - self._read_at_s >= LIVES_S:
-                timings = self._reader.service_timings(limit=MOST_RECORDS)
-                self._known = InService(service_latency(timings))
+                self._known = InService(service_latency(self._timings()))
                 self._read_at_s = self._clock()
             return self._known
+
+    def _timings(self) -> Iterator[ServiceTimingRecord]:
+        """The newest ones, of each class those under the hint set that stands, as it stands."""
+        proven = {r.key: r.evidence for r in self._reader.steered_classes()}
+        for timing in self._reader.service_timings(limit=MOST_RECORDS):
+            evidence = proven.get(timing.key)
+            if (
+                evidence is not None
+                and timing.hint_set == evidence.hint_set
+                and timing.started_at >= evidence.verified_at
+            ):
+                yield timing

@@ -138,7 +138,7 @@ def _row(
         ),
         state_cell(record, mode),
         _measured(record, view),
-        _served(record, service, view),
+        _served(service, view),
         html.Div([switch(record, command, "list"), answer(command, view)]),
     ]
 
@@ -203,10 +203,9 @@ def _capped(change: float) -> str:
     return "many times" if change > 10 else fmt.percent(change, signed=True, digits=0)
 
 
-def _served(record: SteeredClassRecord, service: ClassService | None, view: View) -> object:
+def _served(service: ClassService | None, view: View) -> object:
     """What applications saw of the hint set that stands."""
-    evidence = record.evidence
-    if service is None or evidence is None or service.hint_set != evidence.hint_set:
+    if service is None:
         return html.Span(fmt.NONE, className="quiet-inline")
     default, steered = service.default, service.steered
     both = default.mean_ms is not None and steered.mean_ms is not None

@@ -47,7 +47,7 @@ def activity(view: View) -> object:
     if status is None:
         return ui.empty("Nothing yet", "The tuner's present step appears here once it runs.")
     share = status.progress
-    steering = class_counts(view.reader.steered_classes(), status.mode)
+    steering = class_counts(view.reader.steered_classes(), view.reader.steering_status())
     bar = None if share is None else ui.progress_bar(share, "progress of the present step")
     return [
         html.Div(status.activity or "waiting for the next step", className="activity-text"),

@@ -14,7 +14,7 @@ from plotly.utils import PlotlyJSONEncoder
 import dashboard
 from backend import approval
 from backend.config import Settings
-from backend.domain.modes import ChangeState, CommandState, Mode, Phase, TrialKind
+from backend.domain.modes import ChangeState, CommandState, Phase, TrialKind
 from backend.errors import StoreError
 from dashboard import callbacks, layouts, trial_table
 from dashboard.baseline import Baseline, BaselineMemory
@@ -104,8 +104,8 @@ def test_metrics_count_the_query_classes_that_steering_knows(store, client):
     assert "autopilot_steered_query_classes 2.0" in text
     assert 'autopilot_query_classes{state="verified"} 3.0' in text
     assert 'autopilot_query_classes{state="withdrawn"} 1.0' in text
-    store.beat(mode=Mode.OBSERVE)
-    assert "autopilot_steered_query_classes 1.0" in client.get("/metrics").text
+    store._steering_status = None
+    assert "autopilot_steered_query_classes 0.0" in client.get("/metrics").text
 
 
 def test_metrics_say_when_the_tuner_is_silent(store, client):

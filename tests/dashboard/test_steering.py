@@ -123,12 +123,17 @@ def test_a_pinned_class_that_no_longer_pays_is_a_warning(store):
 # -- numbers ----------------------------------------------------------------------------------
 
 
-def test_classes_are_counted_as_the_mode_serves_them(store):
+def test_classes_are_counted(store):
     classes = store.steered_classes()
-    auto, observe = class_counts(classes, Mode.AUTO), class_counts(classes, Mode.OBSERVE)
-    assert (auto.known, auto.explored, auto.steered, auto.withdrawn) == (8, 5, 2, 1)
-    assert observe.steered == 1
+    counts = class_counts(classes, store.steering_status())
+    assert (counts.known, counts.explored, counts.steered, counts.withdrawn) == (8, 5, 2, 1)
     assert class_counts(classes, None).steered == 0
+
+
+def test_fewer_classes_may_be_steered_than_could_be(store):
+    assert '"now"' in text_of(steering_head.head(view(store)))
+    store._steering_status = replace(store.steering_status(), served=0)
+    assert '"now, of 2"' in text_of(steering_head.head(view(store)))
 
 
 def timing(arm: str, latencies_s: list[float], minute: int) -> ServiceTimingRecord:
@@ -147,6 +152,10 @@ def timing(arm: str, latencies_s: list[float], minute: int) -> ServiceTimingReco
 
 def service(steered_s: float, minutes: int, default_s: float = 0.2) -> ServiceMemory:
     store = FakeStore(empty=True)
+    verified = fake.evidence(NOW + timedelta(minutes=31), "no_nestloop", {}, 200.0, 100.0)
+    store._steered = [
+        SteeredClassRecord(fake.STEERED, "SELECT", SteeringState.VERIFIED, NOW, evidence=verified)
+    ]
     for minute in range(minutes):
         store._timings.append(timing("default", [default_s] * 50, minute))
         store._timings.append(timing("steered", [steered_s] * 100, minute))
@@ -248,9 +257,14 @@ def test_too_few_executions_are_no_ratio(store):
     assert "too few executions of the default plan (6)" in text
 
 
-def test_service_under_another_hint_set_is_not_shown(store):
+@pytest.mark.parametrize(
+    "changes",
+    [{"hint_set": "an_older_one"}, {"started_at": NOW - timedelta(days=9)}],
+    ids=["another hint set", "before it was verified"],
+)
+def test_only_timings_under_what_was_verified_count(store, changes):
     store._steered = [record_of(store, fake.STEERED)]
-    store._timings = [replace(t, hint_set="an_older_one") for t in store._timings]
+    store._timings = [replace(t, **changes) for t in store._timings]
     assert "runs since" not in text_of(steering_table.steered_table(view(store)))
 
 
