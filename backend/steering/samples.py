@@ -13,6 +13,7 @@ from backend.steering.client.messages import TAG
 from backend.steering.client.statements import (
     HINT_COMMENT,
     MAX_TEXT_LENGTH,
+    MAY_SELECT,
     fingerprint,
     functions_called,
 )
@@ -81,11 +82,11 @@ class Gathered:
         return ", ".join(parts)
 
 
-def plain_query(text: str) -> str:
-    """The one query of a text, without semicolon.
+def refuse_unread(text: str) -> None:
+    """Look at what needs no parser.
 
     Raises:
-        NotASampleError: it is none, or none that the plug-in would steer.
+        NotASampleError: this is no query, or none that the plug-in would steer.
     """
     if len(text) > MAX_TEXT_LENGTH:
         raise NotASampleError(f"longer than {MAX_TEXT_LENGTH} characters")
@@ -95,6 +96,17 @@ def plain_query(text: str) -> str:
         raise NotASampleError("the autopilot's own")
     if HINT_COMMENT in text:
         raise NotASampleError("with a hint comment")
+    if MAY_SELECT.match(text) is None:
+        raise NotASampleError("not a plain query")
+
+
+def plain_query(text: str) -> str:
+    """The one query of a text, without semicolon and comments.
+
+    Raises:
+        NotASampleError: it is none, or none that the plug-in would steer.
+    """
+    refuse_unread(text)
     try:
         statements = parser.split(_without_comments(text), with_parser=False)
         if len(statements) != 1:

@@ -27,8 +27,9 @@ PARSER = int(pglast.get_postgresql_version()[0])
 """The major version of PostgreSQL whose grammar pglast has: other grammars, other fingerprints."""
 HINT_COMMENT = "/*+"
 """Begins a comment that pg_hint_plan reads: a statement with one has been planned by hand."""
+MAY_SELECT = re.compile(r"[\s(]*(?:select|with|values|table|--|/\*)", re.IGNORECASE)
+"""How the text of a query begins, so that others need not be parsed."""
 
-_MAY_SELECT = re.compile(r"[\s(]*(?:select|with|values|table|--|/\*)", re.IGNORECASE)
 _PLACEHOLDER = re.compile(r"%(?:\([^)]*\)s|s|%)")
 _VOLATILE = re.compile(
     r"""(?: pg_ | lo_ | brin_ | gin_ | dblink | binary_upgrade_ ) .*
@@ -161,7 +162,7 @@ class StatementReader:
         Raises:
             NotNow: the time for new texts is used up; nothing is remembered.
         """
-        if len(text) > MAX_TEXT_LENGTH or HINT_COMMENT in text or _MAY_SELECT.match(text) is None:
+        if len(text) > MAX_TEXT_LENGTH or HINT_COMMENT in text or MAY_SELECT.match(text) is None:
             return None
         if "\0" in text:  # the parser, written in C, would take it for the end
             return None
