@@ -1,20 +1,23 @@
 """The tuner's jobs: ticks that a scheduler repeats, and the faults of those that failed.
 
-All that touches the server runs in one worker thread, one job after the other; what works on the
-store alone has a second one. Jobs tick, they never sleep.
+All that may change the server runs in one worker thread, one job after the other. What works on
+the store alone has a thread of its own, so have the explorer, whose statements may take long, and
+the service of its results. Jobs tick, they never sleep.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, JobExecutionEvent
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 log = logging.getLogger(__name__)
+
+Worker = Literal["server", "store", "explorer", "service"]
 
 
 class Jobs:
@@ -28,7 +31,7 @@ class Jobs:
         self._on_fault = on_fault
         self._faults: dict[str, str] = {}
         self._scheduler = BackgroundScheduler(
-            executors={"server": ThreadPoolExecutor(1), "store": ThreadPoolExecutor(1)},
+            executors={worker: ThreadPoolExecutor(1) for worker in get_args(Worker)},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
             timezone="UTC",
         )
@@ -44,7 +47,7 @@ class Jobs:
         job: Callable[[], None],
         seconds: float,
         *,
-        worker: Literal["server", "store"] = "server",
+        worker: Worker = "server",
     ) -> None:
         """Run the job every so many seconds; its method's name names it."""
         self._scheduler.add_job(job, "interval", seconds=seconds, id=job.__name__, executor=worker)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from backend.components import Components
 from backend.data_collector import why_no_window, window_between
@@ -16,6 +17,9 @@ from backend.tuning_loop import TuningLoop
 
 log = logging.getLogger(__name__)
 
+DISTURBED_QUALITY = 0.1
+"""Of a window in which statements were on trial: it counts towards nothing."""
+
 
 class Observer:
     """Forms windows where no trial measures, and records those that trials measure.
@@ -23,12 +27,24 @@ class Observer:
     Args:
         parts: the tuner's parts.
         loop: gives the tuning loop, which is made after its observer.
+        disturbed: whether statements were on trial since it was asked last.
+
+    Attributes:
+        safety: the verdict on the newest window.
+        host_cpu_percent: of the newest window in which no statement was on trial; None: not known.
     """
 
-    def __init__(self, parts: Components, loop: Callable[[], TuningLoop]) -> None:
+    def __init__(
+        self,
+        parts: Components,
+        loop: Callable[[], TuningLoop],
+        disturbed: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._parts, self._loop = parts, loop
+        self._disturbed = disturbed
         self._last: MetricsSnapshot | None = None
         self.safety = SafetyVerdict(SafetyAction.ALLOW)
+        self.host_cpu_percent: float | None = None
 
     def forget(self) -> None:
         """No window reaches from before to after this moment."""
@@ -55,12 +71,18 @@ class Observer:
         self.safety = parts.monitor.judge(
             window, baseline=loop.usual, consecutive_failures=loop.failures
         )
-        loop.observe(window)
+        disturbed = self._disturbed()
+        if not disturbed:
+            self.host_cpu_percent = window.gauges.get("host_cpu_percent")
+        loop.observe(window, disturbed=disturbed)
         coverage = 1.0  # before the baseline there is nothing to compare with
         if loop.chain is not None:
             index = latency_index([window], loop.chain.reference)
             coverage = index.coverage if index else 0.0
         quality = sample_quality(window, coverage=coverage)
+        if disturbed:
+            reasons = (*quality.reasons, "statements were on trial meanwhile")
+            quality = replace(quality, value=min(quality.value, DISTURBED_QUALITY), reasons=reasons)
         parts.recorder.record(
             window,
             quality,

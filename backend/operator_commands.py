@@ -5,7 +5,7 @@ A refusal is an answer: the command's record says why, and nothing else happens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from backend.components import Components
 from backend.domain.modes import CommandKind, CommandState, Mode
@@ -17,11 +17,22 @@ from backend.tuning_loop import TuningLoop
 
 
 class OperatorCommands:
-    """Takes commands from the store's queue, one a tick."""
+    """Takes commands from the store's queue, one a tick.
 
-    def __init__(self, parts: Components, loop: TuningLoop, clock: Clock) -> None:
+    Args:
+        parts, loop, clock: the tuner's.
+        steer: carries out STEER.
+    """
+
+    def __init__(
+        self,
+        parts: Components,
+        loop: TuningLoop,
+        clock: Clock,
+        steer: Callable[[Mapping[str, object]], str],
+    ) -> None:
         self._parts, self._loop, self._clock = parts, loop, clock
-        self._handlers = {
+        self._handlers: dict[CommandKind, Callable[[CommandRecord], str]] = {
             CommandKind.SET_KNOBS: self._set_knobs,
             CommandKind.ROLL_BACK: self._roll_back,
             CommandKind.PAUSE: lambda command: self._pause(True),
@@ -31,6 +42,7 @@ class OperatorCommands:
             CommandKind.SET_MODE: self._set_mode,
             CommandKind.APPROVE: self._approve,
             CommandKind.DECLINE: self._decline,
+            CommandKind.STEER: lambda command: steer(command.payload),
         }
         self._refuse_interrupted()
 

@@ -31,6 +31,8 @@ from backend.protocols import Clock
 from backend.report import build_report, workload_facts, write_reports
 from backend.run_options import RunOptions
 from backend.status import knob_statuses, status_record
+from backend.steering.turns import ExplorationTurns
+from backend.steering_jobs import SteeringJobs, build_steering_jobs
 from backend.trial_planner import RunSchedule
 from backend.tuning_loop import TuningLoop
 
@@ -40,6 +42,8 @@ TICK_S = 0.25
 STATUS_S = 1.0
 SIGN_OF_LIFE = timedelta(seconds=3)
 KNOBS_S = 15.0
+EXPLORE_S = 0.5
+SERVE_S = 2.0
 RETENTION_S = 3600.0
 UNDO_AGAIN_S = 5.0
 """Between two attempts to undo what could not be undone."""
@@ -77,6 +81,8 @@ class SystemOrchestrator:
         self._loop: TuningLoop | None = None
         self._commands: OperatorCommands | None = None
         self._observer: Observer | None = None
+        self._steering: SteeringJobs | None = None
+        self._turns = ExplorationTurns(self.settings.steering.share, self._clock)
         self._server_lost = False
         self._last_status: StatusRecord | None = None
         self._fault = ""
@@ -122,6 +128,9 @@ class SystemOrchestrator:
         ):
             self._jobs.repeat(job, seconds)
         self._jobs.repeat(self.retain, RETENTION_S, worker="store")
+        assert self._steering is not None  # made by begin()
+        self._jobs.repeat(self._steering.explore, EXPLORE_S, worker="explorer")
+        self._jobs.repeat(self._steering.serve, SERVE_S, worker="service")
         self._jobs.start()
         try:
             self._stop.wait()
@@ -142,10 +151,13 @@ class SystemOrchestrator:
             parts.deployment.reset("demo")
         self._tell_loading(parts)
         parts.learner.load(parts.deployment.present)
-        self._observer = Observer(parts, lambda: self.loop)
+        self._observer = Observer(parts, lambda: self.loop, self._turns.disturbed_since_asked)
         self._loop = self._make_loop(parts, self._observer)
         self._go_on(parts, self._loop)
-        self._commands = OperatorCommands(parts, self._loop, self._clock)
+        self._steering = build_steering_jobs(
+            parts, self._loop, self._observer, self._turns, self._clock
+        )
+        self._commands = OperatorCommands(parts, self._loop, self._clock, self._steering.steer)
         self.save_knobs()
 
     def stop(self) -> None:
@@ -162,6 +174,8 @@ class SystemOrchestrator:
             log.error("a trial could not be undone at the end: %s", error)
         try:
             self.save_status()
+            if self._steering is not None:
+                self._steering.close()
         finally:
             parts.close()
 
@@ -243,13 +257,19 @@ class SystemOrchestrator:
                 return
             safety = self._eyes.safety
             loop.blocked = safety.reasons if safety.action is not SafetyAction.ALLOW else ()
-            loop.tick()
+            self._turns.advance_tuner(self._tick)
             if loop.phase is Phase.FINISHED and not self._stop.is_set():
                 self._finish()
         except ServerConnectionError as error:
             self._lost_server(error)
         except (StaleEpochError, LockNotAvailableError) as error:
             self._lost_right(error)
+
+    def _tick(self, may_begin: bool) -> bool:
+        """Let the loop act; whether a trial runs now."""
+        self.loop.resting = not may_begin
+        self.loop.tick()
+        return self.loop.trial is not None
 
     def observe(self) -> None:
         """Measure a window of the deployed configuration where no trial measures."""

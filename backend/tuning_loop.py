@@ -83,6 +83,7 @@ class TuningLoop:
         self.trial: Trial | None = None
         self.final_trial: Trial | None = None
         self.blocked: tuple[str, ...] = ()
+        self.resting = False  # set from outside: statements are on trial
         self._state: NDArray[np.float64] | None = None
         self._state_before: NDArray[np.float64] | None = None
         self._promising: tuple[Mapping[str, KnobValue], str] | None = None
@@ -104,15 +105,20 @@ class TuningLoop:
 
     # -- what the orchestrator calls --------------------------------------------------------
 
-    def observe(self, window: MetricsWindow) -> None:
-        """Take a window measured outside a trial, with the deployed configuration."""
+    def observe(self, window: MetricsWindow, *, disturbed: bool = False) -> None:
+        """Take a window measured outside a trial, with the deployed configuration.
+
+        What was ``disturbed`` by ourselves tells what is offered, but belongs to no baseline.
+        """
         self._state = state_vector(window, load_profile(window))
         self._sees = True
         if self.phase is Phase.STARTING and window.calls > 0:
             self.phase = Phase.BASELINE
         quality = sample_quality(window, coverage=1.0).value
         sound = quality >= self._level1.min_quality or not self._level1.sample_filter
-        shift = self.workloads.observe(window, self._deployment.deviating, sound=sound)
+        shift = self.workloads.observe(
+            window, self._deployment.deviating, sound=sound and not disturbed
+        )
         if shift is not None:
             self._shifted(shift)
 
@@ -234,7 +240,7 @@ class TuningLoop:
         return (
             self._level1.enabled
             and self._deployment.mode in (Mode.APPROVE, Mode.AUTO)
-            and not (self.paused or self._deployment.frozen or self.blocked)
+            and not (self.paused or self._deployment.frozen or self.blocked or self.resting)
             and self._sees
             and self.workloads.ready
             and self.approval.trial_id is None
@@ -284,6 +290,8 @@ class TuningLoop:
         """What keeps the final comparison from beginning; "" for nothing."""
         if self.paused or self._deployment.frozen:
             return "paused or frozen"
+        if self.resting:
+            return "statements are on trial"
         if not self._sees:
             return "no windows"
         return "" if self.workloads.ready else "no baseline of the workload that is offered"

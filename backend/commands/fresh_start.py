@@ -48,6 +48,7 @@ def set_aside(settings: Settings) -> Path | None:
         for path in (
             *(database.parent / name for name in files),
             settings.paths.policies_dir,
+            settings.paths.steering_dir,
             *settings.paths.data_dir.glob("final_report.*"),
         )
         if path.exists()

@@ -1,0 +1,122 @@
+"""What query steering consists of, and how it is put together for a server."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sqlalchemy.engine import URL
+
+from backend.catalog.hint_sets import HintSetCatalog, load_hint_sets
+from backend.config import Settings
+from backend.config_loading import parse_url
+from backend.db_connector import DatabaseConnector
+from backend.domain.server import ServerInfo
+from backend.plan_learning import PlanLearner
+from backend.protocols import Clock, Store
+from backend.servers import embedded_server
+from backend.steering.exploration import LiveExploration
+from backend.steering.places import SteeringPlaces
+from backend.steering.read_only import ReadOnlyCheck
+from backend.steering.register import SteeringRegister
+from backend.steering.runner import StatementRunner
+from backend.steering.sample_book import SampleBook
+from backend.steering.trial_session import EXPLORER_APPLICATION
+
+
+@dataclass
+class Explorer:
+    """The search for better plans on one server, with what it holds open."""
+
+    exploration: LiveExploration
+    book: SampleBook
+    learner: PlanLearner
+    url: URL
+    _closing: ExitStack = field(default_factory=ExitStack)
+
+    def close(self) -> None:
+        """End its sessions. Idempotent."""
+        self._closing.close()
+
+
+def explores(settings: Settings) -> bool:
+    """Whether statements may be tried: where nobody said so, on the embedded server only."""
+    explore = settings.steering.explore
+    return settings.is_embedded if explore is None else explore
+
+
+def explorer_url(settings: Settings) -> URL:
+    """Where statements are tried, and as whom.
+
+    Raises:
+        ConfigError: ``steering.dsn`` cannot be parsed.
+    """
+    if settings.steering.dsn is not None:
+        return parse_url(settings.steering.dsn.get_secret_value(), "steering.dsn")
+    if settings.is_embedded:
+        return embedded_server(settings).explorer_dsn()
+    return settings.foreign_url()
+
+
+def build_explorer(
+    settings: Settings,
+    info: ServerInfo,
+    store: Store,
+    register: SteeringRegister,
+    clock: Clock,
+) -> Explorer:
+    """Wire the explorer; it connects when its first statement is tried.
+
+    Raises:
+        ConfigError: ``steering.dsn`` cannot be parsed.
+    """
+    url, closing = explorer_url(settings), ExitStack()
+    catalog = load_hint_sets(info.version, info.host)
+    connector = DatabaseConnector(
+        url,
+        application_name=EXPLORER_APPLICATION,
+        connect_timeout_s=settings.database.connection_timeout,
+    )
+    closing.callback(connector.close)
+    book = SampleBook(SteeringPlaces(Path(settings.paths.steering_dir)).kept_samples)
+    learner = PlanLearner(settings, catalog, store, clock)
+    runners = _Runners(url, catalog)
+    closing.callback(runners.close)
+    exploration = LiveExploration(
+        settings.steering,
+        book,
+        runners.under,
+        ReadOnlyCheck(connector),
+        catalog,
+        register,
+        store,
+        learner,
+        clock,
+        seed=settings.workload.seed,
+    )
+    return Explorer(exploration, book, learner, url, closing)
+
+
+class _Runners:
+    """One runner a search path; the one used longest ago is closed when there are too many."""
+
+    MOST = 4
+
+    def __init__(self, url: URL, catalog: HintSetCatalog) -> None:
+        self._url, self._catalog = url, catalog
+        self._open: dict[str, StatementRunner] = {}
+
+    def under(self, search_path: str) -> StatementRunner:
+        runner = self._open.pop(search_path, None)
+        if runner is None:
+            while len(self._open) >= self.MOST:
+                self._open.pop(next(iter(self._open))).close()
+            runner = StatementRunner(self._url, self._catalog, search_path=search_path)
+        self._open[search_path] = runner
+        return runner
+
+    def close(self) -> None:
+        for runner in self._open.values():
+            runner.close()
+        self._open.clear()
