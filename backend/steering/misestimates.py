@@ -232,7 +232,7 @@ def _step(tree: PlanTree, index: int) -> str:
     node = tree.nodes[index]
     if node.text("Relation Name"):
         return f"{node.node_type} on {Relation(node.text('Schema'), node.text('Relation Name'))}"
-    below = [tree.nodes[i] for i in tree.below(index)]
+    below = [tree.nodes[i] for i in sorted(tree.below(index))]
     tables = {
         str(Relation(n.text("Schema"), n.text("Relation Name"))): None
         for n in below

@@ -17,7 +17,7 @@ import pglast
 from pglast import ast
 from pglast.stream import RawStream
 
-from backend.steering.statement_parts import MAX_CHARACTERS
+from backend.steering.statement_parts import MAX_CHARACTERS, MAX_TOKENS
 
 _TIME_PARTS = frozenset({
     "microseconds", "milliseconds", "second", "minute", "hour", "day", "week", "month", "quarter",
@@ -92,6 +92,8 @@ def _expression(text: str) -> Any:
     if len(text) > MAX_CHARACTERS or "\0" in text:
         raise UnreadableError("too long")
     try:
+        if len(pglast.parser.scan(text)) > MAX_TOKENS:
+            raise UnreadableError("too long")
         raw: Any
         (raw,) = pglast.parse_sql(f"SELECT {text}")
         (target,) = raw.stmt.targetList
