@@ -84,7 +84,11 @@ def _parse_csv(data: bytes, is_at_rest: bool) -> Entries:
     broken = taken = 0
     record = b""
     for end, line in _lines(data):
-        if not record and not _CSV_BEGIN.match(line):
+        begins = _CSV_BEGIN.match(line) is not None
+        if record and begins:
+            broken += 1  # the one before it has no end
+            record = b""
+        if not record and not begins:
             taken = end  # we are inside an entry whose beginning was not read
             continue
         record += line

@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import re
-import stat
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +20,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
 
 from pglast import parser
 
@@ -170,10 +168,11 @@ def _opened(paths: list[Path]) -> Iterator[_Log]:
 
 def _open(path: Path) -> _Log | None:
     """Look at a log; None: it has no line yet, or is no file."""
-    with _file(path) as file:
+    if not path.is_file():
+        path.stat()  # which tells one that is missing
+        return None
+    with path.open("rb") as file:
         status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            return None
         first_line = file.readline(_MAX_FIRST_LINE)
     if not first_line.endswith(b"\n") and len(first_line) < _MAX_FIRST_LINE:
         return None
@@ -182,16 +181,11 @@ def _open(path: Path) -> _Log | None:
     return _Log(path, f"{status.st_ino}:{digest}", first_line, status.st_size, is_at_rest)
 
 
-def _file(path: Path) -> BinaryIO:
-    # Not blocking, lest a pipe of that name is waited for.
-    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-
-
 def _read(log: _Log, begin: int, collector: _Collector) -> int:
     """Read a log from a place on; returns the place that was reached."""
     if begin > log.size:
         begin = 0
-    with _file(log.path) as file:
+    with log.path.open("rb") as file:
         if log.size - begin > MAX_BYTES:
             collector.gathered.skip("older parts of large logs", str(log.path))
             file.seek(log.size - MAX_BYTES)
