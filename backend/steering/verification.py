@@ -159,6 +159,9 @@ class Verification:
     ) -> None:
         if hint_set.is_default:
             raise ValueError("the default plan needs no verification")
+        for verdict in verdicts:
+            if not verdict.is_read_only:
+                raise ValueError(f"only read-only statements are tried: {verdict.refusal}")
         self._runner, self._hint_set = runner, hint_set
         self._random = random.Random(seed)
         self._verdicts = tuple(verdicts)
@@ -186,11 +189,11 @@ class Verification:
 
     @property
     def progress(self) -> float:
-        """How far it is at least, in [0, 1]; most verifications end earlier."""
+        """How far it is, in [0, 1], should it take all its rounds; most end earlier."""
         if self._result is not None:
             return 1.0
-        rounds = 1 + self._rule.look_rounds[-1]
-        return (len(self._warm_s) + self._pairs) / (rounds * len(self._chosen))
+        steps = (1 + self._rule.look_rounds[-1]) * len(self._chosen)
+        return min((len(self._warm_s) + self._pairs) / steps, 1.0)
 
     def step(self) -> VerificationResult | None:
         """Warm a statement, or run one pair; the result once there is one.

@@ -298,6 +298,12 @@ def test_what_cannot_be_verified_is_refused() -> None:
     runner = fast()
     with pytest.raises(ValueError, match="needs a statement"):
         verification(FakeRunner([], []))
+    with pytest.raises(ValueError, match="it writes"):
+        Verification(
+            runner,  # type: ignore[arg-type]
+            HINT_SET, [ReadOnlyVerdict("0"), ReadOnlyVerdict("", "it writes")], min_gain=0.1,
+            alpha=0.005, max_timeout_s=1.0,
+        )  # fmt: skip
     with pytest.raises(ValueError, match="no verification"):
         Verification(
             runner,  # type: ignore[arg-type]
