@@ -1,7 +1,9 @@
 """Is the sample filter worth it? ``python -m benchmarks.sample_filter COMMAND``.
 
 ``simulated``: the tuner on a simulated server under a swinging load, with the filter, without it,
-and with plain DDPG. ``doubled-load``: promotions in which the load doubles. ``resampled``: A/A
+and with plain DDPG. ``scripted``: the same with known candidates in the agent's place, so that
+only the verdicts differ. ``spread``: how far two windows of one configuration lie apart, by the way
+of comparing them. ``doubled-load``: promotions in which the load doubles. ``resampled``: A/A
 promotions on noise resampled from recorded live windows. ``live``: A/A promotions on the embedded
 server. Definitions and figures: docs/benchmarks.md.
 """
@@ -58,7 +60,8 @@ def simulated(
     variant: Annotated[list[str] | None, typer.Option(help="Only these variants.")] = None,
 ) -> None:
     """Trials until 95 % of the reachable gain is deployed, with and without the filter."""
-    from benchmarks.filter_experiment.tuning import VARIANTS, RunResult, run_all
+    from benchmarks.filter_experiment.results import run_all
+    from benchmarks.filter_experiment.tuning import VARIANTS, RunResult, run_one
 
     def tell(result: RunResult) -> None:
         reached = result.trials_to_goal or f"not in {result.trials}"
@@ -69,7 +72,10 @@ def simulated(
         )
 
     chosen = range(first_seed, first_seed + seeds)
-    results = run_all(chosen, hours, max_trials, variant or VARIANTS, out, tell)
+    results = run_all(
+        lambda seed, name: run_one(seed, name, hours, max_trials),
+        RunResult, chosen, variant or VARIANTS, out, tell,
+    )  # fmt: skip
     by_variant = {
         name: {result.seed: result for result in results if result.variant == name}
         for name in variant or VARIANTS
@@ -120,6 +126,70 @@ def simulated(
         f"A run that never reached the goal counts with {max_trials} trials and its minutes: less "
         "than the truth."
     )
+
+
+@app.command()
+def scripted(
+    seeds: Annotated[int, typer.Option(help="How many seeds.")] = 100,
+    first_seed: Annotated[int, typer.Option(help="The first of them.")] = 400,
+    hours: Annotated[float, typer.Option(help="Simulated hours a run may take.")] = 12.0,
+    max_trials: Annotated[int, typer.Option(help="Trials a run may take.")] = 150,
+    out: Annotated[Path | None, typer.Option(help="JSON lines; goes on where it ended.")] = None,
+) -> None:
+    """The same candidates with and without the filter: what do wrong verdicts cost?"""
+    from benchmarks.filter_experiment.results import run_all
+    from benchmarks.filter_experiment.scripted import VARIANTS, ScriptedResult, run_one
+
+    def tell(result: ScriptedResult) -> None:
+        reached = result.trials_to_goal or f"not in {result.trials}"
+        console.print(
+            f"seed {result.seed}, {result.variant}: goal after {reached} trials, "
+            f"{result.minutes:.0f} min; {result.promotions} promotions, {result.wrong} wrong"
+        )
+
+    results = run_all(
+        lambda seed, name: run_one(seed, name, hours, max_trials),
+        ScriptedResult, range(first_seed, first_seed + seeds), VARIANTS, out, tell,
+    )  # fmt: skip
+    table = _table(
+        f"Known candidates, swinging load: {seeds} seeds from {first_seed}, at most {max_trials} "
+        f"trials and {hours:g} h (mean ± standard deviation over the seeds)",
+        ("variant", "reached", "trials to 95 %", "minutes", "share of gain at the end",
+         "promotions", "wrong", "windows", "void"),
+    )  # fmt: skip
+    tally = _table("Verdicts", ("trial, true effect", *VARIANTS))
+    by_variant = {v: {r.seed: r for r in results if r.variant == v} for v in VARIANTS}
+    for name, runs in by_variant.items():
+        found = list(runs.values())
+        table.add_row(
+            name,
+            f"{sum(r.trials_to_goal is not None for r in found)} of {len(found)}",
+            _spread([float(r.trials_to_goal or max_trials) for r in found]),
+            _spread([r.minutes for r in found]),
+            _spread([r.final_share for r in found], "{:.3f}"),
+            *(str(sum(n)) for n in zip(
+                *((r.promotions, r.wrong, r.windows, r.void) for r in found), strict=True
+            )),
+        )  # fmt: skip
+    console.print(table)
+    counts = {v: sum((Counter(r.verdicts) for r in by_variant[v].values()), Counter[str]())
+              for v in VARIANTS}  # fmt: skip
+    for row in sorted({key for counted in counts.values() for key in counted}):
+        tally.add_row(row, *(str(counts[v][row]) for v in VARIANTS))
+    console.print(tally)
+    first = by_variant[VARIANTS[0]]
+    for name in VARIANTS[1:]:
+        runs = by_variant[name]
+        pairs = [(first[s], runs[s]) for s in sorted(first.keys() & runs.keys())]
+        trials = bootstrap_mean([
+            float((a.trials_to_goal or max_trials) - (b.trials_to_goal or max_trials))
+            for a, b in pairs
+        ])  # fmt: skip
+        minutes = bootstrap_mean([a.minutes - b.minutes for a, b in pairs])
+        console.print(
+            f"filter on - {name}, paired by seed, 95 % bootstrap interval: "
+            f"trials {trials} {_clear(trials)}, minutes {minutes} {_clear(minutes)}"
+        )
 
 
 def _spread(values: Sequence[float], form: str = "{:.0f}") -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,9 +117,14 @@ class ExperimentalTuner(SystemOrchestrator):
         """Trials that came to a verdict."""
         return self.loop.verdicts.total()
 
-    def newest_trial(self) -> TrialRecord:
-        """The newest trial in the store."""
-        return self._components.store.trials(limit=1)[-1]
+    def trials(self, seconds: int) -> Iterator[TrialRecord]:
+        """Tune for so many simulated seconds; each trial as it comes to its verdict."""
+        done = 0
+        for number in range(1, seconds + 1):
+            self.second(number)
+            if self.finished_trials != done:
+                done = self.finished_trials
+                yield self._components.store.trials(limit=1)[-1]
 
     def true_index(self, values: Mapping[str, KnobValue] | None = None) -> float:
         """The noise-free index of what is deployed, with ``values`` changed."""
@@ -126,16 +132,26 @@ class ExperimentalTuner(SystemOrchestrator):
         return self.simulated.index_of(present.replace(values or {}))
 
 
+TunerT = TypeVar("TunerT", bound=ExperimentalTuner)
+
+
 def run_one(seed: int, variant: str, hours: float, max_trials: int) -> RunResult:
     """Tune until the goal is reached and has stood its probation, or time or trials are used up."""
     end_s = int(hours * 3600)
     target = swinging_server(seed, end_s)
     reachable = 1.0 - target.index_of(target.best_config)
+    with at_work(lambda folder: ExperimentalTuner(variant, seed, target, folder)) as tuner:
+        return _tune(tuner, seed, variant, reachable, end_s, max_trials)
+
+
+@contextmanager
+def at_work(make: Callable[[Path], TunerT]) -> Iterator[TunerT]:
+    """A tuner that has begun, in a folder of its own; it is ended afterwards."""
     with tempfile.TemporaryDirectory(prefix="filter-", dir=_memory_folder()) as folder:
-        tuner = ExperimentalTuner(variant, seed, target, Path(folder))
+        tuner = make(Path(folder))
         tuner.begin()
         try:
-            return _tune(tuner, seed, variant, reachable, end_s, max_trials)
+            yield tuner
         finally:
             tuner.end()
 
@@ -153,15 +169,10 @@ def _tune(
     end_s: int,
     max_trials: int,
 ) -> RunResult:
-    promotions = wrong = inconclusive = done = second = 0
+    promotions = wrong = inconclusive = 0
     standing, worst, to_goal = 1.0, 1.0, None
-    while second < end_s and done < max_trials and to_goal is None:
-        second += 1
-        tuner.second(second)
-        if tuner.finished_trials == done:
-            continue
-        done = tuner.finished_trials
-        trial, now = tuner.newest_trial(), tuner.true_index()
+    for trial in tuner.trials(end_s):
+        now = tuner.true_index()
         accepted = trial.verdict is Verdict.ACCEPT
         inconclusive += trial.verdict is Verdict.INCONCLUSIVE
         if trial.kind in (TrialKind.PROBE, TrialKind.PROMOTION):
@@ -174,49 +185,20 @@ def _tune(
         wrong += deployed and now >= standing
         standing = now
         if not deployed and 1.0 - standing >= GOAL * reachable:
-            to_goal = done  # a promotion counts once it has stood its probation
+            to_goal = tuner.finished_trials  # a promotion counts once it has stood its probation
+        if to_goal is not None or tuner.finished_trials >= max_trials:
+            break
+    minutes = tuner.turned.monotonic_s() / 60
     return RunResult(
         seed=seed,
         variant=variant,
         trials_to_goal=to_goal,
-        minutes_to_goal=None if to_goal is None else second / 60,
-        trials=done,
-        minutes=second / 60,
+        minutes_to_goal=None if to_goal is None else minutes,
+        trials=tuner.finished_trials,
+        minutes=minutes,
         final_share=(1.0 - standing) / reachable,
         promotions=promotions,
         wrong=wrong,
         inconclusive=inconclusive,
         worst=worst,
     )
-
-
-def run_all(
-    seeds: Sequence[int],
-    hours: float,
-    max_trials: int,
-    variants: Sequence[str],
-    out: Path | None,
-    tell: Callable[[RunResult], None],
-) -> list[RunResult]:
-    """Every variant on every seed; results that ``out`` (JSON lines) holds are not made again."""
-    results = read_results(out) if out is not None else []
-    made = {(result.seed, result.variant) for result in results}
-    for seed in seeds:
-        for variant in variants:
-            if (seed, variant) in made:
-                continue
-            result = run_one(seed, variant, hours, max_trials)
-            results.append(result)
-            tell(result)
-            if out is not None:
-                with out.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(asdict(result)) + "\n")
-    return [r for r in results if r.seed in seeds and r.variant in variants]
-
-
-def read_results(path: Path) -> list[RunResult]:
-    """The results of an earlier, interrupted run."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [RunResult(**json.loads(line)) for line in lines if line.strip()]
