@@ -69,6 +69,7 @@ class MadeUpClass:
     broken: str = ""
     version: str = ""
     statements: int = 3
+    weight: float = 0.0
 
     @property
     def key(self) -> ClassKey:
@@ -91,10 +92,19 @@ class MadeUpClass:
 
 
 class MadeUpServer:
-    """Classes by name; time passes on the clock while statements run."""
+    """Classes by name; time passes on the clock while statements run.
 
-    def __init__(self, classes: Sequence[MadeUpClass], clock: ManualClock) -> None:
+    Args:
+        classes: the most valuable first.
+        clock: turned by what runs.
+        noise: standard deviation of the logarithm of latencies.
+    """
+
+    def __init__(
+        self, classes: Sequence[MadeUpClass], clock: ManualClock, noise: float = 0.0
+    ) -> None:
         self.classes, self.clock = {c.name: c for c in classes}, clock
+        self._noise, self._rng = noise, np.random.default_rng(0)
         self.settings = {"work_mem": "4MB", "enable_nestloop": "on", "random_page_cost": "4"}
         self.ran: list[tuple[str, str, float]] = []
         self.explained: list[tuple[str, str]] = []
@@ -129,10 +139,11 @@ class MadeUpServer:
         for hint_set, timeout_s in zip(hint_sets, timeouts_s, strict=True):
             self.before_run(of.name, hint_set)
             does = of.behaviour(hint_set)
-            latency_s = min(does.latency_s, timeout_s)
+            whole_s = does.latency_s * math.exp(self._noise * self._rng.normal())
+            latency_s = min(whole_s, timeout_s)
             self.clock.advance(latency_s)
             self.ran.append((of.name, hint_set.name, timeout_s))
-            if does.outcome is RunOutcome.FINISHED and does.latency_s > timeout_s:
+            if does.outcome is RunOutcome.FINISHED and whole_s > timeout_s:
                 runs.append(PlanRun(RunOutcome.TIMED_OUT, timeout_s))
             elif does.outcome is RunOutcome.FINISHED:
                 runs.append(PlanRun(does.outcome, latency_s, 1, does.answer))
@@ -168,6 +179,9 @@ class MadeUpBook:
         made_up = next(c for c in self._server.classes.values() if c.key == key)
         now = self._server.clock.now()
         return tuple(StatementSample(key, text, now, "file") for text in made_up.texts)
+
+    def weight(self, key: ClassKey) -> float:
+        return next(c.weight for c in self._server.classes.values() if c.key == key)
 
     def text(self, key: ClassKey) -> str:
         made_up = next(c for c in self._server.classes.values() if c.key == key)
@@ -205,9 +219,10 @@ class World:
         agent: Any = None,
         catalog: HintSetCatalog | None = None,
         max_timeout_s: float = 30.0,
+        noise: float = 0.0,
     ) -> None:
         self.clock = ManualClock()
-        self.server = MadeUpServer(classes, self.clock)
+        self.server = MadeUpServer(classes, self.clock, noise)
         self.store = MemoryStore()
         self.agent, self.catalog = agent, catalog or small_catalog()
         self.settings = SteeringSection(max_timeout_s=max_timeout_s)
@@ -241,7 +256,3 @@ class World:
 
     def runs(self, name: str, hint_set: str) -> int:
         return sum(ran[:2] == (name, hint_set) for ran in self.server.ran)
-
-
-def log_ratio(faster_s: float, default_s: float) -> float:
-    return math.log(faster_s / default_s)

@@ -24,6 +24,7 @@ from backend.steering.read_only import ReadOnlyVerdict
 _LEAST_DEFAULT_RUNS, _MOST_DEFAULT_RUNS = 2, 5
 _ENOUGH_DEFAULT_S = 0.2
 """The default plan is measured twice, and up to five times until that took so long in all."""
+_LEAST_S = 1e-6
 _PAUSE_S, _LONGEST_PAUSE_S = 60.0, 3600.0
 _MOST_FAILURES = 3
 TRANSIENT = (RunOutcome.LOCKED, RunOutcome.CANCELLED)
@@ -43,7 +44,9 @@ class Arm:
     Args:
         hint_set: leads to it.
         plan_hash: names it.
-        latencies_s: of its runs that ended with the default plan's answer, seconds.
+        latencies_s: of its runs that finished, seconds.
+        compared_s: its latency from runs beside the default plan's, at the pace at which the
+            default plan was measured first; None before. Its answer was found to be right then.
         bound_s: the longest time-out that it passed; 0 without one.
         closed: why it is not run any more; empty while it may be.
     """
@@ -51,16 +54,24 @@ class Arm:
     hint_set: HintSet
     plan_hash: str
     latencies_s: list[float] = field(default_factory=list)
+    compared_s: float | None = None
     bound_s: float = 0.0
     closed: str = ""
 
     @property
     def latency_s(self) -> float | None:
-        """Median of its runs, seconds; None before one has ended."""
+        """Its latency as far as known, seconds; None before a run has finished."""
+        if self.compared_s is not None:
+            return self.compared_s
         return statistics.median(self.latencies_s) if self.latencies_s else None
 
+    @property
+    def is_tried(self) -> bool:
+        """Whether it was run, or closed without."""
+        return bool(self.latency_s or self.bound_s or self.closed)
+
     def note(self, run: PlanRun) -> None:
-        """Learn from a run; one that finished must have given the default plan's answer."""
+        """Learn from a run."""
         if run.outcome is RunOutcome.FINISHED:
             self.latencies_s.append(run.latency_s)
         elif run.outcome is RunOutcome.TIMED_OUT:
@@ -156,8 +167,7 @@ class ClassSearch:
             return None
         self.extra = plan
         arm = self.arms.setdefault(plan.plan_hash, Arm(hint_set, plan.plan_hash))
-        tried = arm.latencies_s or arm.bound_s or arm.closed
-        self.first_arm = None if tried else arm
+        self.first_arm = None if arm.is_tried else arm
         return self.first_arm
 
     @property
@@ -232,7 +242,23 @@ class ClassSearch:
         """Learn from a run of an arm, its answer found to be right where that matters."""
         best_s = self.best_s
         arm.note(run)
-        if run.outcome is RunOutcome.FINISHED and self.best_s < best_s:
+        if self.best_s < best_s:
+            self.since_better = 0
+
+    def note_comparison(
+        self, arm: Arm, default: Sequence[PlanRun], runs: Sequence[PlanRun]
+    ) -> None:
+        """Learn from runs of both plans in one snapshot, all finished, with one answer.
+
+        The machine may be faster or slower than when the default plan was measured; the ratio
+        tells.
+        """
+        default_s = statistics.median(run.latency_s for run in default)
+        ratio = statistics.median(run.latency_s for run in runs) / max(default_s, _LEAST_S)
+        best_s = self.best_s
+        self.answer = default[-1]
+        arm.compared_s = ratio * (self.default_s or default_s)
+        if self.best_s < best_s:
             self.since_better = 0
 
     def candidate(self, min_gain: float) -> Arm | None:
@@ -249,7 +275,7 @@ class ClassSearch:
         """Whether no plan is left that could still be faster than the best by ``min_gain``."""
         wanted_s = (1.0 - min_gain) * self.best_s
         return self.has_failed or all(
-            arm.closed or arm.latencies_s or arm.bound_s >= wanted_s for arm in self.arms.values()
+            arm.closed or arm.latency_s or arm.bound_s >= wanted_s for arm in self.arms.values()
         )
 
     @property
@@ -265,7 +291,7 @@ class ClassSearch:
     @property
     def tried(self) -> int:
         """Arms that were run, or closed without."""
-        return sum(bool(a.latencies_s or a.bound_s or a.closed) for a in self.arms.values())
+        return sum(arm.is_tried for arm in self.arms.values())
 
     # -- rest ------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from backend.catalog.hint_sets import HintSetCatalog
 from backend.config_steering import SteeringSection
-from backend.domain.plans import DEFAULT_HINT_SET, PlanRun, RunOutcome
+from backend.domain.plans import PlanRun, RunOutcome
 from backend.domain.steering import SteeringState
 from backend.errors import ServerConnectionError, ServerError
 from backend.protocols import Clock, PlanGuesser
@@ -34,10 +34,10 @@ __all__ = ["LiveExploration", "StatementBook"]
 
 _SETTLED_AFTER = 12
 """Probes, of whatever class, after which the fastest plan found is verified."""
+_PAIR_S = 0.05
+"""What a pair of runs of a verification costs besides the plans' own time."""
 _PREPARING_SHARE = 0.5
 """Of the time spent, for classes that are new, while there are others to try plans of."""
-_COMPARING_FACTOR, _COMPARING_SLACK_S = 4.0, 0.1
-"""Beside the default plan, a plan that was faster may run so many times as long, and a hiccup."""
 
 
 class LiveExploration:
@@ -72,7 +72,7 @@ class LiveExploration:
         clock: Clock,
         seed: int = 0,
     ) -> None:
-        self._settings, self._clock = settings, clock
+        self._settings, self._book, self._clock = settings, book, clock
         self._server = TrialServer(runner_for, clock)
         self._agenda = Agenda(clock)
         self._log = PlanRunLog(store, clock)
@@ -208,30 +208,34 @@ class LiveExploration:
             f"comparing {arm.hint_set.name} with the default plan of "
             f"{self._searches.named(search.key)}"
         )
-        timeout_s = min(_COMPARING_FACTOR * search.default_s + _COMPARING_SLACK_S, limit_s)
-        default, run = self._server.run(
-            search, [DEFAULT_HINT_SET, arm.hint_set], [limit_s, timeout_s], suspect=arm
-        )
-        if default.outcome is not RunOutcome.FINISHED:
-            self._log.add(search, None, default)
-            self._log.add(search, arm, run)
+        default, hinted = self._server.run_beside_default(search, arm, limit_s)
+        doubtful = [] if search.doubtful is None else [search.doubtful]
+        for run in default:
+            self._log.add(search, None, run)
+        if any(run.outcome is not RunOutcome.FINISHED for run in default):
+            for run in hinted:
+                self._log.add(search, arm, run)
             search.pause(self._clock.monotonic_s())
             return True
-        search.note_default(default)
-        self._log.add(search, None, default)
-        runs = [run] if search.doubtful is None else [search.doubtful, run]
         search.to_compare = search.doubtful = None
-        if run.outcome is not RunOutcome.FINISHED:
-            self._learn(search, arm, run)
-            if run.outcome not in TRANSIENT:
+        broken_off = next((run for run in hinted if run.outcome is not RunOutcome.FINISHED), None)
+        if broken_off is not None:
+            self._learn(search, arm, broken_off)
+            if broken_off.outcome not in TRANSIENT:
                 arm.closed = arm.closed or "it did not finish a second time"
-        elif run.same_answer(default):
-            for made in runs:
-                self._learn(search, arm, made)
-        else:
+            return True
+        same = all(run.same_answer(default[0]) for run in (*default, *hinted))
+        for run in (*doubtful, *hinted):
+            self._log.add(search, arm, run, outcome=None if same else RunOutcome.FAILED)
+        if not same:
             arm.closed = OTHER_ANSWER
-            for made in runs:
-                self._log.add(search, arm, made, outcome=RunOutcome.FAILED)
+            return True
+        search.went_well()
+        search.note_comparison(arm, default, hinted)
+        if arm.compared_s is not None:
+            found = PlanRun(RunOutcome.FINISHED, arm.compared_s)
+            self._board.tell(search, arm, found)
+            self._advice.tell(search, arm.hint_set, found)
         return True
 
     def _learn(self, search: ClassSearch, arm: Arm, run: PlanRun) -> None:
@@ -249,26 +253,39 @@ class LiveExploration:
     # -- proving what was found -------------------------------------------------------------------
 
     def _verify_what_was_found(self, ready: Sequence[ClassSearch], idle: bool) -> bool:
-        """Begin with a class whose search has settled; compare its plan once more before."""
+        """Begin with the search that has settled on what pays most; compare it once more before."""
+        min_gain = self._settings.min_gain
+        found: list[tuple[float, ClassSearch, Arm]] = []
         for search in ready:
-            arm = search.candidate(self._settings.min_gain)
             settled = idle or search.since_better >= _SETTLED_AFTER
-            if arm is None or not (settled or search.is_exhausted(self._settings.min_gain)):
-                continue
-            if len(arm.latencies_s) < 2:
-                search.to_compare = arm
-                return self._compare([search])
-            verdicts = self._preparation.verdicts(search.key)
-            if search.verdict not in verdicts:
-                verdicts.append(search.verdict)
-            try:
-                self._desk.begin(search.key, arm.hint_set, verdicts, search, arm)
-            except ServerConnectionError:
-                raise
-            except ServerError as error:
-                self._searches.refuse(search.key, said(error))
-            return self._did(f"judging {self._searches.named(search.key)}")
-        return False
+            arm = search.candidate(min_gain)
+            if arm is not None and (settled or search.is_exhausted(min_gain)):
+                found.append((self._pays(search, arm), search, arm))
+        if not found:
+            return False
+        _, search, arm = max(found, key=lambda item: item[0])
+        if arm.compared_s is None:
+            search.to_compare = arm
+            return self._compare([search])
+        verdicts = self._preparation.verdicts(search.key)
+        if search.verdict not in verdicts:
+            verdicts.append(search.verdict)
+        try:
+            self._desk.begin(search.key, arm.hint_set, verdicts, search, arm)
+        except ServerConnectionError:
+            raise
+        except ServerError as error:
+            self._searches.refuse(search.key, said(error))
+        return self._did(f"judging {self._searches.named(search.key)}")
+
+    def _pays(self, search: ClassSearch, arm: Arm) -> float:
+        """Seconds that a proven plan saves for each second of its verification, to compare by.
+
+        A class whose use nobody knows counts as if it was executed once.
+        """
+        default_s, latency_s = search.default_s or 0.0, arm.latency_s or 0.0
+        executions = max(self._book.weight(search.key) / max(default_s, _PAIR_S), 1.0)
+        return executions * (default_s - latency_s) / (default_s + latency_s + _PAIR_S)
 
     def _verify(self) -> bool:
         """Go on with the verification that was begun."""

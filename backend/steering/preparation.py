@@ -34,6 +34,9 @@ class StatementBook(Protocol):
     def samples(self, key: ClassKey) -> Sequence[StatementSample]:
         """A class's statements, the newest first; empty where it is not known."""
 
+    def weight(self, key: ClassKey) -> float:
+        """Seconds that its executions took lately; 0 where no use is known."""
+
     def text(self, key: ClassKey) -> str:
         """A class's statement without its literals; KeyError where it is not known."""
 

@@ -96,12 +96,15 @@ class ProbeBoard:
         if not searches:
             return
         plan_ids = [self._plan_ids(search) for search in searches]
+        features = np.stack([_features(search) for search in searches])
+        # Numbers that no hint set changes say nothing, and cost the model time.
+        differ = (np.nan_to_num(features - features[:, :1]) != 0.0).any(axis=(0, 1))
         self._explorer = OfflineExplorer(
             [search.default_s or 0.0 for search in searches],
             len(plan_ids[0]),
             self._seed,
             plan_ids=plan_ids,
-            plan_features=np.stack([_features(search) for search in searches]),
+            plan_features=features[:, :, differ],
         )
         for search in searches:
             for arm in search.arms.values():

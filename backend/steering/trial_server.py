@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from backend.domain.plans import ExplainedPlan, HintSet, PlanRun, RunOutcome
+from backend.domain.plans import DEFAULT_HINT_SET, ExplainedPlan, HintSet, PlanRun, RunOutcome
 from backend.domain.steering import ClassKey
 from backend.errors import ServerConnectionError, ServerError
 from backend.protocols import Clock
@@ -15,6 +16,11 @@ from backend.steering.read_only import ReadOnlyVerdict
 from backend.steering.runner import StatementRunner
 
 PLANNING_TIMEOUT_S = 2.0
+
+_COMPARING_S, _MOST_COMPARED = 0.1, 5
+"""Beside each other plans run once, and up to five times until that takes so long."""
+_COMPARING_FACTOR, _COMPARING_SLACK_S = 4.0, 0.1
+"""There, a plan that was faster may run so many times as long as the default one, and a hiccup."""
 
 _SQLSTATE = re.compile(r"\(([0-9A-Z]{5})\)\s*$")
 _SAID = {
@@ -111,6 +117,36 @@ class TrialServer:
                 runs = [failed] * len(hint_sets)
         search.probes += len(runs)
         return runs
+
+    def run_beside_default(
+        self, search: ClassSearch, arm: Arm, max_timeout_s: float
+    ) -> tuple[list[PlanRun], list[PlanRun]]:
+        """Run an arm and the default plan in turns, in one snapshot.
+
+        Each is as often the first: what ran before leaves its pages in the caches.
+
+        Args:
+            search: of the class; its default plan was measured.
+            arm: the other plan.
+            max_timeout_s: the longest that a run may take.
+
+        Returns:
+            The default plan's runs, and as many of the arm.
+
+        Raises:
+            ServerConnectionError: the connection was lost.
+        """
+        default_s = search.default_s or max_timeout_s
+        timeout_s = min(_COMPARING_FACTOR * default_s + _COMPARING_SLACK_S, max_timeout_s)
+        pairs = min(math.ceil(_COMPARING_S / (2.0 * default_s)), _MOST_COMPARED)
+        order = ([DEFAULT_HINT_SET, arm.hint_set], [arm.hint_set, DEFAULT_HINT_SET])
+        hint_sets = [hint_set for pair in range(pairs) for hint_set in order[pair % 2]]
+        timeouts_s = [max_timeout_s if h.is_default else timeout_s for h in hint_sets]
+        runs = list(
+            zip(hint_sets, self.run(search, hint_sets, timeouts_s, suspect=arm), strict=True)
+        )
+        default = [run for hint_set, run in runs if hint_set.is_default]
+        return default, [run for hint_set, run in runs if not hint_set.is_default]
 
     def in_force(self, key: ClassKey, settings: Sequence[str]) -> Mapping[str, str]:
         """Values of planner settings in force."""

