@@ -41,9 +41,6 @@ LAST_BUCKET = 400
 
 _TIGHTEST_AT = 0.5
 """Standard deviation of the log ratios for which the intervals are tightest."""
-_BORROWED = 30
-"""An arm's spread is taken as if so many executions of the other had been its own: a few that
-happened to be alike do not make it look small."""
 _WIDTH = math.log(2) / BUCKETS_PER_OCTAVE
 _WITHIN_BUCKET = _WIDTH**2 / 12
 """Variance of the logarithm inside a bucket."""
@@ -271,18 +268,22 @@ class ServiceHours:
             None and None where there are too few executions in hours in which both arms ran.
         """
         both = (self.steered.executions > 0) & (self.default.executions > 0)
+        known = self.default[both]
         both[:first] = False
         steered, default = self.steered[both], self.default[both]
         if min(steered.executions.sum(), default.executions.sum()) < FEWEST_EXECUTIONS:
             return None, None
-        return _ratio_of_means(steered, default), _ratio_of_geometric_means(steered, default)
+        return (
+            _ratio_of_means(steered, default, known),
+            _ratio_of_geometric_means(steered, default, known),
+        )
 
 
 def _hour(timing: ServiceTimingRecord) -> int:
     return int(timing.started_at.timestamp() // 3600)
 
 
-def _ratio_of_means(steered: ArmHours, default: ArmHours) -> Ratio | None:
+def _ratio_of_means(steered: ArmHours, default: ArmHours, known: ArmHours) -> Ratio | None:
     n = steered.executions + default.executions
     ours = float(np.sum(steered.total_s * default.executions / n))
     theirs = float(np.sum(default.total_s * steered.executions / n))
@@ -291,59 +292,63 @@ def _ratio_of_means(steered: ArmHours, default: ArmHours) -> Ratio | None:
     ratio = ours / theirs
     # What each arm's mean would be in each hour, were the ratio the same in all of them.
     expected = (steered.total_s / ratio + default.total_s) / n
-    spreads = []
+    parts = []
     for arm, other, mean, total in (
         (steered, default, expected * ratio, ours),
         (default, steered, expected, theirs),
     ):
         squares = arm.second - 2 * mean * arm.first + arm.executions * mean**2
-        spreads.append(_spread(arm, other, squares, mean**2, total))
-    return _interval(math.log(ratio), _standard_error(steered, default, spreads))
+        parts.append(_spread(arm, other, squares, mean**2, total))
+    mean = known.first.sum() / known.executions.sum()
+    spread = known.second.sum() / known.executions.sum() / mean**2 - 1
+    return _interval(math.log(ratio), _standard_error(parts, spread))
 
 
-def _ratio_of_geometric_means(steered: ArmHours, default: ArmHours) -> Ratio:
+def _ratio_of_geometric_means(steered: ArmHours, default: ArmHours, known: ArmHours) -> Ratio:
     n = steered.executions + default.executions
     weight = steered.executions * default.executions / n
     total = float(weight.sum())
     difference = steered.log_first / steered.executions - default.log_first / default.executions
     estimate = float(np.sum(weight * difference)) / total
     expected = (steered.log_first - steered.executions * estimate + default.log_first) / n
-    spreads = []
+    parts = []
     for arm, other, mean in (
         (steered, default, expected + estimate),
         (default, steered, expected),
     ):
         squares = arm.log_second - 2 * mean * arm.log_first + arm.executions * mean**2
-        spreads.append(_spread(arm, other, squares, np.ones_like(mean), total))
-    return _interval(estimate, _standard_error(steered, default, spreads))
+        parts.append(_spread(arm, other, squares, np.ones_like(mean), total))
+    mean = known.log_first.sum() / known.executions.sum()
+    spread = known.log_second.sum() / known.executions.sum() - mean**2
+    return _interval(estimate, _standard_error(parts, spread))
 
 
 def _spread(
     arm: ArmHours, other: ArmHours, squares: Numbers, unit: Numbers, total: float
 ) -> tuple[float, float]:
-    """What an arm adds to the variance of the log ratio, and what it would at a spread of 1.
+    """The variance of an arm's executions, and what a variance of 1 adds to the log ratio's.
 
     Args:
         squares: sum of its squared distances from what is expected, hour by hour.
-        unit: the square that counts as a spread of 1.
+        unit: the square that counts as a variance of 1.
         total: what the weighted sum over the hours is divided by.
     """
     n = arm.executions + other.executions
     weight = (other.executions / n / total) ** 2
     # An hour's expected mean is drawn towards its own executions: n / (n - 1), as for a variance.
     variance = float(np.sum(weight * np.maximum(squares, 0) * n / (n - 1)))
-    return variance, float(np.sum(weight * arm.executions * unit))
+    added = float(np.sum(weight * arm.executions * unit))
+    return variance / added, added
 
 
-def _standard_error(
-    steered: ArmHours, default: ArmHours, spreads: Sequence[tuple[float, float]]
-) -> float:
-    (ours, our_unit), (theirs, their_unit) = spreads
-    our_spread, their_spread = ours / our_unit, theirs / their_unit
-    our_n, their_n = float(steered.executions.sum()), float(default.executions.sum())
-    ours = our_unit * (our_n * our_spread + _BORROWED * their_spread) / (our_n + _BORROWED)
-    theirs = their_unit * (their_n * their_spread + _BORROWED * our_spread) / (their_n + _BORROWED)
-    return math.sqrt(ours + theirs)
+def _standard_error(parts: Sequence[tuple[float, float]], known: float) -> float:
+    """Both arms count as spread as the wider one, and as the default plan ever was.
+
+    A few executions out of a heavy tail look alike and short; at their own spread, they would
+    prove the other arm slower.
+    """
+    spread = max(known, *(variance for variance, _ in parts))
+    return math.sqrt(spread * sum(added for _, added in parts))
 
 
 def _interval(log_ratio: float, standard_error: float) -> Ratio:
