@@ -60,7 +60,7 @@ class Services:
         self.tick_ms = max(250, round(settings.refresh_interval_s * 750))
         self.reader = CachedReader(reader, settings.refresh_interval_s / 8)
         self.memory = BaselineMemory(reader)
-        self.service = ServiceMemory(self.reader)
+        self.service = ServiceMemory(reader)
         self._commands = commands
 
     def submit(self, command: CommandRecord) -> int:

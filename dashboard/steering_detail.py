@@ -40,8 +40,6 @@ def dialog() -> list[Component]:
 def detail(view: View, stats: Mapping[str, QueryStats]) -> object:
     """The chosen class; ``stats`` are those of telemetry, by key."""
     chosen = view.choices.get("queries-selected")
-    if not chosen:
-        return None
     classes = view.reader.steered_classes()
     record = next((r for r in classes if words.class_id(r.key) == chosen), None)
     if record is None:

@@ -126,7 +126,7 @@ def _cost(status: SteeringStatusRecord) -> Component:
     )
 
 
-def _how_to_turn_on() -> list[object]:
+def _how_to_turn_on() -> ui.Children:
     return [
         "Turn it on with ",
         html.Code("steering.explore: true"),

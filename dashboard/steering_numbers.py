@@ -15,9 +15,9 @@ from backend.domain.steering import (
     SteeringState,
     SteeringStatusRecord,
 )
-from backend.protocols import TelemetryReader
+from backend.protocols import SteeringReader
 
-LIVES_S = 10.0
+LIVES_S = 20.0
 MOST_RECORDS = 10_000
 SHORTEST_S = 300.0
 """A rate an hour is told of no shorter time."""
@@ -97,13 +97,11 @@ class ServiceMemory:
     """Reads the timings and computes with them, at most once in ``LIVES_S``.
 
     Args:
-        reader: the store.
+        reader: the store itself; what is read here must not fill the pages' cache.
         clock: monotonic seconds.
     """
 
-    def __init__(
-        self, reader: TelemetryReader, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, reader: SteeringReader, clock: Callable[[], float] = time.monotonic) -> None:
         self._reader, self._clock = reader, clock
         self._lock = threading.Lock()
         self._read_at_s = float("-inf")

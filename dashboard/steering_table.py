@@ -106,7 +106,7 @@ def _gain_ms(record: SteeredClassRecord) -> float:
     return record.evidence.default_ms - record.evidence.steered_ms if record.evidence else 0.0
 
 
-def details_button(key: ClassKey, label: object, place: str, class_name: str) -> Component:
+def details_button(key: ClassKey, label: ui.Children, place: str, class_name: str) -> Component:
     """A button that opens what is known of a class."""
     return html.Button(
         label,
@@ -208,10 +208,11 @@ def _served(service: ClassService | None, view: View) -> object:
     if service is None:
         return html.Span(fmt.NONE, className="quiet-inline")
     default, steered = service.default, service.steered
-    both = default.mean_ms is not None and steered.mean_ms is not None
     return html.Div(
         [
-            two_bars(default.mean_ms, steered.mean_ms) if both else None,
+            two_bars(default.mean_ms, steered.mean_ms)
+            if default.mean_ms is not None and steered.mean_ms is not None
+            else None,
             effect(service.ratio.effect, service.ratio.low, service.ratio.high, RATIO_HOLDS)
             if service.ratio
             else html.Div(service.hindrance, className="small"),

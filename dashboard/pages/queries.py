@@ -122,6 +122,8 @@ def _steering_badge(record: SteeredClassRecord, view: View) -> Component:
 
 
 def _detail(view: View) -> object:
+    if not view.choices.get("queries-selected"):
+        return None
     stats = query_stats(_windows(view), view.reader.trials())
     return steering_detail.detail(view, {s.key: s for s in stats})
 
