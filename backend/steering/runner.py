@@ -1,7 +1,7 @@
 """Explains and runs a statement under hint sets, and compares the answers.
 
 All arms of one call see the same state of the data and the same ``now()``: one REPEATABLE READ,
-READ ONLY transaction, with a savepoint and SET LOCAL for each arm, rolled back at the end. So a
+READ ONLY transaction, with a savepoint and SET LOCAL for each arm, taken back at its end. So a
 different answer is the hint set's doing (or the statement's own, such as a LIMIT without ORDER BY),
 and no setting outlives its arm.
 """

@@ -68,7 +68,7 @@ class TrialSession:
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Open a transaction that writes nothing and sees one state of the data; then undo it.
+        """Open a transaction that writes nothing and sees one state of the data; then end it.
 
         Raises:
             ServerConnectionError: the server cannot be reached.
@@ -83,7 +83,9 @@ class TrialSession:
         finally:
             try:
                 if self._connection is not None:
-                    self.execute("ROLLBACK")
+                    # There is nothing to keep or to undo, and telemetry takes a rollback for a
+                    # failure of the application; a transaction that failed ends with one anyway.
+                    self.execute("COMMIT")
             except BaseException:
                 self.close()
                 raise

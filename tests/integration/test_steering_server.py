@@ -155,6 +155,17 @@ def state_of(server: EmbeddedPostgres, runner: StatementRunner) -> tuple[str, st
         return state, query
 
 
+def wait_until_gone(server: EmbeddedPostgres, pid: int) -> None:
+    deadline_s = time.monotonic() + 15
+    with owner(server) as cursor:
+        while True:
+            cursor.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (pid,))
+            if cursor.fetchone() is None:
+                return
+            assert time.monotonic() < deadline_s, f"session {pid} did not end"
+            time.sleep(0.01)
+
+
 # -- hint sets ------------------------------------------------------------------------------------
 
 
@@ -467,6 +478,34 @@ def test_a_time_out_that_hits_the_way_back_to_the_savepoint_costs_no_run(
     runs = runner.run(ReadOnlyVerdict("SELECT 1"), [DEFAULT_HINT_SET] * 2, [0.05] * 2)
     assert [run.outcome for run in runs] == [RunOutcome.FINISHED] * 2
     assert late
+
+
+def test_what_is_on_trial_does_not_count_as_rolled_back(
+    server: EmbeddedPostgres, catalog: HintSetCatalog
+) -> None:
+    """Telemetry takes rolled back transactions for failures of the application."""
+    runner = StatementRunner(server.explorer_dsn(), catalog)
+
+    def rolled_back() -> int:
+        with owner(server) as cursor:
+            cursor.execute(
+                "SELECT xact_rollback FROM pg_stat_database WHERE datname = current_database()"
+            )
+            return int(cursor.fetchone()[0])
+
+    before = rolled_back()
+    for _ in range(5):
+        runs = runner.run(
+            ReadOnlyVerdict("SELECT count(*) FROM generate_series(1, 300000) a"),
+            [DEFAULT_HINT_SET, NO_HASH],
+            [20.0, 0.001],
+        )
+        assert [run.outcome for run in runs] == [RunOutcome.FINISHED, RunOutcome.TIMED_OUT]
+        runner.explain(ReadOnlyVerdict("SELECT 1"), [DEFAULT_HINT_SET, NO_HASH])
+    pid = runner._session.backend_pid
+    runner.close()  # a session that ends publishes what it has counted
+    wait_until_gone(server, pid)
+    assert rolled_back() == before
 
 
 def test_planning_too_long_gives_no_plan(runner: StatementRunner, check: Any) -> None:
