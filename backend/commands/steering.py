@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
+import os
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
+from rich.console import Console
 
-from backend.commands.options import ConfigOption, DataDirOption
+from backend.commands.options import ConfigOption, DataDirOption, DsnOption
 from backend.config import PathSettings, Settings
 from backend.domain.steering import SteeringMode
 from backend.errors import SteeringError
@@ -126,6 +128,34 @@ def report(
     from backend.commands import steering_actions
 
     _write(steering_actions.misestimates(_settings(config, data_dir), classes or ()), output)
+
+
+@app.command()
+def explore(
+    paths: Annotated[
+        list[Path], typer.Argument(help="Files of SQL, or folders of them.", metavar="FILES...")
+    ],
+    minutes: Annotated[
+        float, typer.Option("--minutes", min=0.1, help="How long to search, at the most.")
+    ] = 10.0,
+    config: ConfigOption = None,
+    dsn: DsnOption = None,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Search better plans for the queries in files, once, without starting the autopilot.
+
+    Only statements that are shown to only read are run, in READ ONLY transactions with a time-out.
+    Nothing is changed and nothing is steered; what is proven shows in list and can be exported.
+
+    \b
+    python run.py steering explore reports/ --dsn postgresql://reader@db.example/shop
+    python run.py steering explore slow.sql --minutes 30
+    """
+    from backend.commands.steering_explore import explore as search
+
+    if dsn:
+        os.environ["DATABASE_URL"] = dsn
+    search(_settings(config, data_dir), paths, minutes, Console())
 
 
 @app.command("set")

@@ -57,7 +57,7 @@ class StatementIntake:
         """Take what is new. What cannot be read is told once, the rest is taken all the same."""
         if not self._files_read:
             self._files_read = True
-            self._try(self._read_files)
+            self._try(self.read_files)
         self._try(lambda: self._add(samples_from_plug_ins(self._places.spooled_samples)))
         if self._settings.logs:
             self._try(self._read_logs)
@@ -71,7 +71,13 @@ class StatementIntake:
         for why, times in gathered.skipped.items():
             log.info("%d statements were left out: %s", times, why)
 
-    def _read_files(self) -> None:
+    def read_files(self) -> None:
+        """Take the statements of the files that the settings name.
+
+        Raises:
+            SteeringError: one cannot be read; none of them was taken.
+        """
+        self._files_read = True
         search_path, now = self._settings.search_path, self._clock.now()
         self._add(read_sql_files(self._settings.statements, search_path=search_path, at=now))
 
