@@ -88,12 +88,15 @@ def command_sections() -> dict[str, str]:
 
 
 def command_options() -> dict[str, set[str]]:
-    """The options of each command that people see."""
+    """The options of each command that people see; a group's are those of its commands."""
     group = typer.main.get_command(run.app)
-    commands = {"": group, **{n: c for n, c in group.commands.items() if not c.hidden}}
+    commands = {"": [group]}
+    for name, command in group.commands.items():
+        if not command.hidden:
+            commands[name] = list(getattr(command, "commands", {"": command}).values())
     return {
-        name: {o for p in command.params for o in p.opts if o.startswith("--")}
-        for name, command in commands.items()
+        name: {o for one in some for p in one.params for o in p.opts if o.startswith("--")}
+        for name, some in commands.items()
     }
 
 
