@@ -201,6 +201,33 @@ def _clear(estimate: Estimate) -> str:
     return "(clear of 0)" if estimate.excludes_zero else "(not clear of 0)"
 
 
+@app.command()
+def spread(
+    seeds: Annotated[int, typer.Option(help="How many seeds.")] = 10,
+    first_seed: Annotated[int, typer.Option(help="The first of them.")] = 350,
+    hours: Annotated[float, typer.Option(help="Simulated hours of each.")] = 2.0,
+) -> None:
+    """How far two windows of one configuration lie apart, by the way of comparing them."""
+    from benchmarks.filter_experiment.spread import errors_under_swings
+
+    found = errors_under_swings(
+        _settings(None), range(first_seed, first_seed + seeds), hours * 3600
+    )
+    table = _table(
+        f"Windows of one configuration, swinging load: {seeds} seeds from {first_seed}, "
+        f"{hours:g} h each",
+        ("compared with", "comparisons", "spread of the log ratio", "beyond 5 %", "beyond 10 %"),
+    )
+    for errors in sorted(found, key=lambda errors: -errors.deviation):
+        table.add_row(
+            errors.name,
+            str(errors.log_ratios.size),
+            f"{errors.deviation:.1%}",
+            *(f"{errors.beyond(limit):.1%}" for limit in (0.05, 0.10)),
+        )
+    console.print(table)
+
+
 # -- the load doubles -------------------------------------------------------------------------
 
 
