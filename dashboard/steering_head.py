@@ -80,9 +80,11 @@ def _activity(status: SteeringStatusRecord | None, mode: Mode | None) -> Compone
         tone, icon_name, word, text = "neutral", "power", "Exploration is off", status.hindrance
     elif status.hindrance:
         tone, icon_name, word, text = "neutral", "pause-circle", "Resting", status.hindrance
+    elif not status.activity:
+        tone, icon_name, word = "neutral", "hourglass-split", "Waiting for its turn"
+        text = "meanwhile the tuner tries knobs"
     else:
-        tone, icon_name, word = "good", "compass", "Exploring"
-        text = status.activity or "waiting for the next piece of work"
+        tone, icon_name, word, text = "good", "compass", "Exploring", status.activity
     return html.Div(
         [
             html.Div(
@@ -105,7 +107,7 @@ def _activity(status: SteeringStatusRecord | None, mode: Mode | None) -> Compone
 
 def _cost(status: SteeringStatusRecord) -> Component:
     spent = status.spent_s / status.elapsed_s if status.elapsed_s else 0.0
-    place = "on the stand-by" if status.where == "stand-by" else "on the primary"
+    place = f"the {status.where}" if status.where in ("primary", "stand-by") else status.where
     return html.Div(
         [
             ui.progress_bar(
@@ -115,7 +117,7 @@ def _cost(status: SteeringStatusRecord) -> Component:
                 [
                     f"{fmt.duration_text(status.spent_s)} of {fmt.duration_text(status.elapsed_s)} "
                     f"spent, {fmt.percent(spent)} of at most {fmt.percent(status.share, digits=0)} "
-                    f"{place}",
+                    f"on {place}",
                     ", as " if status.role else "",
                     html.Code(status.role),
                 ],

@@ -206,6 +206,13 @@ def test_a_hindrance_is_told(store):
     assert "CPU use is 91 %" in text
 
 
+def test_between_two_turns_it_waits(store):
+    store._steering_status = replace(store.steering_status(), activity="", where="stand-by")
+    text = text_of(steering_head.head(view(store)))
+    assert "Waiting for its turn" in text
+    assert "on the stand-by" in text
+
+
 def test_exploration_that_is_off_says_how_to_turn_it_on(store):
     store.beat(mode=Mode.OBSERVE)
     store._steering_status = replace(store.steering_status(), enabled=False, hindrance="foreign")
