@@ -75,6 +75,7 @@ def export(
     ] = None,
     output: OutputOption = None,
     config: ConfigOption = None,
+    dsn: DsnOption = None,
     data_dir: DataDirOption = None,
 ) -> None:
     """Write the proven hint sets as SQL, for those who do without the plug-in.
@@ -93,7 +94,7 @@ def export(
     """
     from backend.commands import steering_actions as actions
 
-    settings = _settings(config, data_dir)
+    settings = _settings(config, data_dir, dsn)
     if format_ is ExportFormat.COMMENTS:
         text = actions.comments(settings, classes or ())
     elif format_ is ExportFormat.HINT_TABLE:
@@ -113,6 +114,7 @@ def report(
     classes: ClassOption = None,
     output: OutputOption = None,
     config: ConfigOption = None,
+    dsn: DsnOption = None,
     data_dir: DataDirOption = None,
 ) -> None:
     """Tell what the planner was wrong about, and which statistics would tell it.
@@ -127,7 +129,8 @@ def report(
     """
     from backend.commands import steering_actions
 
-    _write(steering_actions.misestimates(_settings(config, data_dir), classes or ()), output)
+    settings = _settings(config, data_dir, dsn)
+    _write(steering_actions.misestimates(settings, classes or ()), output)
 
 
 @app.command()
@@ -153,9 +156,7 @@ def explore(
     """
     from backend.commands.steering_explore import explore as search
 
-    if dsn:
-        os.environ["DATABASE_URL"] = dsn
-    search(_settings(config, data_dir), paths, minutes, Console())
+    search(_settings(config, data_dir, dsn), paths, minutes, Console())
 
 
 @app.command("set")
@@ -180,7 +181,9 @@ def set_mode(
     typer.echo(steering_actions.set_mode(_settings(config, data_dir), fingerprint, mode))
 
 
-def _settings(config: str | None, data_dir: Path | None) -> Settings:
+def _settings(config: str | None, data_dir: Path | None, dsn: str | None = None) -> Settings:
+    if dsn:  # it may hold a password, which the settings of a run must not
+        os.environ["DATABASE_URL"] = dsn
     overrides = {} if data_dir is None else {"paths": PathSettings.under(data_dir)}
     return RunOptions(config, overrides).settings()
 
