@@ -143,7 +143,8 @@ class SampleBook:
     ) -> None:
         """Take statements in, and how much classes were used.
 
-        Saved at once where a statement is new, else at most every minute.
+        Saved at once where a statement is new, else at most every minute: after a crash, a minute
+        of a log may be counted twice.
 
         Args:
             samples: the oldest first; one that is known already counts as newest.
@@ -159,7 +160,6 @@ class SampleBook:
                 is_new |= self._take_in(sample)
             for use in uses:
                 self._count(use)
-            is_new |= log_positions is not None and dict(log_positions) != self._positions
             if log_positions is not None:
                 self._positions = dict(list(log_positions.items())[-_MAX_POSITIONS:])
             if len(self._classes) > self._max_classes:
