@@ -1,0 +1,197 @@
+"""The jobs around query steering: when statements are tried, when not, and what is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from backend.config import Settings, load_settings
+from backend.domain.clock import ManualClock
+from backend.domain.modes import Phase, SafetyAction
+from backend.domain.records import EventRecord
+from backend.domain.safety import SafetyVerdict
+from backend.domain.steering import SteeringStatusRecord
+from backend.errors import ServerConnectionError
+from backend.steering.turns import MAX_SAVED_S, ExplorationTurns
+from backend.steering_jobs import RETRY_S, SteeringJobs
+
+STEP_S = 1.0
+
+
+class Exploration:
+    """Takes a second a step; ``left`` steps are worth making."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self.clock, self.spent_s, self.activity, self.left = clock, 0.0, "trying", 1000
+        self.steps = 0
+        self.before_step: Callable[[], None] = lambda: None
+
+    def step(self) -> bool:
+        self.before_step()
+        if self.left == 0:
+            return False
+        self.left -= 1
+        self.steps += 1
+        self.clock.advance(STEP_S)
+        self.spent_s += STEP_S
+        return True
+
+
+class Store:
+    def __init__(self) -> None:
+        self.events: list[EventRecord] = []
+        self.statuses: list[SteeringStatusRecord] = []
+
+    def add_event(self, event: EventRecord) -> None:
+        self.events.append(event)
+
+    def save_steering_status(self, status: SteeringStatusRecord) -> None:
+        self.statuses.append(status)
+
+
+class Case:
+    """The jobs with everything around them made up, and a rich explorer."""
+
+    def __init__(self, settings: Settings, *, explores: bool = True) -> None:
+        self.clock, self.store = ManualClock(), Store()
+        self.loop: Any = SimpleNamespace(
+            paused=False, phase=Phase.LEARNING, workloads=SimpleNamespace(away=False)
+        )
+        self.frozen, self.cpu_percent = False, 20.0
+        self.verdict = SafetyVerdict(SafetyAction.ALLOW)
+        self.turns = ExplorationTurns(settings.steering.share, self.clock)
+        self.exploration = Exploration(self.clock)
+        self.learnt = self.served = self.taken = 0
+        self.jobs = SteeringJobs(
+            settings,
+            self.store,  # type: ignore[arg-type]
+            self.clock,
+            self.loop,
+            frozen=lambda: self.frozen,
+            safety=lambda: self.verdict,
+            host_cpu_percent=lambda: self.cpu_percent,
+            turns=self.turns,
+            service=SimpleNamespace(tick=self.count("served"), served=2),  # type: ignore[arg-type]
+            intake=SimpleNamespace(take=self.count("taken")),  # type: ignore[arg-type]
+            explorer=SimpleNamespace(  # type: ignore[arg-type]
+                exploration=self.exploration,
+                learner=SimpleNamespace(learn=self.count("learnt")),
+                url=SimpleNamespace(username="reader"),
+            )
+            if explores
+            else None,
+        )
+        self.clock.advance(MAX_SAVED_S / settings.steering.share)
+
+    def count(self, name: str) -> Callable[[], None]:
+        return lambda: setattr(self, name, getattr(self, name) + 1)
+
+    def hindrance(self) -> str:
+        self.jobs.serve()
+        return self.store.statuses[-1].hindrance
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return load_settings(overrides={"steering": {"share": 0.2}}, environ={})
+
+
+@pytest.fixture
+def case(settings: Settings) -> Case:
+    return Case(settings)
+
+
+def test_a_turn_is_a_minute_at_most_and_is_followed_by_learning(case: Case) -> None:
+    case.jobs.explore()
+    assert case.exploration.steps == 60
+    assert case.learnt == 1
+    assert not case.turns.exploring
+
+
+def test_a_turn_ends_when_nothing_is_left(case: Case) -> None:
+    case.exploration.left = 3
+    case.jobs.explore()
+    assert case.exploration.steps == 3
+    assert not case.turns.exploring
+
+
+HINDRANCES: dict[str, Callable[[Case], None]] = {
+    "paused": lambda case: setattr(case.loop, "paused", True),
+    "frozen": lambda case: setattr(case, "frozen", True),
+    "baseline": lambda case: setattr(case.loop, "phase", Phase.BASELINE),
+    "final comparison": lambda case: setattr(case.loop, "phase", Phase.FINAL_COMPARISON),
+    "another workload": lambda case: setattr(case.loop.workloads, "away", True),
+    "memory is low": lambda case: setattr(
+        case, "verdict", SafetyVerdict(SafetyAction.BLOCK, ("memory is low",))
+    ),
+    "CPU use is 97 %": lambda case: setattr(case, "cpu_percent", 97.0),
+}
+
+
+@pytest.mark.parametrize("told", HINDRANCES)
+def test_nothing_is_tried_at_a_bad_time_and_the_page_says_why(case: Case, told: str) -> None:
+    HINDRANCES[told](case)
+    case.jobs.explore()
+    assert case.exploration.steps == 0
+    assert case.learnt == 0
+    assert told in case.hindrance()
+
+
+@pytest.mark.parametrize("told", HINDRANCES)
+def test_a_turn_ends_when_the_time_becomes_bad(case: Case, told: str) -> None:
+    case.exploration.before_step = lambda: (
+        HINDRANCES[told](case) if case.exploration.steps == 4 else None
+    )
+    case.jobs.explore()
+    assert case.exploration.steps == 5
+    assert not case.turns.exploring
+
+
+def test_a_server_that_is_gone_is_told_once_and_tried_again_later(case: Case) -> None:
+    def lost() -> None:
+        raise ServerConnectionError("no route to host")
+
+    case.exploration.before_step = lost
+    case.jobs.explore()
+    case.jobs.explore()
+    assert [event.kind for event in case.store.events] == ["exploration"]
+    assert case.hindrance() == "no route to host"
+    case.exploration.before_step = lambda: None
+    case.clock.advance(RETRY_S)
+    assert case.hindrance() == ""
+    case.jobs.explore()
+    assert case.exploration.steps > 0
+
+
+def test_where_nothing_is_explored_hint_sets_are_served_all_the_same(settings: Settings) -> None:
+    case = Case(settings, explores=False)
+    case.jobs.explore()
+    case.jobs.serve()
+    assert case.exploration.steps == 0
+    assert case.served == 1
+    (status,) = case.store.statuses
+    assert (status.enabled, status.served, status.hindrance) == (False, 2, "")
+
+
+def test_the_state_is_stored_when_it_changes_and_as_a_sign_of_life(case: Case) -> None:
+    for _ in range(3):
+        case.jobs.serve()
+        case.clock.advance(2)
+    assert len(case.store.statuses) == 1
+    assert case.store.statuses[0].role == "reader"
+    case.clock.advance(10)
+    case.jobs.serve()
+    assert len(case.store.statuses) == 2
+    case.loop.paused = True
+    case.jobs.serve()
+    assert len(case.store.statuses) == 3
+
+
+def test_statements_are_taken_in_every_ten_seconds(case: Case) -> None:
+    for _ in range(11):
+        case.jobs.serve()
+        case.clock.advance(2)
+    assert (case.served, case.taken) == (11, 3)
