@@ -45,6 +45,7 @@ from benchmarks.filter_experiment.script import Effect, Script, away, towards_be
 from benchmarks.filter_experiment.scripted import VARIANTS, take
 from benchmarks.filter_experiment.scripted import run_one as run_scripted
 from benchmarks.filter_experiment.single_trials import Truth, verdicts_under_doubling
+from benchmarks.filter_experiment.spread import Errors, errors_under_swings
 from benchmarks.sample_filter import app
 from tests.windows import START, window
 
@@ -389,3 +390,21 @@ def test_a_run_on_known_candidates_counts_every_verdict(variant: str) -> None:
     assert result.void == 0 or variant == "filter on"
     assert result.trials_to_goal is None
     assert result.final_share < 0.95
+
+
+# -- how far windows lie apart --------------------------------------------------------------------
+
+
+def test_pairing_and_the_filter_each_take_out_error() -> None:
+    found = {e.name: e for e in errors_under_swings(SETTINGS, [0], 2000.0)}
+    pair = found["index, neighbour (a pair)"]
+    kept, dropped = found["a pair that the filter keeps"], found["a pair that it drops"]
+    assert kept.log_ratios.size + dropped.log_ratios.size == pair.log_ratios.size
+    assert found["index, 10 min before"].deviation > pair.deviation > kept.deviation
+    assert dropped.deviation > pair.deviation
+
+
+def test_errors_are_counted_on_both_sides() -> None:
+    errors = Errors("some", np.array([-0.2, 0.0, 0.04, 0.2]))
+    assert errors.deviation == pytest.approx(math.sqrt((0.04 + 0.0016 + 0.04) / 4))
+    assert errors.beyond(0.1) == 0.5
