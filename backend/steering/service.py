@@ -97,8 +97,8 @@ class SteeringService:
             StoreError: the store failed.
         """
         with self._lock:
-            self._take_timings()
             self._attempt(TABLE, lambda: self._writer.write({}))
+            self._take_timings()
             self._record_timings()
 
     def set_mode(self, payload: Mapping[str, Any]) -> str:
