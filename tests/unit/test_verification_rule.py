@@ -50,10 +50,10 @@ def test_what_changes_nothing_is_proven_no_oftener_than_said(noise: Noise, state
 
 @pytest.mark.slow
 @pytest.mark.parametrize("noise", [normal(0.15), heavy_tails(0.2), hiccups(0.2)])
-@pytest.mark.parametrize("statements", [1, 2, 3, 8])
+@pytest.mark.parametrize("statements", [1, 2, 8])
 def test_false_proofs_at_the_default_alpha(noise: Noise, statements: int) -> None:
-    share = proven_share(lambda _: [0.0] * statements, noise, times=3000)
-    assert share <= at_most(0.005, 3000)
+    share = proven_share(lambda _: [0.0] * statements, noise, times=2000)
+    assert share <= at_most(0.005, 2000)
 
 
 @pytest.mark.parametrize("spread", [0.1, 0.3])
