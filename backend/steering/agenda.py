@@ -72,9 +72,17 @@ class Agenda:
 
     def end(self, key: ClassKey, verdict: ReadOnlyVerdict, default_hash: str) -> None:
         """A class's search is over; its default plan is watched from now on."""
-        next_look = self._clock.now() + LOOK_AT_PLAN
         self._seen.pop(key, None)
+        self.watch(key, verdict, default_hash)
+
+    def watch(self, key: ClassKey, verdict: ReadOnlyVerdict, default_hash: str) -> None:
+        """Have a class explored again when the default plan of this statement is another one."""
+        next_look = self._clock.now() + LOOK_AT_PLAN
         self._default_plans[key] = _DefaultPlan(verdict, default_hash, next_look)
+
+    def watches(self, key: ClassKey) -> bool:
+        """Whether the class's default plan is watched."""
+        return key in self._default_plans
 
     def measured_since(self, record: SteeredClassRecord) -> datetime:
         """Runs before this moment count no more: old ones, and those before the class changed."""

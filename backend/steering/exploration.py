@@ -102,6 +102,7 @@ class LiveExploration:
             agenda=self._agenda,
             preparation=self._preparation,
             desk=self._desk,
+            log=self._log,
             clock=clock,
         )
         self.activity = ""

@@ -106,6 +106,14 @@ class PlanRunLog:
         newest_first = reversed(self._probes(key, since))
         return tuple(dict.fromkeys(record.statement for record in newest_first))
 
+    def last_default_plan(self, key: ClassKey) -> tuple[str, str] | None:
+        """Digest of the statement whose default plan ran last, and that plan's hash."""
+        for record in reversed(self._store.plan_runs(fingerprint=key.fingerprint)):
+            is_default = record.hint_set == DEFAULT_HINT_SET.name
+            if record.key == key and record.purpose is RunPurpose.PROBE and is_default:
+                return record.statement, record.plan_hash
+        return None
+
     def restore(self, search: ClassSearch, since: datetime) -> None:
         """Tell a search what its statement's runs showed, where its default plan is still the same.
 

@@ -11,6 +11,8 @@ from backend.domain.steering import ClassKey, SteeringMode, SteeringState
 from backend.errors import KnobError, ServerConnectionError, ServerError
 from backend.protocols import Clock
 from backend.steering.agenda import Agenda
+from backend.steering.class_search import digest
+from backend.steering.plan_run_log import PlanRunLog
 from backend.steering.preparation import Preparation, StatementBook
 from backend.steering.register import SteeringRegister
 from backend.steering.searches import Searches
@@ -19,6 +21,7 @@ from backend.steering.verification_desk import VerificationDesk, VerificationEnd
 
 logger = logging.getLogger(__name__)
 
+_FOUND = (SteeringState.VERIFIED, SteeringState.DEFAULT_BEST)
 _SETTINGS_EVERY_S = 10.0
 _TRY_AGAIN_AFTER_S = 60.0
 
@@ -29,7 +32,7 @@ class Recheck:
     Args:
         book: the statements.
         catalog: names the planner settings to watch.
-        server, register, searches, agenda, preparation, desk, clock: shared with the
+        server, register, searches, agenda, preparation, desk, log, clock: shared with the
             exploration.
     """
 
@@ -44,13 +47,15 @@ class Recheck:
         agenda: Agenda,
         preparation: Preparation,
         desk: VerificationDesk,
+        log: PlanRunLog,
         clock: Clock,
     ) -> None:
         self._book, self._server, self._register = book, server, register
-        self._searches, self._agenda = searches, agenda
+        self._searches, self._agenda, self._log = searches, agenda, log
         self._preparation, self._desk, self._clock = preparation, desk, clock
         toggles = catalog.toggles.values()
         self._watched = sorted({name for toggle in toggles for name in toggle.settings})
+        self._looked_up: set[ClassKey] = set()
         self._in_force: Mapping[str, str] | None = None
         self._next_look_s = clock.monotonic_s()
         self.waiting: dict[ClassKey, tuple[bool, float]] = {}
@@ -102,6 +107,8 @@ class Recheck:
         Raises:
             ServerConnectionError: the server cannot be reached.
         """
+        if self._watch_what_was_measured_before():
+            return "looking up what was measured before"
         key = self._agenda.plan_to_look_at({r.key: r for r in self._register.classes()})
         if key is None:
             return ""
@@ -115,6 +122,22 @@ class Recheck:
             logger.info("%s cannot be explained any more: %s", key.fingerprint, said(error))
         self._agenda.looked_at(key, plan.plan_hash if plan else None)
         return f"explaining {self._searches.named(key)}"
+
+    def _watch_what_was_measured_before(self) -> bool:
+        """After a restart, watch one class's default plan more; False: all are watched."""
+        for record in self._register.classes():
+            key = record.key
+            known = key in self._looked_up or key in self._searches or self._agenda.watches(key)
+            if record.state in _FOUND and not known:
+                self._looked_up.add(key)
+                last = self._log.last_default_plan(key)
+                for sample in self._book.samples(key):
+                    if last is not None and digest(sample.text) == last[0]:
+                        verdict = self._preparation.judge(sample)
+                        if verdict.is_read_only:
+                            self._agenda.watch(key, verdict, last[1])
+                return True
+        return False
 
     # -- verifying again --------------------------------------------------------------------------
 

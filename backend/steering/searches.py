@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from backend.domain.steering import ClassKey, SteeredClassRecord, SteeringMode, SteeringState
 from backend.steering.agenda import Agenda
-from backend.steering.class_search import ClassSearch
+from backend.steering.class_search import OTHER_ANSWER, ClassSearch
 from backend.steering.register import SteeringRegister
 
 _NAME_LENGTH = 60
@@ -103,4 +103,6 @@ class Searches:
             return search.failure
         if not search.arms:
             return "all hint sets lead to the default plan"
-        return f"none of {len(search.arms)} other plans was {self._min_gain:.0%} faster on trial"
+        reason = f"none of {len(search.arms)} other plans was {self._min_gain:.0%} faster on trial"
+        others = sum(arm.closed == OTHER_ANSWER for arm in search.arms.values())
+        return f"{reason}; {others} gave another answer" if others else reason

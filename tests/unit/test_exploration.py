@@ -172,6 +172,13 @@ def test_a_faster_plan_with_another_answer_never_counts() -> None:
     assert set(stored) == {RunOutcome.FAILED}
 
 
+def test_where_all_faster_plans_give_another_answer_the_reason_says_so() -> None:
+    world = World(slow(no_seqscan=Behaviour(0.1, answer="wrong")))
+    world.work()
+    assert world.record("slow").state is SteeringState.DEFAULT_BEST
+    assert world.record("slow").reason.endswith("faster on trial; 1 gave another answer")
+
+
 def test_an_answer_that_changed_with_the_data_is_compared_in_one_snapshot() -> None:
     made_up = slow(no_seqscan=Behaviour(0.3))
     world = World(made_up)
@@ -433,9 +440,13 @@ def test_after_a_day_what_was_found_is_looked_at_again() -> None:
     assert (before.hint_set, after.hint_set) == ("no_seqscan", "no_sort")
 
 
-def test_another_default_plan_and_a_class_is_looked_at_again() -> None:
+@pytest.mark.parametrize("restarted", [False, True])
+def test_another_default_plan_and_a_class_is_looked_at_again(restarted: bool) -> None:
     world = World(slow())
     world.work()
+    if restarted:
+        world.restart()
+        world.work()
     assert world.record("slow").state is SteeringState.DEFAULT_BEST
     made_up = world.server.classes["slow"]
     made_up.version, made_up.others["no_sort"] = " after analyze", Behaviour(0.5)
