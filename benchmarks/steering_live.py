@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,7 @@ class Course:
         spent = {"minutes": arguments.minutes, "share": arguments.share, **together}
         budget_s = 60.0 * arguments.minutes * arguments.share
         greedy = self.pieces.once(
-            self._cell("greedy", **spent), lambda: explore_greedily(bench, names, budget_s)
+            self._cell("greedy", **spent), lambda: self._explore_greedily(bench, budget_s)
         )
         explored = self.pieces.once(self._cell("ours", **spent), lambda: self._explore(bench))
         return {
@@ -99,24 +99,24 @@ class Course:
             comparison.OPTIMUM: {name: optima[name].optimum for name in names},
         }
 
+    def _explore_greedily(self, bench: Bench, budget_s: float) -> dict[str, Any]:
+        with self._bar(GREEDY, budget_s) as advance:
+            return explore_greedily(bench, self.names, budget_s, advance)
+
     def _explore(self, bench: Bench) -> dict[str, Any]:
-        minutes = self.arguments.minutes
         with (
-            Progress(console=self._console) as progress,
+            self._bar(OURS, self.arguments.minutes) as advance,
             closing(postgres_target(self._settings)) as target,
         ):
-            task = progress.add_task("ours", total=minutes)
             return ours.explore(
                 bench,
                 self.names,
-                minutes,
+                self.arguments.minutes,
                 self.arguments.share,
                 self._settings,
                 target.describe(),
                 Path(self._settings.paths.data_dir) / "ours",
-                lambda passed, doing: progress.update(
-                    task, completed=min(passed, minutes), description=doing[:60]
-                ),
+                advance,
             )
 
     def blocks(self, bench: Bench, served: Served) -> comparison.Blocks:
@@ -146,6 +146,17 @@ class Course:
                 lambda: unseen.guess_half(bench, half, optima),  # noqa: B023
             )
         return found
+
+    @contextmanager
+    def _bar(self, what: str, total: float) -> Iterator[Callable[..., None]]:
+        """A progress bar; called with what is done of the total, and with what goes on."""
+        with Progress(console=self._console) as progress:
+            task = progress.add_task(what, total=total)
+
+            def advance(done: float, doing: str = what) -> None:
+                progress.update(task, completed=min(done, total), description=doing[:60])
+
+            yield advance
 
     def _track(self, sequence: Sequence[Any], what: str) -> Iterator[Any]:
         return iter(track(sequence, f"{what}, scale {self.scale:g}", console=self._console))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,9 @@ from benchmarks.steering.peers import GreedyExplorer
 LEAST_TIMEOUT_S = 0.001
 
 
-def explore_greedily(bench: Bench, names: Sequence[str], budget_s: float) -> dict[str, Any]:
+def explore_greedily(
+    bench: Bench, names: Sequence[str], budget_s: float, tell: Callable[[float], None]
+) -> dict[str, Any]:
     """Explore one statement of each class until the budget is spent; what is served then.
 
     As on recorded matrices: the time-out is the query's best latency so far, and what is served is
@@ -24,6 +26,7 @@ def explore_greedily(bench: Bench, names: Sequence[str], budget_s: float) -> dic
         bench: the server.
         names: the classes.
         budget_s: seconds of the server's time that statements may take.
+        tell: is given the seconds spent so far.
     """
     verdicts = [bench.verdict(name, "explored", 0) for name in names]
     spent_s, default_s = 0.0, np.zeros(len(names))
@@ -40,5 +43,6 @@ def explore_greedily(bench: Bench, names: Sequence[str], budget_s: float) -> dic
         run = bench.runner.run(verdicts[probe.query], [arms[probe.hint_set]], [timeout_s])[0]
         explorer.tell(probe, run.latency_s, timed_out=run.checksum is None)
         spent_s, probes = spent_s + run.latency_s, probes + 1
+        tell(spent_s)
     served = {name: arms[explorer.serve(number)].name for number, name in enumerate(names)}
     return {"served": served, "probes": probes, "spent_s": spent_s}
