@@ -151,6 +151,15 @@ class SteeringJobs:
             return f"the host's CPU use is {cpu_percent:.0f} % (limit {limit:g} %)"
         return self._fault
 
+    @property
+    def _why_off(self) -> str:
+        """Why nothing is ever tried here."""
+        if explores(self._settings):
+            return "this server runs no statements"  # a simulated one
+        if self._settings.steering.explore is None:
+            return "a server of your own is explored when steering.explore is true"
+        return "steering.explore is false"
+
     def _lost_server(self, error: ServerConnectionError) -> None:
         self._retry_s = self._clock.monotonic_s() + RETRY_S
         if not self._fault:
@@ -164,12 +173,12 @@ class SteeringJobs:
         status = SteeringStatusRecord(
             at=now,
             enabled=explorer is not None,
-            hindrance=self._hindrance() if explorer is not None else "",
+            hindrance=self._why_off if explorer is None else self._hindrance(),
             activity=explorer.exploration.activity if explorer and self._turns.exploring else "",
             share=self._settings.steering.share,
             spent_s=round(explorer.exploration.spent_s, 1) if explorer is not None else 0.0,
             elapsed_s=round(self._clock.monotonic_s() - self._began_s, 1),
-            where="stand-by or role of its own" if self._settings.steering.dsn else "primary",
+            where="the server of steering.dsn" if self._settings.steering.dsn else "primary",
             role=str(explorer.url.username or "") if explorer is not None else "",
             served=self._service.served,
         )

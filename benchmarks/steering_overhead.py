@@ -2,14 +2,15 @@
 
 The shortest statement there is, a row by its key, on the embedded server over its socket of the
 loopback, one client. Each round runs the same small transaction (two statements, of which the
-first is the one steered) and the same single statement in autocommit mode over four engines in an
+first is the one steered) and the same single statement in autocommit mode over five engines in an
 order drawn anew, so that whatever else the machine does meets all of them alike:
 
 * no plug-in,
 * the plug-in with an empty table,
 * the plug-in with a table of 200 other classes (nothing to say to these statements),
 * the plug-in that steers: three settings are sent with the statement, under three conditions. They
-  change nothing about this plan, so what is measured is the steering alone.
+  change nothing about this plan, so what is measured is the steering alone,
+* the same with samples of statements noted.
 
 A time is from `Connection.execute` until its row is read. The table has each engine's quantiles and
 what they are above those without plug-in, with a 95 % bootstrap interval over blocks of rounds.
@@ -84,18 +85,21 @@ def engines(url: URL) -> dict[str, Engine]:
     """The engines to compare, by name."""
     plugins.register("query_steering", "backend.steering.client", "QuerySteeringPlugin")
     others = [entry(f"SELECT column_{i} FROM books") for i in range(OTHER_CLASSES)]
-    tables = {
-        "empty table": FixedTable(),
-        f"{OTHER_CLASSES} other classes": FixedTable(*others),
-        "steered": FixedTable(*others, entry(FIRST.replace(":id", "$1"))),
+    steered = FixedTable(*others, entry(FIRST.replace(":id", "$1")))
+    variants = {
+        "empty table": (FixedTable(), None),
+        f"{OTHER_CLASSES} other classes": (FixedTable(*others), None),
+        "steered": (steered, None),
+        "steered, sampled": (steered, lambda _classes: None),
     }
     made = {WITHOUT: create_engine(url)}
-    for name, table in tables.items():
+    for name, (table, samples) in variants.items():
         made[name] = create_engine(
             url,
             plugins=["query_steering"],
             query_steering_table=table,
             query_steering_report=lambda _timings: None,
+            query_steering_samples=samples,
         )
     return made
 

@@ -214,11 +214,12 @@ class SteeringStatusRecord:
 
     Args:
         at: when.
-        enabled: whether exploration is on; ``hindrance`` says what keeps it from going on now.
+        enabled: whether exploration is on; ``hindrance`` says why it is off, or what keeps it
+            from going on now.
         activity: what it does now, for people.
         share: of the server's time that it may use, in (0, 1]; ``spent_s`` of ``elapsed_s`` so
             far in this run.
-        where: whose time: ``primary`` or ``stand-by``.
+        where: whose time: ``primary``, or ``the server of steering.dsn``.
         role: the role that statements are tried under.
         served: classes that are steered now.
     """
