@@ -68,8 +68,8 @@ class StatementIntake:
 
     def _add(self, gathered: Gathered, log_positions: Mapping[str, int] | None = None) -> None:
         self._book.add(gathered.samples, gathered.uses, log_positions=log_positions)
-        for why, times in gathered.skipped.items():
-            log.info("%d statements were left out: %s", times, why)
+        if gathered.skipped:
+            log.info("statements were left out: %s", gathered.left_out())
 
     def read_files(self) -> None:
         """Take the statements of the files that the settings name.

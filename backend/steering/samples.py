@@ -66,13 +66,6 @@ class Gathered:
         if place:
             self.first_places.setdefault(why, place)
 
-    def include(self, other: Gathered) -> None:
-        """Take over what another source had to give."""
-        self.samples += other.samples
-        self.uses += other.uses
-        self.skipped += other.skipped
-        self.first_places = {**other.first_places, **self.first_places}
-
     def left_out(self) -> str:
         """What was left out, for people: ``2 not a plain query (first in shop.sql, line 7)``."""
         parts = []
