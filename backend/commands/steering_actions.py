@@ -99,7 +99,8 @@ def misestimates(settings: Settings, beginnings: Sequence[str]) -> str:
     records = _chosen(known, beginnings) if beginnings else proven_classes(known)
     with closing(KeptStatements(settings)) as kept:
         findings = [kept.findings(record) for record in records]
-    return misestimate_report(findings, _now())
+        existing = kept.existing_statistics()
+    return misestimate_report(findings, _now(), existing)
 
 
 def set_mode(settings: Settings, beginning: str, mode: SteeringMode) -> str:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from backend.catalog.hint_sets import load_hint_sets
 from backend.config import Settings
-from backend.db_connector import DatabaseConnector
+from backend.db_connector import DatabaseConnector, quoted_identifier
 from backend.domain.plans import DEFAULT_HINT_SET, HintSet
 from backend.domain.steering import ClassKey, SteeredClassRecord
 from backend.errors import ServerConnectionError, ServerError, SteeringError
@@ -23,6 +23,10 @@ from backend.steering.trial_session import EXPLORER_APPLICATION
 from backend.steering_parts import explorer_url
 
 _PLANNING_TIMEOUT_S = 5.0
+_STATISTICS = """
+SELECT n.nspname AS schema, s.stxname AS name
+FROM pg_catalog.pg_statistic_ext s JOIN pg_catalog.pg_namespace n ON n.oid = s.stxnamespace
+"""
 
 
 class KeptStatements:
@@ -58,6 +62,7 @@ class KeptStatements:
             connect_timeout_s=settings.database.connection_timeout,
         )
         self._closing.callback(connector.close)
+        self._connector = connector
         self._check = ReadOnlyCheck(connector)
 
     def close(self) -> None:
@@ -84,6 +89,17 @@ class KeptStatements:
             late = "" if plan is not None else f"it did not end within {self._timeout_s:g} s"
             return ClassFindings(record, found, late)
         return ClassFindings(record, hindrance="no statement of the class is kept")
+
+    def existing_statistics(self) -> frozenset[str]:
+        """The names of the database's extended statistics, qualified and quoted.
+
+        Raises:
+            ServerConnectionError: the server was lost.
+        """
+        rows = self._connector.fetch(_STATISTICS)
+        return frozenset(
+            f"{quoted_identifier(r['schema'])}.{quoted_identifier(r['name'])}" for r in rows
+        )
 
     def plan_pairs(self, keys: Iterable[ClassKey], hint_sets: Iterable[HintSet]) -> PlanPairs:
         """Which plans hint sets lead to, for the kept statements of classes; nothing is run.

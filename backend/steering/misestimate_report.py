@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -27,7 +27,9 @@ class ClassFindings:
     hindrance: str = ""
 
 
-def misestimate_report(classes: Sequence[ClassFindings], now: datetime) -> str:
+def misestimate_report(
+    classes: Sequence[ClassFindings], now: datetime, existing: Collection[str] = ()
+) -> str:
     """Return the report as SQL text: comments, and the statements that would help.
 
     A statement that helps several classes stands there once.
@@ -35,6 +37,7 @@ def misestimate_report(classes: Sequence[ClassFindings], now: datetime) -> str:
     Args:
         classes: those to report on.
         now: goes into the head.
+        existing: names of extended statistics that the database has, qualified and quoted.
     """
     lines = header(
         "What the planner was wrong about",
@@ -48,7 +51,7 @@ def misestimate_report(classes: Sequence[ClassFindings], now: datetime) -> str:
             "",
             "-- No class with a better hint set is known yet; --class looks at any class.",
         ]
-    proposed: set[str] = set()
+    known = set(existing)
     for one in classes:
         lines += ["", *evidence_lines(one.record)]
         if one.hindrance:
@@ -59,11 +62,11 @@ def misestimate_report(classes: Sequence[ClassFindings], now: datetime) -> str:
                 "estimated well, the costs were not."
             )
         for misestimate in one.found:
-            lines += _told(misestimate, proposed)
+            lines += _told(misestimate, known)
     return "\n".join(lines) + "\n"
 
 
-def _told(misestimate: Misestimate, proposed: set[str]) -> list[str]:
+def _told(misestimate: Misestimate, known: set[str]) -> list[str]:
     direction = "few" if misestimate.actual_rows > misestimate.estimated_rows else "many"
     lines = [
         comment(
@@ -74,11 +77,12 @@ def _told(misestimate: Misestimate, proposed: set[str]) -> list[str]:
     if misestimate.looks_at:
         lines.append(comment(f"  by {', '.join(misestimate.looks_at)}"))
     lines.append(comment(f"  {misestimate.advice.text}", at_most=1000))
-    new = [statement for statement in misestimate.advice.sql if statement not in proposed]
-    if misestimate.advice.sql and not new:
-        lines.append("--   Proposed above.")
-    lines += new
-    if new and misestimate.advice.undo:
-        lines.append(comment(f"  To undo: {' '.join(misestimate.advice.undo)}", at_most=1000))
-    proposed.update(new)
+    for remedy in misestimate.advice.remedies:
+        if remedy.what in known:
+            lines.append(comment(f"  {remedy.what}: proposed above, or there already."))
+            continue
+        known.add(remedy.what)
+        lines += [statement for statement in (remedy.change, remedy.analyze) if statement]
+        if remedy.undo:
+            lines.append(comment(f"To undo: {remedy.undo}", at_most=1000))
     return lines

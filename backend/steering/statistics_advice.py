@@ -38,18 +38,43 @@ class Relation:
 
 
 @dataclass(frozen=True)
+class Remedy:
+    """One change to the statistics that are kept of a table.
+
+    Args:
+        what: the statistics' name, qualified and quoted; else the statement.
+        change: the statement; empty where the table only needs to be analysed.
+        analyze: the statement that must follow it.
+        undo: the statement that takes it back; empty where there is nothing to take back.
+    """
+
+    what: str
+    change: str
+    analyze: str
+    undo: str = ""
+
+
+@dataclass(frozen=True)
 class Advice:
     """What can be done about a wrong estimate.
 
     Args:
         text: the reason, for people.
-        sql: statements that would help; none where statistics cannot.
-        undo: statements that take them back.
+        remedies: what would help; none where statistics cannot.
     """
 
     text: str
-    sql: tuple[str, ...] = ()
-    undo: tuple[str, ...] = ()
+    remedies: tuple[Remedy, ...] = ()
+
+    @property
+    def sql(self) -> tuple[str, ...]:
+        """The remedies' statements in order."""
+        return tuple(s for r in self.remedies for s in (r.change, r.analyze) if s)
+
+    @property
+    def undo(self) -> tuple[str, ...]:
+        """The statements that take them back."""
+        return tuple(remedy.undo for remedy in self.remedies if remedy.undo)
 
 
 def scan_advice(
@@ -68,7 +93,7 @@ def scan_advice(
     if not operands:
         return Advice(
             "Nothing is filtered here: the table has grown or shrunk since it was analysed.",
-            (f"ANALYZE {relation.quoted};",),
+            (Remedy(relation.quoted, "", _analyze(relation)),),
         )
     if any(operand.alias != alias for operand in operands):
         return Advice(
@@ -111,8 +136,7 @@ def grouping_advice(operands: Sequence[Operand], relations: Mapping[str, Relatio
         )
     return Advice(
         " ".join(dict.fromkeys(advice.text for advice in found)),
-        tuple(statement for advice in found for statement in advice.sql),
-        tuple(statement for advice in found for statement in advice.undo),
+        tuple(remedy for advice in found for remedy in advice.remedies),
     )
 
 
@@ -134,24 +158,25 @@ def _extended(relation: Relation, operands: Sequence[Operand], kinds: str, words
     columns = dict.fromkeys(column for o in kept for column in o.columns)
     name = _object_name(relation, list(columns), parts)
     quoted = f"{quoted_identifier(relation.schema)}.{quoted_identifier(name)}"
-    return Advice(
-        words,
-        (
-            f"CREATE STATISTICS {quoted}{f' ({kinds})' if kinds else ''} "
-            f"ON {', '.join(parts)} FROM {relation.quoted};",
-            f"ANALYZE {relation.quoted};",
-        ),
-        (f"DROP STATISTICS {quoted};",),
+    create = (
+        f"CREATE STATISTICS {quoted}{f' ({kinds})' if kinds else ''} "
+        f"ON {', '.join(parts)} FROM {relation.quoted};"
     )
+    remedy = Remedy(quoted, create, _analyze(relation), f"DROP STATISTICS {quoted};")
+    return Advice(words, (remedy,))
 
 
 def _higher_target(relation: Relation, column: str) -> Advice:
     alter = f"ALTER TABLE {relation.quoted} ALTER COLUMN {quoted_identifier(column)} SET STATISTICS"
+    change, undo = f"{alter} {HIGHER_TARGET};", f"{alter} -1;"
     return Advice(
         "The column's values are spread too unevenly for the statistics that are kept of it.",
-        (f"{alter} {HIGHER_TARGET};", f"ANALYZE {relation.quoted};"),
-        (f"{alter} -1;", f"ANALYZE {relation.quoted};"),
+        (Remedy(change, change, _analyze(relation), undo),),
     )
+
+
+def _analyze(relation: Relation) -> str:
+    return f"ANALYZE {relation.quoted};"
 
 
 def _with_a_constant(relation: Relation) -> Advice:

@@ -282,8 +282,16 @@ def test_the_report_is_sql_and_proposes_each_thing_once() -> None:
     assert kinds == ["CreateStatsStmt", "VacuumStmt"]
     assert "1 rows expected, 5,000 found, 5,000 times too few" in text
     assert "To undo: DROP STATISTICS" in text
-    assert "Proposed above" in text
+    assert text.count("proposed above, or there already") == 1
     assert "Rome" not in text
+
+
+def test_statistics_that_exist_are_not_proposed_again() -> None:
+    found = found_in(scan(1, 5000, filter="((o.city = 'Rome'::text) AND (o.region_id = 3))"))
+    (remedy,) = found[0].advice.remedies
+    text = misestimate_report([ClassFindings(record(), found)], NOW, {remedy.what})
+    assert pglast.parse_sql(text) == ()
+    assert f"{remedy.what}: proposed above, or there already" in text
 
 
 def test_the_report_says_where_there_is_nothing() -> None:
