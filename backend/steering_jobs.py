@@ -151,6 +151,15 @@ class SteeringJobs:
             return f"the host's CPU use is {cpu_percent:.0f} % (limit {limit:g} %)"
         return self._fault
 
+    def _activity(self) -> str:
+        if self._explorer is None:
+            return ""
+        if self._turns.exploring:
+            return self._explorer.exploration.activity
+        if self._loop.trial is not None:
+            return "waits for the tuner's trial to end"
+        return "waits until its share of the time allows more"
+
     @property
     def _why_off(self) -> str:
         """Why nothing is ever tried here."""
@@ -174,7 +183,7 @@ class SteeringJobs:
             at=now,
             enabled=explorer is not None,
             hindrance=self._why_off if explorer is None else self._hindrance(),
-            activity=explorer.exploration.activity if explorer and self._turns.exploring else "",
+            activity=self._activity(),
             share=self._settings.steering.share,
             spent_s=round(explorer.exploration.spent_s, 1) if explorer is not None else 0.0,
             elapsed_s=round(self._clock.monotonic_s() - self._began_s, 1),

@@ -58,7 +58,7 @@ class Case:
     def __init__(self, settings: Settings, *, explores: bool = True) -> None:
         self.clock, self.store = ManualClock(), Store()
         self.loop: Any = SimpleNamespace(
-            paused=False, phase=Phase.LEARNING, workloads=SimpleNamespace(away=False)
+            trial=None, paused=False, phase=Phase.LEARNING, workloads=SimpleNamespace(away=False)
         )
         self.frozen, self.cpu_percent = False, 20.0
         self.verdict = SafetyVerdict(SafetyAction.ALLOW)
@@ -164,6 +164,15 @@ def test_a_server_that_is_gone_is_told_once_and_tried_again_later(case: Case) ->
     assert case.hindrance() == ""
     case.jobs.explore()
     assert case.exploration.steps > 0
+
+
+def test_what_the_explorer_waits_for_is_told(case: Case) -> None:
+    case.jobs.serve()
+    case.loop.trial = object()
+    case.jobs.serve()
+    share, trial = case.store.statuses
+    assert "share of the time" in share.activity
+    assert "trial" in trial.activity
 
 
 def test_where_nothing_is_explored_hint_sets_are_served_all_the_same(settings: Settings) -> None:
