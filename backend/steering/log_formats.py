@@ -12,7 +12,8 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-MAX_ENTRY_BYTES = 1024**2
+MAX_ENTRY_BYTES = 256 * 1024
+"""What is longer is cut off there, or cannot be read: no statement that is wanted is so long."""
 
 _CSV_BEGIN = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} [^\s,]+,")
 _CSV_DATABASE, _CSV_SEVERITY, _CSV_MESSAGE, _CSV_DETAIL, _CSV_FIELDS = 2, 11, 13, 14, 23
@@ -81,22 +82,23 @@ def _parse_json(data: bytes, is_at_rest: bool) -> Entries:
 
 def _parse_csv(data: bytes, is_at_rest: bool) -> Entries:
     entries: list[LogEntry] = []
-    broken = taken = 0
-    record = b""
+    broken = taken = quotes = size = 0
+    record: list[bytes] = []
     for end, line in _lines(data):
         begins = _CSV_BEGIN.match(line) is not None
         if record and begins:
             broken += 1  # the one before it has no end
-            record = b""
+            record, quotes, size = [], 0, 0
         if not record and not begins:
             taken = end  # we are inside an entry whose beginning was not read
             continue
-        record += line
-        if record.count(b'"') % 2 and len(record) <= MAX_ENTRY_BYTES:
+        record.append(line)
+        quotes, size = quotes + line.count(b'"'), size + len(line)
+        if quotes % 2 and size <= MAX_ENTRY_BYTES:
             continue  # a field goes on in the next line
         taken = end
         try:
-            fields = next(csv.reader([record.decode("utf-8")], strict=True))
+            fields = next(csv.reader([b"".join(record).decode()], strict=True))
             if len(fields) < _CSV_FIELDS:
                 raise ValueError("too few fields")
             if fields[_CSV_SEVERITY] == "LOG":
@@ -105,30 +107,33 @@ def _parse_csv(data: bytes, is_at_rest: bool) -> Entries:
                 )
         except (ValueError, csv.Error, StopIteration):
             broken += 1
-        record = b""
+        record, quotes, size = [], 0, 0
     return entries, taken, broken
 
 
 def _parse_stderr(data: bytes, is_at_rest: bool) -> Entries:
     entries: list[LogEntry] = []
     broken = begin = place = 0
-    parts: dict[bytes, bytes] = {}  # of the entry that begins at ``begin``
+    parts: dict[bytes, list[bytes]] = {}  # of the entry that begins at ``begin``
     part: bytes | None = None
 
     def close() -> None:
         nonlocal broken
         if b"LOG" in parts:
             try:
-                message, detail = (parts.get(name, b"").decode() for name in (b"LOG", b"DETAIL"))
-                entries.append(LogEntry(message.rstrip("\n"), detail.rstrip("\n"), None))
+                message, detail = (
+                    b"".join(parts.get(name, ())).decode().rstrip("\n")
+                    for name in (b"LOG", b"DETAIL")
+                )
+                entries.append(LogEntry(message, detail, None))
             except UnicodeDecodeError:
                 broken += 1
 
     for end, line in _lines(data):
         if line.startswith(b"\t"):
             # The server puts a tab in front of each further line of a part.
-            if part is not None and len(parts[part]) < MAX_ENTRY_BYTES:
-                parts[part] += line[1:]
+            if part is not None and end - begin < MAX_ENTRY_BYTES:
+                parts[part].append(line[1:])
         else:
             match = _STDERR_LINE.match(line)
             part = match[1] if match is not None else None
@@ -136,7 +141,7 @@ def _parse_stderr(data: bytes, is_at_rest: bool) -> Entries:
                 close()
                 parts, begin = {}, place
             if match is not None:
-                parts[match[1]] = line[match.end() :]
+                parts[match[1]] = [line[match.end() :]]
         place = end
     if is_at_rest:
         close()

@@ -25,7 +25,7 @@ from pglast import parser
 
 from backend.domain.steering import ClassKey, StatementSample
 from backend.errors import SteeringError
-from backend.steering.client.statements import fingerprint
+from backend.steering.client.statements import MAX_TEXT_LENGTH, fingerprint
 from backend.steering.log_formats import LogEntry, parser_for
 from backend.steering.samples import (
     ClassUse,
@@ -302,7 +302,7 @@ def fill_in(text: str, parameters: str) -> str:
         parameters: as the server logs them: ``$1 = 'it''s', $2 = NULL``.
 
     Raises:
-        NotASampleError: they cannot be read, or were cut short.
+        NotASampleError: they cannot be read, were cut short, or are too long.
     """
     if not parameters:
         return text
@@ -320,12 +320,19 @@ def fill_in(text: str, parameters: str) -> str:
         tokens = parser.scan(text)
     except Exception:  # what is no SQL
         raise NotASampleError("not readable as SQL") from None
-    for token in reversed(tokens):
-        if token.name == "PARAM":
-            before, after = text[: token.start], text[token.end + 1 :]
-            value = values.get(int(text[token.start + 1 : token.end + 1]))
-            if value is not None:
-                # With "U&" in front of it, a literal would be read in another way.
-                gap = " " if before.endswith("&") else ""
-                text = f"{before}{gap}{value}{after}"
-    return text
+    parts, end, length = [], 0, len(text)
+    for token in tokens:
+        value = (
+            values.get(int(text[token.start + 1 : token.end + 1]))
+            if token.name == "PARAM"
+            else None
+        )
+        if value is not None:
+            length += len(value)
+            if length > MAX_TEXT_LENGTH:
+                raise NotASampleError(f"longer than {MAX_TEXT_LENGTH} characters")
+            # With "U&" in front of it, a literal would be read in another way.
+            gap = " " if text.endswith("&", 0, token.start) else ""
+            parts += [text[end : token.start], gap, value]
+            end = token.end + 1
+    return "".join([*parts, text[end:]])

@@ -159,6 +159,16 @@ def test_damage_costs_what_is_damaged(log: Path, make: object, damage: bytes) ->
     assert sum(found.skipped.values()) >= 1
 
 
+@pytest.mark.parametrize("make", [line, csv_line])
+def test_an_entry_without_end_costs_no_more_than_its_bytes(log: Path, make: object) -> None:
+    assert callable(make)
+    endless = make("SELECT '" + "\n\t'" * 300_000).rstrip("\n'\"")
+    log.write_text(make("SELECT 1") + endless + "\n" + make("SELECT 2"))
+    texts, found, _ = read(log)
+    assert texts == ["SELECT 1", "SELECT 2"]
+    assert sum(found.skipped.values()) >= 1
+
+
 @given(st.binary(max_size=300))
 def test_no_bytes_are_an_error(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     log = tmp_path_factory.getbasetemp() / "any.log"
@@ -260,8 +270,9 @@ def test_parameters_of_any_order_and_number() -> None:
         ("$1 = 'a' $2 = 'b'", "cannot be read"),
         ("$1 = 'a', and so on", "cannot be read"),
         ("$1 = 'abc...'", "cut short"),
+        (f"$1 = '{'x' * 5000}'", "longer than 16384"),
     ],
 )
 def test_parameters_that_are_not_whole(parameters: str, why: str) -> None:
     with pytest.raises(NotASampleError, match=why):
-        fill_in("SELECT $1", parameters)
+        fill_in("SELECT $1, $1, $1, $1", parameters)
