@@ -25,8 +25,11 @@ PROBATION_EXECUTIONS = 2000
 """Of the default plan, after which a gain is either proven or not worth waiting for."""
 LEVEL_EXECUTIONS = 30
 """Steered ones, from which on their level says something."""
-MUCH_SLOWER = 2.0
-"""Times as slow as when it was verified: to be verified again, where nothing else can be said."""
+MUCH_SLOWER, MUCH_SLOWER_BY_MS = 2.0, 10.0
+"""Times as slow as when it was verified, and by so much: to be verified again, where nothing else
+can be said. What clients add to a short statement is no reason."""
+COMPARABLE_AFTER = timedelta(hours=1)
+"""So long after it was verified, most classes have had default executions to be compared with."""
 
 _ODDS = np.array((2.0, 5.0, 20.0))
 """How much more often steered executions may be lost: the alternatives that are looked for."""
@@ -197,7 +200,13 @@ def _changed(
             check_again=True,
         )
     now = level(evidence, timings)
-    if now is not None and now > MUCH_SLOWER * max(load, 1.0):
+    served_for = max(timing.ended_at for timing in timings) - evidence.verified_at
+    if (
+        now is not None
+        and served_for >= COMPARABLE_AFTER
+        and now > MUCH_SLOWER * max(load, 1.0)
+        and (now - 1) * evidence.steered_ms > MUCH_SLOWER_BY_MS
+    ):
         return Withdrawal(
             f"to be verified again: its executions take {now:.1f} times as long as when it was "
             f"verified ({evidence.steered_ms:.3g} ms), and too few of the default plan to compare",

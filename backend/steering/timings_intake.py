@@ -11,7 +11,7 @@ from backend.domain.service_latency import LAST_BUCKET, merged
 from backend.domain.steering import ClassKey, ServiceTimingRecord
 from backend.steering.client import ClassTimings, Report, bucket_start_s, take_spool
 
-_WRITERS_REMEMBERED = 10_000
+_REPORTS_REMEMBERED = 20_000
 _ROUNDING = 1e-6
 
 
@@ -29,7 +29,7 @@ class TimingsIntake:
     def __init__(self, spool: Path, is_known: Callable[[ClassKey, str], bool]) -> None:
         self._spool, self._is_known = spool, is_known
         self._gathered: dict[tuple[ClassKey, str, str], list[ClassTimings]] = {}
-        self._sequences: OrderedDict[str, int] = OrderedDict()
+        self._counted: OrderedDict[tuple[str, int], None] = OrderedDict()
 
     def take(self) -> int:
         """Take what lies in the spool.
@@ -47,14 +47,13 @@ class TimingsIntake:
         return broken
 
     def _is_new(self, report: Report) -> bool:
-        """Whether it was not counted yet; a writer numbers its reports, ascending."""
-        newest = self._sequences.get(report.writer, -1)
-        if report.sequence <= newest:
+        """Whether it was not counted yet, as far as is remembered."""
+        name = (report.writer, report.sequence)
+        if name in self._counted:
             return False
-        self._sequences[report.writer] = report.sequence
-        self._sequences.move_to_end(report.writer)
-        if len(self._sequences) > _WRITERS_REMEMBERED:
-            self._sequences.popitem(last=False)
+        self._counted[name] = None
+        if len(self._counted) > _REPORTS_REMEMBERED:
+            self._counted.popitem(last=False)
         return True
 
     def _gather(self, classes: Iterable[ClassTimings]) -> bool:

@@ -165,7 +165,7 @@ def test_how_small_a_gain_is_worth_it_decides_when_it_is_over():
 # -- nothing to compare with -------------------------------------------------------------------
 
 
-def _alone(times_s, began=START, **lost):
+def _alone(times_s, began=START + 2 * HOUR, **lost):
     return [timing("steered", times_s, began, **lost)]
 
 
@@ -176,9 +176,16 @@ def test_much_slower_than_verified_without_default_executions_is_verified_again(
     assert _judge(_alone([0.022] * LEVEL_EXECUTIONS)).check_again
 
 
-def test_less_than_twice_as_slow_or_too_few_stays():
+def test_less_than_twice_as_slow_or_too_few_or_too_early_stays():
     assert _judge(_alone([0.019] * 500)) is None
     assert _judge(_alone([0.5] * (LEVEL_EXECUTIONS - 1))) is None
+    assert _judge(_alone([0.04] * 500, START + 30 * MINUTE)) is None
+
+
+def test_what_clients_add_to_a_short_statement_is_no_reason():
+    short = evidence(steered_ms=0.5, default_ms=1.0)
+    assert judge(short, _alone([0.008] * 500), min_gain=0.1) is None
+    assert judge(short, _alone([0.012] * 500), min_gain=0.1).check_again
 
 
 def test_twice_as_slow_as_all_others_under_a_load_of_three():

@@ -414,9 +414,9 @@ def test_a_class_goes_to_be_verified_again_once_a_day(product):
     product.tick()
 
     def serve_slowly():
+        product.clock.advance(4000)
         product.report(class_timings("steered", [0.03] * 40))
-        product.tick()
-        product.tick(100)
+        product.hear()
 
     serve_slowly()
     assert "to be verified again" in product.register.get(KEY).reason
@@ -433,7 +433,7 @@ def test_a_load_that_slows_every_class_down_sends_none_to_be_verified_again(prod
     keys = [ClassKey(f"{number:016x}", KEY.search_path) for number in range(5)]
     for key in keys:
         product.verify(key)
-    product.tick()
+    product.tick(4000)
     product.report(
         *(class_timings("steered", [0.03] * 40, fingerprint=k.fingerprint) for k in keys[1:]),
         class_timings("steered", [0.2] * 40, fingerprint=keys[0].fingerprint),
