@@ -9,6 +9,7 @@ paying, is up to its reader: only the plug-in keeps running the default plan now
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
@@ -146,7 +147,11 @@ def hint_table(
     )
     if layout is HintTable.BY_QUERY_ID:
         return _text(lines, classes, _rows_by_id)
-    return _text(lines, classes, lambda record, written: _rows_by_text(record, written, texts))
+    known = {r.key: {texts[key]: None for key in r.query_keys if key in texts} for r in classes}
+    owners = Counter(text for of_class in known.values() for text in of_class)
+    return _text(
+        lines, classes, lambda record, written: _rows_by_text(known[record.key], written, owners)
+    )
 
 
 # -- inside ---------------------------------------------------------------------------------------
@@ -199,16 +204,17 @@ def _rows_by_id(record: SteeredClassRecord, written: str) -> Iterator[str]:
         yield from _row("query_id", str(query_id), written)
 
 
-def _rows_by_text(
-    record: SteeredClassRecord, written: str, texts: Mapping[str, str]
-) -> Iterator[str]:
-    known = {texts[key]: None for key in record.query_keys if key in texts}
-    if not known:
+def _rows_by_text(texts: Iterable[str], written: str, owners: Mapping[str, int]) -> Iterator[str]:
+    own = [text for text in texts if owners[text] == 1]
+    if not own:
         yield comment(
-            "Its text as the application sends it is not known to telemetry yet, and the table "
-            "wants it to the last space."
+            "Its text is that of another class too, under another search_path; the table cannot "
+            "tell them apart."
+            if any(texts)
+            else "Its text as the application sends it is not known to telemetry yet, and the "
+            "table wants it to the last space."
         )
-    for text in known:
+    for text in own:
         pattern = _PLACEHOLDER.sub(lambda m: "?" if m[0].startswith("$") else m[0], text)
         for one in dict.fromkeys((pattern, text)):
             yield from _row("norm_query_string", quoted_text(one), written)

@@ -17,9 +17,10 @@ def quoted_text(text: str) -> str:
 
 
 def comment(text: str, *, at_most: int = MAX_COMMENT) -> str:
-    """One line of comment: no line break or control character of ``text`` can end it."""
+    """One line of comment, indented like ``text``, which cannot end it."""
     flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return f"-- {flat}" if len(flat) <= at_most else f"-- {flat[: at_most - 1]}…"
+    short = flat if len(flat) <= at_most else f"{flat[: at_most - 1]}…"
+    return f"-- {' ' * (len(text) - len(text.lstrip(' ')))}{short}"
 
 
 def commented(lines: Iterable[str]) -> list[str]:

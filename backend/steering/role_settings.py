@@ -17,7 +17,7 @@ from backend.db_connector import quoted_identifier
 from backend.domain.plans import RunOutcome
 from backend.domain.steering import ClassKey, PlanRunRecord, SteeredClassRecord, SteeringState
 from backend.errors import SteeringError
-from backend.steering.exports import header, proven_classes
+from backend.steering.exports import WHILE_IT_RUNS, header, proven_classes
 from backend.steering.quoting import commented, quoted_text
 
 HARMLESS = 1.05
@@ -175,6 +175,10 @@ def role_settings(
         lines += ["", *commented(proposal.told())]
     if best is None:
         return "\n".join([*lines, "", "-- No hint set suits all classes: none is proposed.", ""])
+    if WHILE_IT_RUNS & set(best.settings):
+        lines.append(
+            "-- Mind the server's memory: each sort and hash table of each session may take that."
+        )
     lines += [f"ALTER {whose} SET {n} = {quoted_text(v)};" for n, v in best.settings.items()]
     lines += ["", "-- To undo:"]
     lines += commented(f"ALTER {whose} RESET {name};" for name in best.settings)

@@ -167,6 +167,13 @@ def test_rows_by_text_for_both_ways_of_sending_parameters() -> None:
     assert statements("\n".join(undo(text))) == ["DeleteStmt", "DeleteStmt"]
 
 
+def test_a_text_of_two_classes_is_nobodys() -> None:
+    twins = [proven(1), proven(1, key=ClassKey(f"{1:016x}", "other"))]
+    text = hint_table(twins, NOW, layout=HintTable.BY_TEXT, texts={QUERY_KEY: "SELECT $1"})
+    assert statements(text) == []
+    assert text.count("cannot tell them apart") == 2
+
+
 @pytest.mark.parametrize(
     ("layout", "told"),
     [(HintTable.BY_QUERY_ID, "query_id is not known"), (HintTable.BY_TEXT, "text as the app")],
@@ -328,6 +335,14 @@ def test_settings_of_a_role_and_their_undoing(where: dict[str, str], kind: str) 
     altered: Any = first.stmt
     found = altered.role.rolename if "role" in where else altered.dbname
     assert found == names[0]
+
+
+def test_memory_for_a_whole_role_is_warned_of() -> None:
+    for settings, warned in (({"work_mem": "64MB"}, True), (NO_LOOPS, False)):
+        proposals = role_proposals([proven(1, settings)], [], min_gain=0.1, plans={})
+        text = role_settings(proposals, NOW, role="app")
+        assert ("Mind the server's memory" in text) == warned
+        assert statements(text) == ["AlterRoleSetStmt"]
 
 
 def test_a_role_without_a_fitting_hint_set() -> None:
