@@ -35,6 +35,8 @@ _VERSION = 1
 _SAVE_INTERVAL = timedelta(minutes=1)
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MAX_POSITIONS = 1000
+_MOST_USE = 1e15
+"""Executions, or seconds: whatever a source may say, the file can be read again."""
 
 logger = logging.getLogger(__name__)
 
@@ -183,9 +185,9 @@ class SampleBook:
         found = self._classes.get(use.key)
         if found is not None:
             found.fade(use.until)
-            found.executions += use.executions
-            found.timed += use.timed
-            found.total_s += use.total_s
+            found.executions = min(found.executions + use.executions, _MOST_USE)
+            found.timed = min(found.timed + use.timed, _MOST_USE)
+            found.total_s = min(found.total_s + use.total_s, _MOST_USE)
 
     def _ordered(self) -> list[ClassKey]:
         values = {key: found.value(self._now) for key, found in self._classes.items()}
@@ -295,7 +297,7 @@ def _read_class(item: Any) -> tuple[ClassKey, _Class]:
 
 def _amount(value: Any) -> float:
     amount = float(value)
-    if not 0 <= amount < 1e15:
+    if not 0 <= amount <= _MOST_USE:
         raise ValueError("no amount, or a large one")
     return amount
 

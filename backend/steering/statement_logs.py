@@ -46,11 +46,11 @@ _SUFFIXES = (".log", ".csv", ".json")
 _AT_REST_S = 2.0
 _MAX_FIRST_LINE = 4096
 _STATEMENT = re.compile(
-    r"(?:duration: (?P<ms>\d+(?:\.\d+)?) ms  )?"
+    r"(?:duration: (?P<ms>\d{1,12}(?:\.\d{1,12})?) ms  )?"
     r"(?:statement|execute (?!fetch from )[^:\n]{1,200}): (?P<text>.*)",
     re.DOTALL,
 )
-_PLAN = re.compile(r"duration: (\d+(?:\.\d+)?) ms  plan:\n")
+_PLAN = re.compile(r"duration: (\d{1,12}(?:\.\d{1,12})?) ms  plan:\n")
 _TOP_STEP = re.compile(r"^[^\n]*  \(cost=\d+\.\d+\.\.\d+\.\d+ rows=\d+ width=\d+\)", re.MULTILINE)
 _PARAMETERS = re.compile(r"[Pp]arameters: ")
 _PARAMETER = re.compile(r"\$(\d{1,5}) = (NULL|'[^']*(?:''[^']*)*')(?:, |\Z)")

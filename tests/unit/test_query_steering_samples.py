@@ -206,6 +206,26 @@ def test_a_function_that_fails_tells_no_literal(caplog: pytest.LogCaptureFixture
     assert "Ann" not in caplog.text
 
 
+def test_a_forked_process_does_not_report_what_its_parent_noted(application: Application) -> None:
+    noted: list[SampledClass] = []
+    made = steering(
+        create_engine(
+            URL,
+            plugins=["query_steering"],
+            query_steering_table=Injected(),
+            query_steering_samples=noted.extend,
+        )
+    )
+    made._sampler = application.sampler
+    application.execute()
+    made._begin()
+    made.report()
+    assert noted == []
+    application.execute(sent(1))
+    made.report()
+    assert [sample.text for item in noted for sample in item.samples] == [sent(1).decode()]
+
+
 def test_arguments(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(exc.ArgumentError, match="query_steering_samples is 5"):
         create_engine(

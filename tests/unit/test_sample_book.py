@@ -67,6 +67,12 @@ def test_executions_without_a_time_count_with_the_mean_of_the_others(path: Path)
     assert book.weight(A.key) == pytest.approx(20.0)
 
 
+def test_no_use_is_too_much_for_the_file(path: Path) -> None:
+    book = SampleBook(path)
+    book.add([A, B], [use(A.key, 2**52, 1e300), use(B.key, 1, 1.0)])
+    assert SampleBook(path).keys() == book.keys() == [A.key, B.key]
+
+
 def test_what_runs_no_more_loses_its_weight(path: Path) -> None:
     book = SampleBook(path)
     book.add([A, B], [use(A.key, 10, 8.0), use(B.key, 1, 1.0)])

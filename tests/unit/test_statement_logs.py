@@ -83,6 +83,11 @@ def test_any_prefix_will_do(log: Path, prefix: str) -> None:
     assert found.skipped == {}
 
 
+def test_a_forged_duration_is_none(log: Path) -> None:
+    log.write_text(line("SELECT 1").replace("1.5", "9" * 400))
+    assert read(log)[0] == []
+
+
 def test_executions_are_added_up_and_the_newest_statements_kept(log: Path) -> None:
     log.write_text("".join(line(f"SELECT {number}", ms=1000) for number in range(30)))
     texts, found, _ = read(log)
