@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, event, exc, text
+from sqlalchemy import Engine, bindparam, create_engine, event, exc, text
 from sqlalchemy.engine import URL
 
+from backend.catalog.hint_sets import load_hint_sets
+from backend.db_connector import DatabaseConnector
+from backend.domain.plans import DEFAULT_HINT_SET
+from backend.domain.server import HostFacts
 from backend.embedded_postgres import EmbeddedPostgres
-from backend.steering.client import SampledClass, fingerprint, take_samples
+from backend.steering.client import (
+    SampledClass,
+    SteeringEntry,
+    fingerprint,
+    functions_called,
+    take_samples,
+)
+from backend.steering.read_only import ReadOnlyCheck
+from backend.steering.runner import StatementRunner
+from backend.steering.sample_book import SampleBook, samples_from_plug_ins
 from tests.query_steering import (
     LOOK_ENTRY,
     SEARCH_PATH,
@@ -291,3 +305,73 @@ def test_other_encodings_are_noted_as_far_as_they_are_ascii(
         steering(engine).report()
     assert "SELECT 'x' || 'plain'" in texts(noted)
     assert not any("é" in sample for sample in texts(noted))
+
+
+# -- from an application to the explorer and back -----------------------------------------------
+
+
+def test_what_an_application_runs_is_explored_and_steered_under_the_same_key(
+    url: URL, tmp_path: Path
+) -> None:
+    statement = text(
+        """
+        SELECT /* of page 7 */ name, current_setting('work_mem')
+          FROM items -- no schema
+         WHERE added >= :day AND name <> :name AND id IN :ids
+         ORDER BY id;
+        """
+    ).bindparams(bindparam("ids", expanding=True))
+    values = {"day": date(2026, 1, 1), "name": "it's\\", "ids": [2, 3, 5]}
+    spool = tmp_path / "samples.jsonl"
+    arguments: dict[str, Any] = {
+        "connect_args": {"options": "-csearch_path=shop_of_samples,public"}
+    }
+    owner = create_engine(url, isolation_level="AUTOCOMMIT")
+    connector = DatabaseConnector(url)
+    with owner.connect() as connection:
+        for sql in SET_UP:
+            connection.exec_driver_sql(sql)
+    try:
+        with steered_engine(url, query_steering_samples=spool, **arguments) as (engine, _):
+            with engine.connect() as connection:
+                rows = connection.execute(statement, values).all()
+            assert [name for name, _ in rows] == ["item 2", "item 3", "item 5"]
+            steering(engine).report()
+        book = SampleBook(tmp_path / "kept-samples.json")
+        samples_from_plug_ins(spool)
+        found = samples_from_plug_ins(spool)
+        book.add(found.samples, found.uses)
+        keys = book.keys()
+        (key,) = [key for key in keys if "items" in book.text(key)]
+        assert key.search_path == "shop_of_samples,public"  # as the server itself shows it
+        assert book.weight(key) > 0
+        assert "it's" not in book.text(key)
+
+        catalog = load_hint_sets(170010, HostFacts(memory_bytes=8 << 30, cpu_count=4.0))
+        with closing(StatementRunner(url, catalog, search_path=key.search_path)) as runner:
+            verdict = ReadOnlyCheck(connector).check(book.samples(key)[0].text)
+            (run,) = runner.run(verdict, [DEFAULT_HINT_SET], [10.0])
+        assert (run.rows, run.detail) == (3, "")
+
+        entry = SteeringEntry(
+            key.fingerprint, key.search_path, "larger", {"work_mem": "64MB"}, {"work_mem": "4MB"},
+            functions_called(book.samples(key)[0].text) or frozenset(), "pin",
+        )  # fmt: skip
+        with (
+            steered_engine(url, entry, **arguments) as (engine, _),
+            engine.connect() as connection,
+        ):
+            assert {memory for _, memory in connection.execute(statement, values)} == {"64MB"}
+    finally:
+        connector.close()
+        with owner.connect() as connection:
+            connection.exec_driver_sql("DROP SCHEMA shop_of_samples CASCADE")
+        owner.dispose()
+
+
+SET_UP = (
+    "CREATE SCHEMA shop_of_samples",
+    "CREATE TABLE shop_of_samples.items (id int, name text, added date)",
+    "INSERT INTO shop_of_samples.items SELECT i, 'item ' || i, '2026-01-01'::date + i "
+    "FROM generate_series(1, 9) i",
+)

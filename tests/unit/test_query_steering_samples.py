@@ -330,7 +330,7 @@ def test_lines_that_are_no_samples_are_counted_and_left_out(tmp_path: Path) -> N
         {**good, "fingerprint": 5}, {**good, "search_path": "a%b"}, {**good, "search_path": None},
         {**good, "executions": 1.5}, {**good, "executions": -1}, {**good, "executions": True},
         {**good, "total_s": float("nan")}, {**good, "samples": {}}, {**good, "samples": [5]},
-        {**good, "samples": [sample] * 7}, {**good, "samples": [{**sample, "text": 5}]},
+        {**good, "samples": [sample] * 101}, {**good, "samples": [{**sample, "text": 5}]},
         {**good, "samples": [{**sample, "text": "x" * 16_385}]},
         {**good, "samples": [{**sample, "seen_at_s": 1e300}]},
     ]  # fmt: skip

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import spool_file
-from .sampling import CLASS_BURST, SampledClass, SampledStatement
+from .sampling import ALL_PER_MINUTE, SampledClass, SampledStatement
 from .statements import MAX_TEXT_LENGTH, PARSER
 from .table import FINGERPRINT, SEARCH_PATH
 
@@ -83,7 +83,7 @@ def _sampled_class(item: Any) -> SampledClass:
     if not SEARCH_PATH.fullmatch(item["search_path"]):
         raise ValueError("a search path that no table may hold")
     samples = item["samples"]
-    if not isinstance(samples, list) or len(samples) > CLASS_BURST:
+    if not isinstance(samples, list) or len(samples) > ALL_PER_MINUTE:
         raise ValueError("no list of samples, or a long one")
     executions = item["executions"]
     if isinstance(executions, bool) or not isinstance(executions, int):

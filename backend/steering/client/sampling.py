@@ -10,10 +10,11 @@ keeps (``cursor.query``), so nothing is put together for it; it is read in the p
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,6 +92,10 @@ class SeenClass:
         self.refilled_s = self.used_s = now_s
 
 
+_Noted = tuple[SeenClass, bytes, str, str, float]
+"""A class, what was sent, its encoding, the search path, and the Unix time."""
+
+
 class Sampler:
     """Notes executions of one engine's plain queries.
 
@@ -103,9 +108,7 @@ class Sampler:
         self._reader = reader
         self._search_path = search_path
         self._classes: dict[str, SeenClass] = {}
-        self._waiting: deque[tuple[SeenClass, bytes, str, str, float]] = deque(
-            maxlen=ALL_PER_MINUTE
-        )
+        self._waiting: deque[_Noted] = deque(maxlen=ALL_PER_MINUTE)
         self._left = ALL_PER_MINUTE
         self._minute_s = time.monotonic()
         self._told = False
@@ -173,8 +176,7 @@ class Sampler:
             seen.left -= 1
             self._left -= 1
             encoding = "utf-8" if cursor.connection.encoding == "UTF8" else "ascii"
-            noted = (seen, sent[prefix_bytes:], encoding, search_path, time.time())
-            self._waiting.append(noted)
+            self._waiting.append((seen, sent[prefix_bytes:], encoding, search_path, time.time()))
         except NotImplementedError:
             pass  # SQLAlchemy's own questions to an engine's first session, which has no record
         except Exception as error:
@@ -224,8 +226,7 @@ class Sampler:
     def _samples(self) -> dict[tuple[str, str], tuple[SampledStatement, ...]]:
         """The different plain queries among what waits, by fingerprint and search path."""
         found: dict[tuple[str, str], dict[str, SampledStatement]] = {}
-        while self._waiting:
-            seen, sent, encoding, search_path, seen_at_s = self._waiting.popleft()
+        for seen, sent, encoding, search_path, seen_at_s in self._drained():
             try:
                 text = sent.decode(encoding)
                 is_plain = functions_called(text) is not None
@@ -237,6 +238,11 @@ class Sampler:
                 key = (seen.fingerprint, search_path)
                 found.setdefault(key, {})[text] = SampledStatement(text, seen_at_s)
         return {key: tuple(texts.values()) for key, texts in found.items()}
+
+    def _drained(self) -> Iterator[_Noted]:
+        with contextlib.suppress(IndexError):  # it is empty, or another thread takes too
+            while True:
+                yield self._waiting.popleft()
 
     def _tell_once(self, error: Exception) -> None:
         # Its kind alone: an error's words may hold what the statement holds.
