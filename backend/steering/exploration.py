@@ -38,6 +38,8 @@ _PAIR_S = 0.05
 """What a pair of runs of a verification costs besides the plans' own time."""
 _PREPARING_SHARE = 0.5
 """Of the time spent, for classes that are new, while there are others to try plans of."""
+_LARGE = 0.5
+"""Of an average class's time: what saves less is verified when no plan is worth trying."""
 
 
 class LiveExploration:
@@ -256,12 +258,17 @@ class LiveExploration:
     def _verify_what_was_found(self, ready: Sequence[ClassSearch], idle: bool) -> bool:
         """Begin with the search that has settled on what pays most; compare it once more before."""
         min_gain = self._settings.min_gain
+        large_s = _LARGE * sum(self._used_s(search) for search in ready) / max(len(ready), 1)
         found: list[tuple[float, ClassSearch, Arm]] = []
         for search in ready:
-            settled = idle or search.since_better >= _SETTLED_AFTER
             arm = search.candidate(min_gain)
-            if arm is not None and (settled or search.is_exhausted(min_gain)):
-                found.append((self._pays(search, arm), search, arm))
+            settled = search.since_better >= _SETTLED_AFTER or search.is_exhausted(min_gain)
+            if arm is None or not (idle or settled):
+                continue
+            default_s, latency_s = search.default_s or 0.0, arm.latency_s or 0.0
+            saved_s = self._used_s(search) * (1.0 - latency_s / max(default_s, latency_s))
+            if idle or saved_s >= large_s:
+                found.append((saved_s / (default_s + latency_s + _PAIR_S), search, arm))
         if not found:
             return False
         _, search, arm = max(found, key=lambda item: item[0])
@@ -279,14 +286,9 @@ class LiveExploration:
             self._searches.refuse(search.key, said(error))
         return self._did(f"judging {self._searches.named(search.key)}")
 
-    def _pays(self, search: ClassSearch, arm: Arm) -> float:
-        """Seconds that a proven plan saves for each second of its verification, to compare by.
-
-        A class whose use nobody knows counts as if it was executed once.
-        """
-        default_s, latency_s = search.default_s or 0.0, arm.latency_s or 0.0
-        executions = max(self._book.weight(search.key) / max(default_s, _PAIR_S), 1.0)
-        return executions * (default_s - latency_s) / (default_s + latency_s + _PAIR_S)
+    def _used_s(self, search: ClassSearch) -> float:
+        """Seconds of a class's use; of one that nobody knows, as if it was executed once."""
+        return max(self._book.weight(search.key), search.default_s or 0.0)
 
     def _verify(self) -> bool:
         """Go on with the verification that was begun."""

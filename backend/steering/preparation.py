@@ -18,6 +18,7 @@ from backend.steering.read_only import ReadOnlyCheck, ReadOnlyVerdict
 from backend.steering.register import SteeringRegister
 from backend.steering.searches import Searches
 from backend.steering.trial_server import TrialServer, said
+from backend.steering.verification import MAX_STATEMENTS
 
 MOST_SEARCHES = 64
 """Classes that are searched at a time; the others wait."""
@@ -124,8 +125,8 @@ class Preparation:
         return verdict
 
     def verdicts(self, key: ClassKey) -> list[ReadOnlyVerdict]:
-        """A class's statements that may be tried."""
-        judged = [self.judge(sample) for sample in self._book.samples(key)]
+        """A class's statements that may be tried, of the newest as many as are verified."""
+        judged = [self.judge(sample) for sample in self._book.samples(key)[:MAX_STATEMENTS]]
         return [verdict for verdict in judged if verdict.is_read_only]
 
     # -- getting it ready -----------------------------------------------------------------------
