@@ -36,7 +36,7 @@ class SteeringSection(Section):
         0.005, gt=0, lt=0.5, description="Chance of a false proof that one verification may take."
     )
     default_share: float = Field(
-        0.02,
+        0.1,
         ge=0,
         le=1,
         description="Share of a steered class's executions that keeps running the default plan, in "

@@ -146,9 +146,13 @@ def hourly(timings: Iterable[ServiceTimingRecord]) -> list[ServiceTimingRecord]:
 
 
 def merged(timings: Sequence[ServiceTimingRecord]) -> ServiceTimingRecord:
-    """One record for several of the same class, hint set and arm."""
-    if len(timings) == 1:
-        return timings[0]
+    """One record for several of the same class, hint set and arm; their number is lost alone.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not timings:
+        raise ValueError("no timings to merge")
     buckets: dict[int, int] = {}
     for timing in timings:
         for bucket, executions in timing.buckets.items():

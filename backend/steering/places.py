@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+FOLDER_MODE = 0o750
+"""Of the folder, where we make it: the group is that of the applications."""
+
 
 @dataclass(frozen=True)
 class SteeringPlaces:

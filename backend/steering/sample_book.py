@@ -18,6 +18,7 @@ from typing import Any
 from backend.domain.steering import ClassKey, StatementSample
 from backend.steering.client.sample_spool import take_samples
 from backend.steering.client.statements import MAX_TEXT_LENGTH, PARSER
+from backend.steering.places import FOLDER_MODE
 from backend.steering.samples import (
     ClassUse,
     Gathered,
@@ -216,7 +217,7 @@ class SampleBook:
         }
         body = ",\n".join(lines.values())
         text = f'{json.dumps(head)[:-1]}, "classes": [\n{body}\n]}}\n'
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
         try:
             with os.fdopen(descriptor, "wb") as file:  # mkstemp makes it with 0600

@@ -10,11 +10,11 @@ from backend.domain.steering import ClassKey
 from backend.protocols import Clock
 from backend.steering.client import SteeringEntry, TableError, parse_table, write_table
 from backend.steering.client.table import MAX_ENTRIES, MAX_FILE_BYTES
+from backend.steering.places import FOLDER_MODE
 
 HOLDS = timedelta(seconds=60)
 """How long a table holds: nothing is steered for longer after the autopilot is gone."""
 REWRITE_AFTER_S = 20.0
-FOLDER_MODE = 0o750
 
 Entries = Mapping[ClassKey, SteeringEntry]
 

@@ -8,13 +8,12 @@ requests, an approximation that is good for trends.
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 from backend.domain.records import ClientIntervalRecord, QueryWindowRecord, WindowRecord
-from backend.domain.steering import ServiceTimingRecord
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -123,27 +122,4 @@ def merge_client_intervals(intervals: Sequence[ClientIntervalRecord]) -> ClientI
         p95_ms=mean_of("p95_ms"),
         p99_ms=mean_of("p99_ms"),
         service_mean_ms=mean_of("service_mean_ms"),
-    )
-
-
-def merge_service_timings(timings: Sequence[ServiceTimingRecord]) -> ServiceTimingRecord:
-    """Merge timings of one bucket, query class, hint set and arm: nothing but their times is lost.
-
-    Raises:
-        ValueError: no timings.
-    """
-    if not timings:
-        raise ValueError("no timings to merge")
-    buckets: Counter[int] = Counter()
-    for timing in timings:
-        buckets.update(timing.buckets)
-    return replace(
-        timings[0],
-        started_at=min(t.started_at for t in timings),
-        ended_at=max(t.ended_at for t in timings),
-        executions=sum(t.executions for t in timings),
-        total_s=sum(t.total_s for t in timings),
-        cancelled=sum(t.cancelled for t in timings),
-        failed=sum(t.failed for t in timings),
-        buckets=dict(buckets),
     )

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from backend.domain.modes import TrialKind, TrialState
 from backend.domain.records import ClientIntervalRecord, WindowRecord
+from backend.domain.service_latency import merged
 from backend.domain.steering import ServiceTimingRecord
 from backend.errors import StoreError
 from backend.telemetry.codec import dump_json, from_row, to_row
@@ -24,7 +25,6 @@ from backend.telemetry.connections import Connections
 from backend.telemetry.downsampling import (
     bucket_start,
     merge_client_intervals,
-    merge_service_timings,
     merge_windows,
 )
 from backend.telemetry.reader import queries_of
@@ -221,7 +221,7 @@ class RetentionTables(Connections):
             return timing.key, timing.hint_set, timing.arm
 
         ended = service_timings.c.ended_at
-        save = _saving(service_timings, merge_service_timings)
+        save = _saving(service_timings, merged)
         return self._downsample(ServiceTimingRecord, ended, sa.true(), cutoff, bucket_s, key, save)
 
     def _downsample(

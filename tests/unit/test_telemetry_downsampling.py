@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backend.domain.service_latency import merged
 from backend.telemetry.downsampling import (
     bucket_start,
     merge_client_intervals,
-    merge_service_timings,
     merge_windows,
     weighted_mean,
 )
@@ -74,9 +74,9 @@ def test_one_stays_as_it_is_and_none_is_an_error() -> None:
         merge_windows([])
     with pytest.raises(ValueError, match="no intervals"):
         merge_client_intervals([])
-    assert merge_service_timings([full.SERVICE_TIMING]) == full.SERVICE_TIMING
+    assert merged([full.SERVICE_TIMING]) == replace(full.SERVICE_TIMING, id=None)
     with pytest.raises(ValueError, match="no timings"):
-        merge_service_timings([])
+        merged([])
 
 
 @given(st.lists(st.dictionaries(st.integers(-400, 400), st.integers(1, 2**40)), min_size=1))
@@ -85,7 +85,7 @@ def test_merging_timings_loses_no_execution(buckets: list[dict[int, int]]) -> No
         replace(full.SERVICE_TIMING, executions=sum(counts.values()), buckets=counts)
         for counts in buckets
     ]
-    merged = merge_service_timings(timings)
-    assert merged.executions == sum(merged.buckets.values())
-    assert merged.executions == sum(timing.executions for timing in timings)
-    assert merged.cancelled == full.SERVICE_TIMING.cancelled * len(timings)
+    one = merged(timings)
+    assert one.executions == sum(one.buckets.values())
+    assert one.executions == sum(timing.executions for timing in timings)
+    assert one.cancelled == full.SERVICE_TIMING.cancelled * len(timings)
