@@ -131,7 +131,7 @@ class SampleBook:
             return found.value(self._now)[0] if found is not None else 0.0
 
     def log_positions(self) -> dict[str, int]:
-        """How far the server's logs were read (see `statement_logs.LogReader`)."""
+        """How far the server's logs were read (see `read_statement_logs`)."""
         with self._lock:
             return dict(self._positions)
 
@@ -268,7 +268,7 @@ class SampleBook:
         except (AttributeError, LookupError, OSError, TypeError, ValueError, RecursionError,
                 NotASampleError) as error:  # fmt: skip
             # Its kind alone: an error's words may hold what the file holds.
-            self._classes, self._positions = {}, {}
+            self._classes, self._positions, self._now = {}, {}, _LONG_AGO
             logger.warning(
                 "the statements kept in %s are not used, new ones will be gathered: %s",
                 self._path,
