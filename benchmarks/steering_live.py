@@ -29,7 +29,7 @@ from benchmarks.harness.server import data_folder, settings_in, shop_server
 from benchmarks.live_steering import comparison, ours, search, unseen
 from benchmarks.live_steering.bench import READS, Bench, bench_on
 from benchmarks.live_steering.greedy import explore_greedily
-from benchmarks.live_steering.pieces import Cell, Pieces
+from benchmarks.live_steering.pieces import STAGES, Cell, Pieces
 from benchmarks.live_steering.search import ClassOptimum
 from benchmarks.live_steering.tables import OURS, print_comparison, print_unseen
 
@@ -184,7 +184,7 @@ def run(arguments: argparse.Namespace, console: Console, tables: Console) -> Non
     Raises:
         AutopilotError: with the remedy.
     """
-    pieces = Pieces(arguments.out)
+    pieces = Pieces(arguments.out, arguments.redo)
     with data_folder(arguments.data_dir, "steering-live-") as folder:
         for scale in arguments.scale:
             with course_at(arguments, scale, pieces, folder, console) as (course, bench):
@@ -219,6 +219,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--max-timeout", type=positive, default=30.0, metavar="S", help="of any statement (30 s)")
     add("--seed", type=int, default=0)
     add("--out", type=Path, required=True, help="finished pieces as JSON lines; none is run again")
+    add("--redo", type=_stages, default=(), metavar="STAGES",
+        help=f"measure these again, of {', '.join(STAGES)}")  # fmt: skip
     add("--data-dir", type=Path, help="kept and used again; a folder for this benchmark alone. "
         "Default: a temporary one")  # fmt: skip
     arguments = parser.parse_args(argv)
@@ -243,6 +245,13 @@ def _classes(text: str) -> tuple[str, ...]:
     if unknown := [name for name in names if name not in READS]:
         raise argparse.ArgumentTypeError(f"unknown: {unknown}; choose from {', '.join(READS)}")
     return names
+
+
+def _stages(text: str) -> tuple[str, ...]:
+    stages = tuple(part.strip() for part in text.split(","))
+    if unknown := [stage for stage in stages if stage not in STAGES]:
+        raise argparse.ArgumentTypeError(f"unknown: {unknown}; choose from {', '.join(STAGES)}")
+    return stages
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks.results_file import ResultsFile
+
+STAGES = ("search", "single", "greedy", "ours", "compare", "unseen")
 
 Found = Mapping[str, Any]
 """What a piece showed, as JSON holds it."""
@@ -19,7 +21,7 @@ class Cell:
     """What a piece is of: what makes it up, and nothing that does not change its outcome.
 
     Args:
-        stage: ``search``, ``single``, ``greedy``, ``ours``, ``compare`` or ``unseen``.
+        stage: one of :data:`STAGES`.
         scale: of the demo store.
         seed: of statements and orders.
         subject: the class, or whatever the stage has one piece for each of.
@@ -65,13 +67,13 @@ class Pieces:
 
     Args:
         path: the file; made with the first piece.
-        measuring: whether missing pieces may be measured.
+        redo: stages whose pieces are measured again.
     """
 
-    def __init__(self, path: Path, *, measuring: bool = True) -> None:
+    def __init__(self, path: Path, redo: Collection[str] = ()) -> None:
         self._file = ResultsFile(path, Piece.of_line)
-        self._known = self._file.read()
-        self.measuring = measuring
+        known = self._file.read()
+        self._known = {key: piece for key, piece in known.items() if piece.cell.stage not in redo}
 
     def once(self, cell: Cell, measure: Callable[[], Found]) -> Found:
         """What a cell showed; measured and kept, where that is missing."""
@@ -80,7 +82,3 @@ class Pieces:
             self._file.append(piece)
             self._known[cell.key] = piece
         return self._known[cell.key].found
-
-    def of_stage(self, stage: str) -> list[Piece]:
-        """All pieces of a stage, in the order of their keys' first measurements."""
-        return [piece for piece in self._known.values() if piece.cell.stage == stage]

@@ -109,6 +109,10 @@ def test_a_finished_piece_is_read_and_not_measured_again(tmp_path: Path) -> None
     with (tmp_path / "out.jsonl").open("a") as file:
         file.write('\n{"cell": {"stage": "sea')  # a process was killed here
     assert Pieces(tmp_path / "out.jsonl").once(cell, measure) == {"seconds": 3}
+    Pieces(tmp_path / "out.jsonl", redo=("single",)).once(cell, measure)
+    assert measured == ["once"]
+    Pieces(tmp_path / "out.jsonl", redo=("search",)).once(cell, measure)
+    assert measured == ["once", "once"]
 
 
 def test_the_explorers_clock_is_put_forward() -> None:
@@ -127,6 +131,7 @@ def test_the_explorers_clock_is_put_forward() -> None:
         ["--share", "1.5"],
         ["--scale", "0.1,0"],
         ["--blocks", "0"],
+        ["--redo", "everything"],
     ],
 )
 def test_options_out_of_bounds_are_refused(arguments: list[str]) -> None:
