@@ -1,7 +1,7 @@
 """Whose turn it is: the tuner's trials or the explorer's statements. One experiment at a time.
 
-The explorer saves up a share of the time that passes. Between two trials it takes its turn; no
-trial begins before the turn is over.
+The explorer saves up a share of the time that passes. With enough saved it asks for its turn, and
+gets it when the trial that runs is over; no trial begins before the turn is over.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ MAX_TURN_S = 60.0
 """The tuner waits no longer than this, and the statement that runs then."""
 MAX_SAVED_S = 120.0
 """What is saved beyond it, in a long trial or a pause, is gone."""
+_ASKED_FOR_S = 5.0
+"""So long the tuner waits for an explorer that asked for its turn and does not take it."""
 
 
 class ExplorationTurns:
@@ -32,6 +34,7 @@ class ExplorationTurns:
         self._lock = threading.Lock()
         self._saved_s, self._seen_s = 0.0, clock.monotonic_s()
         self._turn_began_s: float | None = None
+        self._asked_until_s = 0.0
         self._trial_runs = False
         self._disturbed = False
 
@@ -42,7 +45,8 @@ class ExplorationTurns:
             tick: is told whether a trial may begin, and answers whether one runs.
         """
         with self._lock:
-            self._trial_runs = tick(self._turn_began_s is None)
+            asked = self._clock.monotonic_s() < self._asked_until_s
+            self._trial_runs = tick(self._turn_began_s is None and not asked)
 
     def claim(self) -> bool:
         """Whether the explorer may try a statement now; begins a turn, goes on with it, or ends it.
@@ -54,9 +58,12 @@ class ExplorationTurns:
             earned_s = self.share * (now_s - self._seen_s)
             self._saved_s, self._seen_s = min(self._saved_s + earned_s, MAX_SAVED_S), now_s
             if self._turn_began_s is None:
-                if self._trial_runs or self._saved_s < MIN_TURN_S:
+                if self._saved_s < MIN_TURN_S:
                     return False
-                self._turn_began_s = now_s
+                if self._trial_runs:
+                    self._asked_until_s = now_s + _ASKED_FOR_S
+                    return False
+                self._turn_began_s, self._asked_until_s = now_s, 0.0
             elif self._saved_s <= 0.0 or now_s - self._turn_began_s >= MAX_TURN_S:
                 self._turn_began_s = None
                 return False
@@ -71,7 +78,7 @@ class ExplorationTurns:
     def end(self) -> None:
         """Nothing is left to try now: the turn is over. Idempotent."""
         with self._lock:
-            self._turn_began_s = None
+            self._turn_began_s, self._asked_until_s = None, 0.0
 
     @property
     def exploring(self) -> bool:

@@ -51,6 +51,31 @@ def test_no_turn_begins_while_a_trial_runs(clock: ManualClock, turns: Exploratio
     assert turns.claim()
 
 
+def test_who_has_saved_enough_comes_next(clock: ManualClock, turns: ExplorationTurns) -> None:
+    """The tuner looks more often than the explorer: it must not begin trial after trial."""
+    may_begin(turns, running=True)
+    clock.advance(1000)
+    assert not turns.claim()
+    assert not may_begin(turns)  # the trial is over; the next one has to wait
+    assert turns.claim()
+    turns.end()
+    assert may_begin(turns)
+
+
+def test_a_turn_that_was_asked_for_and_not_taken_is_over(
+    clock: ManualClock, turns: ExplorationTurns
+) -> None:
+    may_begin(turns, running=True)
+    clock.advance(1000)
+    turns.claim()
+    turns.end()
+    assert may_begin(turns)
+    may_begin(turns, running=True)
+    turns.claim()
+    clock.advance(6)  # the explorer's thread hangs
+    assert may_begin(turns)
+
+
 def test_a_turn_ends_with_the_savings(clock: ManualClock, turns: ExplorationTurns) -> None:
     clock.advance(MIN_TURN_S / 0.2)
     assert turns.claim()
