@@ -19,7 +19,7 @@ from sqlalchemy.pool import NullPool
 
 from backend.errors import ServerConnectionError
 from backend.steering.client import steering_of
-from backend.steering.places import SteeringPlaces
+from backend.steering.places import FOLDER_MODE, SteeringPlaces
 from backend.workload.connection import connect
 
 # The entry point of an installed package, which a source tree does not have.
@@ -149,7 +149,7 @@ class ClientPool:
 
 def _plug_in(places: SteeringPlaces, default_share: float) -> dict[str, Any]:
     """What makes an engine steered, as arguments of ``create_engine``."""
-    places.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    places.folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
     return {
         "plugins": ["query_steering"],
         "query_steering_table": places.table,
