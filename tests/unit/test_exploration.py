@@ -11,7 +11,7 @@ import pytest
 
 from backend.domain.plans import Guess, HintSet, RunOutcome
 from backend.domain.steering import RunPurpose, SteeringMode, SteeringState
-from backend.errors import ServerConnectionError
+from backend.errors import ServerConnectionError, StoreError
 from tests.exploring import TOGGLES, Behaviour, MadeUpClass, World, small_catalog
 
 
@@ -59,6 +59,17 @@ def test_no_plan_may_run_longer_than_the_limit_and_probes_no_longer_than_the_bes
     assert max(timeout_s for _, _, timeout_s in world.server.ran) <= 5.0
 
 
+def test_plans_that_pass_the_limit_are_given_up() -> None:
+    world = World(
+        MadeUpClass("long", Behaviour(4.0), {toggle: Behaviour(99.0) for toggle in TOGGLES}),
+        *(MadeUpClass(f"quick_{number}", Behaviour(0.1)) for number in range(3)),
+        max_timeout_s=5.0,
+    )
+    world.work()
+    assert world.record("long").state is SteeringState.DEFAULT_BEST
+    assert max(world.runs("long", toggle) for toggle in TOGGLES) < 10
+
+
 def test_where_nothing_is_faster_the_default_plan_is_best_and_rests() -> None:
     world = World(slow(no_sort=Behaviour(1.95)))
     world.work()
@@ -100,6 +111,20 @@ def test_the_most_valuable_class_is_taken_up_first() -> None:
     world = World(slow(), MadeUpClass("quick", Behaviour(0.1)))
     world.work(until=lambda: bool(world.server.ran))
     assert world.server.ran[0][0] == "slow"
+
+
+def test_what_saves_most_for_its_use_is_verified_first() -> None:
+    frequent = MadeUpClass("frequent", Behaviour(0.1), {"no_seqscan": Behaviour(0.06)}, weight=1e3)
+    rare = MadeUpClass("rare", Behaviour(0.1), {"no_seqscan": Behaviour(0.01)}, weight=1.0)
+    world = World(frequent, rare)
+    probe = world.exploration._probe
+    world.exploration._probe = lambda ready, probe: False  # type: ignore[method-assign]
+    world.work()  # both are prepared
+    world.exploration._probe = probe  # type: ignore[method-assign]
+    verified: list[str] = []
+    world.work(until=lambda: bool(verified.append(world.exploration.activity)))
+    names = [said.split()[6] for said in verified if said.startswith("verifying")]
+    assert list(dict.fromkeys(names)) == ["frequent", "rare"]
 
 
 def test_activity_says_what_is_tried() -> None:
@@ -306,6 +331,25 @@ def test_after_a_restart_what_belongs_to_another_default_plan_is_measured_anew()
     assert world.record("slow").state is SteeringState.VERIFIED
 
 
+def test_runs_that_the_store_refused_are_stored_later() -> None:
+    world = World(slow(no_seqscan=Behaviour(0.3)))
+    add, refused = world.store.add_plan_runs, []
+
+    def fail(runs: Any) -> None:
+        refused.append(len(runs))
+        raise StoreError("the store is locked")
+
+    world.store.add_plan_runs = fail  # type: ignore[method-assign]
+    with pytest.raises(StoreError):
+        world.work()
+    world.store.add_plan_runs = add  # type: ignore[method-assign]
+    world.work()
+    assert refused
+    assert world.record("slow").state is SteeringState.VERIFIED
+    probes = [run for run in world.store.runs if run.purpose is RunPurpose.PROBE]
+    assert world.record("slow").probes == len(probes)
+
+
 # -- the plan agent -------------------------------------------------------------------------------
 
 
@@ -401,6 +445,18 @@ def test_what_is_not_proven_again_is_withdrawn_and_explored_after_a_while() -> N
     evidence = world.record("slow").evidence
     assert evidence is not None
     assert (world.record("slow").state, evidence.hint_set) == (SteeringState.VERIFIED, "no_sort")
+
+
+def test_in_the_midst_of_a_search_what_still_holds_is_taken_over_under_new_settings() -> None:
+    world = World(slow(**{toggle: Behaviour(9.0) for toggle in TOGGLES}))
+    world.work(until=lambda: len({ran[1] for ran in world.server.ran}) >= 4)
+    ran, explained = len(world.server.ran), len(world.server.explained)
+    world.server.settings["work_mem"] = "64MB"
+    world.clock.advance(11.0)
+    world.work()
+    assert len(world.server.explained) == explained + 1 + len(TOGGLES)
+    assert "default" not in [hint_set for _, hint_set, _ in world.server.ran[ran:]]
+    assert world.record("slow").state is SteeringState.DEFAULT_BEST
 
 
 def test_settings_that_changed_while_nobody_looked_are_noticed_after_a_restart() -> None:
