@@ -75,9 +75,9 @@ class LiveExploration:
         seed: int = 0,
     ) -> None:
         self._settings, self._book, self._clock = settings, book, clock
-        self._server = TrialServer(runner_for, clock)
-        self._agenda = Agenda(clock)
         self._log = PlanRunLog(store, clock)
+        self._server = TrialServer(runner_for, self._log, clock)
+        self._agenda = Agenda(clock)
         self._searches = Searches(register, self._agenda, settings.min_gain)
         self._advice = PlanAdvice(agent, self._server.explain, clock)
         self._board = ProbeBoard(settings.max_timeout_s, seed)

@@ -9,7 +9,7 @@ from typing import Protocol
 from backend.domain.plans import DEFAULT_HINT_SET, HintSet, PlanRun, RunOutcome
 from backend.domain.steering import ClassKey, PlanRunRecord, RunPurpose
 from backend.protocols import Clock
-from backend.steering.class_search import Arm, ClassSearch
+from backend.steering.class_search import TRANSIENT, Arm, ClassSearch
 
 _BATCH = 20
 _LONGEST_WAIT_S = 5.0
@@ -123,28 +123,38 @@ class PlanRunLog:
         """
         default_s: list[float] = []
         arms: list[tuple[Arm, PlanRun]] = []
-        for record in self._probes(search.key, since):
+        verified: dict[str, set[RunOutcome]] = {}
+        for record in self._runs(search.key, since):
             if record.statement != search.statement:
                 continue
+            is_probe = record.purpose is RunPurpose.PROBE
             if record.hint_set == DEFAULT_HINT_SET.name:
-                if record.plan_hash != search.default_hash:  # data or statistics were others
-                    default_s, arms = [], []
+                if is_probe and record.plan_hash != search.default_hash:  # other data, statistics
+                    default_s, arms, verified = [], [], {}
                 elif record.outcome is RunOutcome.FINISHED and record.default_latency_s is not None:
                     default_s.append(record.latency_s)
-            elif record.plan_hash in search.arms:
+            elif record.plan_hash in search.arms and is_probe:
                 run = PlanRun(record.outcome, record.latency_s)
                 arms.append((search.arms[record.plan_hash], run))
+            elif record.plan_hash in search.arms:
+                verified.setdefault(record.plan_hash, set()).add(record.outcome)
+        if not default_s:
+            return
         search.restore_default(default_s)
-        for arm, run in arms if default_s else ():
+        for arm, run in arms:
             arm.note(run)
+        for plan_hash, outcomes in verified.items():
+            if outcomes.isdisjoint(TRANSIENT):  # it came to its end, and not to a proof
+                arm = search.arms[plan_hash]
+                search.refuted(arm, f"{arm.hint_set.name} was not proven before")
 
     def _probes(self, key: ClassKey, since: datetime) -> list[PlanRunRecord]:
+        return [run for run in self._runs(key, since) if run.purpose is RunPurpose.PROBE]
+
+    def _runs(self, key: ClassKey, since: datetime) -> list[PlanRunRecord]:
         self.store_all()
-        return [
-            record
-            for record in self._store.plan_runs(fingerprint=key.fingerprint)
-            if record.key == key and record.purpose is RunPurpose.PROBE and record.at >= since
-        ]
+        runs = self._store.plan_runs(fingerprint=key.fingerprint)
+        return [run for run in runs if run.key == key and run.at >= since]
 
     def _add(
         self,

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from backend.domain.plans import DEFAULT_HINT_SET, ExplainedPlan, HintSet, PlanRun, RunOutcome
 from backend.domain.steering import ClassKey
-from backend.errors import ServerConnectionError, ServerError
+from backend.errors import ServerConnectionError, ServerError, StoreError
 from backend.protocols import Clock
 from backend.steering.class_search import Arm, ClassSearch
+from backend.steering.plan_run_log import PlanRunLog
 from backend.steering.read_only import ReadOnlyVerdict
 from backend.steering.runner import StatementRunner
 
@@ -35,6 +36,7 @@ class TrialServer:
 
     Args:
         runner_for: a runner for statements under a search path.
+        log: is told of runs that end with the connection; of all others by whoever asked for them.
         clock: measures what is spent.
 
     Attributes:
@@ -42,8 +44,10 @@ class TrialServer:
         preparing_s: the part of it that was spent on plans and on measuring default plans.
     """
 
-    def __init__(self, runner_for: Callable[[str], StatementRunner], clock: Clock) -> None:
-        self._runner_for, self._clock = runner_for, clock
+    def __init__(
+        self, runner_for: Callable[[str], StatementRunner], log: PlanRunLog, clock: Clock
+    ) -> None:
+        self._runner_for, self._log, self._clock = runner_for, log, clock
         self.spent_s = self.preparing_s = 0.0
 
     def runner(self, key: ClassKey) -> StatementRunner:
@@ -108,7 +112,7 @@ class TrialServer:
                 runs = self.runner(search.key).run(search.verdict, hint_sets, timeouts_s)
             except ServerConnectionError:
                 if suspect is not None:
-                    suspect.closed = "the server was lost while it ran"
+                    self.lost(search, suspect)
                 search.to_compare = search.doubtful = None
                 search.pause(self._clock.monotonic_s())
                 raise
@@ -117,6 +121,13 @@ class TrialServer:
                 runs = [failed] * len(hint_sets)
         search.probes += len(runs)
         return runs
+
+    def lost(self, search: ClassSearch, arm: Arm) -> None:
+        """The connection was lost while an arm ran: close it, over restarts too."""
+        arm.closed = "the server was lost while it ran"
+        self._log.add(search, arm, PlanRun(RunOutcome.FAILED, 0.0))
+        with contextlib.suppress(StoreError):  # it is stored later then
+            self._log.store_all()
 
     def run_beside_default(
         self, search: ClassSearch, arm: Arm, max_timeout_s: float

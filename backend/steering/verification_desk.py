@@ -146,7 +146,7 @@ class VerificationDesk:
         except ServerConnectionError:
             self._close(case)
             if case.search is not None and case.arm is not None:
-                case.search.refuted(case.arm, "the server was lost while it was verified")
+                self._server.lost(case.search, case.arm)
             raise
         except ServerError as error:
             self._close(case)

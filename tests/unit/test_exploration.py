@@ -264,20 +264,26 @@ def test_while_a_class_rests_others_are_explored() -> None:
     assert world.record("locked").state is SteeringState.EXPLORING
 
 
-def test_a_plan_that_ends_the_server_is_not_tried_again() -> None:
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("while_doing", ["trying", "comparing", "verifying"])
+def test_a_plan_that_ends_the_server_is_not_tried_again(restarted: bool, while_doing: str) -> None:
     world = World(slow(no_seqscan=Behaviour(0.3), no_sort=Behaviour(1.0)))
 
     def crash(name: str, hint_set: HintSet) -> None:
-        if hint_set.name == "no_seqscan":
-            world.server.ran.append((name, "no_seqscan", 0.0))
+        doing = world.exploration.activity.startswith(while_doing)
+        if doing and hint_set.name == "no_seqscan":
             raise ServerConnectionError("lost the connection to the server")
 
     world.server.before_run = crash
     with pytest.raises(ServerConnectionError):
         world.work()
-    world.clock.advance(60.0)
+    ran = world.runs("slow", "no_seqscan")
+    world.server.before_run = lambda name, hint_set: None
+    if restarted:
+        world.restart()
+    world.clock.advance(61.0)
     world.work()
-    assert world.runs("slow", "no_seqscan") == 1
+    assert world.runs("slow", "no_seqscan") == ran
     evidence = world.record("slow").evidence
     assert evidence is not None
     assert evidence.hint_set == "no_sort"
@@ -316,6 +322,26 @@ def test_after_a_restart_nothing_is_measured_twice() -> None:
     assert "default" not in [hint_set for _, hint_set, _ in again]
     assert not tried & {(h, t) for _, h, t in again}
     assert world.record("slow").state is SteeringState.DEFAULT_BEST
+
+
+def test_after_a_restart_what_was_not_proven_is_not_verified_again() -> None:
+    faster = Behaviour(0.3)
+    world = World(slow(no_seqscan=faster))
+
+    def slower_when_verified(name: str, hint_set: HintSet) -> None:
+        if world.exploration.activity.startswith("verifying"):
+            faster.latency_s = 2.5
+
+    world.server.before_run = slower_when_verified
+    world.work(until=lambda: any(r.purpose is RunPurpose.VERIFICATION for r in world.store.runs))
+    assert world.record("slow").state is SteeringState.EXPLORING
+    faster.latency_s = 0.3
+    ran = len(world.server.ran)
+    world.restart()
+    world.work()
+    assert world.record("slow").state is SteeringState.DEFAULT_BEST
+    assert world.record("slow").reason == "no_seqscan was not proven before"
+    assert "no_seqscan" not in [hint_set for _, hint_set, _ in world.server.ran[ran:]]
 
 
 def test_after_a_restart_what_belongs_to_another_default_plan_is_measured_anew() -> None:
