@@ -300,6 +300,8 @@ class LiveExploration:
             self._found_out(end, end.search, end.arm)
         elif end is not None:
             self._recheck.found_out(end)
+        if end is not None:
+            self._log.store_all()
         return True
 
     def _found_out(self, end: VerificationEnd, search: ClassSearch, arm: Arm) -> None:
