@@ -208,9 +208,9 @@ def spread(
     hours: Annotated[float, typer.Option(help="Simulated hours of each.")] = 2.0,
 ) -> None:
     """How far two windows of one configuration lie apart, by the way of comparing them."""
-    from benchmarks.filter_experiment.spread import errors_under_swings
+    from benchmarks.filter_experiment.spread import spread_under_swings
 
-    found = errors_under_swings(
+    found = spread_under_swings(
         _settings(None), range(first_seed, first_seed + seeds), hours * 3600
     )
     table = _table(
@@ -218,7 +218,7 @@ def spread(
         f"{hours:g} h each",
         ("compared with", "comparisons", "spread of the log ratio", "beyond 5 %", "beyond 10 %"),
     )
-    for errors in sorted(found, key=lambda errors: -errors.deviation):
+    for errors in sorted(found.errors, key=lambda errors: -errors.deviation):
         table.add_row(
             errors.name,
             str(errors.log_ratios.size),
@@ -226,6 +226,8 @@ def spread(
             *(f"{errors.beyond(limit):.1%}" for limit in (0.05, 0.10)),
         )
     console.print(table)
+    for cause, moved in found.moved.items():
+        console.print(f"Load moved, {cause}: {moved} pairs, the filter keeps {found.kept[cause]}")
 
 
 # -- the load doubles -------------------------------------------------------------------------

@@ -6,8 +6,9 @@ One configuration stands all the time, so whatever a comparison shows is its err
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,19 +24,29 @@ from backend.sample_filter import (
     paired_log_ratio,
     sample_quality,
 )
-from benchmarks.filter_experiment.scenario import swinging_server
+from benchmarks.filter_experiment.scenario import BATCH, CLASSES, SWINGS, swinging_server
 
 REFERENCE_WINDOWS = 6
 EARLIER_S = 600.0
 """An old measurement of what stands is so old."""
+MOVED = 0.10
+"""The load moved where the model's waiting for a core differs by more, in log units."""
+BATCH_APART = 0.5
+"""A batch job began or ended where its arrivals differ by more, as a multiple of its average."""
 
 
 @dataclass(frozen=True)
 class Taken:
-    """A window and its two halves."""
+    """A window, its two halves, and what the model knows of it.
+
+    ``waiting`` is the mean factor by which waiting for a core stretches a statement, ``batch`` the
+    batch job's arrivals as a multiple of their average.
+    """
 
     window: MetricsWindow
     halves: tuple[MetricsWindow, MetricsWindow]
+    waiting: float
+    batch: float
 
 
 @dataclass(frozen=True)
@@ -55,14 +66,33 @@ class Errors:
         return float(np.mean(np.abs(self.log_ratios) > limit))
 
 
-def errors_under_swings(settings: Settings, seeds: Sequence[int], seconds: float) -> list[Errors]:
-    """The errors of each way of comparing, over all seeds."""
-    found: dict[str, list[float]] = {}
+@dataclass
+class Spread:
+    """What comparing showed; ``moved`` and ``kept`` count pairs whose load had moved, by cause."""
+
+    log_ratios: dict[str, list[float]] = field(default_factory=dict)
+    moved: Counter[str] = field(default_factory=Counter)
+    kept: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def errors(self) -> list[Errors]:
+        """The errors of each way of comparing."""
+        return [Errors(name, np.array(values)) for name, values in self.log_ratios.items()]
+
+    def note(self, name: str, log_ratio: float | None) -> None:
+        """Take a comparison; None where nothing could be compared."""
+        if log_ratio is not None:
+            self.log_ratios.setdefault(name, []).append(log_ratio)
+
+
+def spread_under_swings(settings: Settings, seeds: Sequence[int], seconds: float) -> Spread:
+    """Every way of comparing, over all seeds."""
+    found = Spread()
     for seed in seeds:
         taken = _course(settings, seed, seconds)
         shares = Reference.from_windows([t.window for t in taken[:REFERENCE_WINDOWS]])
         _compare(settings, taken, shares, found)
-    return [Errors(name, np.array(values)) for name, values in found.items()]
+    return found
 
 
 def _course(settings: Settings, seed: int, seconds: float) -> list[Taken]:
@@ -70,6 +100,8 @@ def _course(settings: Settings, seed: int, seconds: float) -> list[Taken]:
     level1, target = settings.level1, swinging_server(seed, seconds)
     clock = target.clock
     assert isinstance(clock, ManualClock)
+    script, model = SWINGS.script(len(CLASSES), seconds, seed), target.model
+    service_ms = model.service_ms(target.effective_config)
     taken = []
     while clock.monotonic_s() < seconds:
         clock.advance(level1.settle_s)
@@ -78,7 +110,12 @@ def _course(settings: Settings, seed: int, seconds: float) -> list[Taken]:
             clock.advance(level1.window_s / 2)
             moments.append(target.snapshot())
         first, middle, last = moments
-        taken.append(Taken(_window(first, last), (_window(first, middle), _window(middle, last))))
+        halves = (_window(first, middle), _window(middle, last))
+        now_s = clock.monotonic_s()
+        factors = script.factors(np.arange(now_s - level1.window_s, now_s) + 0.5, len(CLASSES))
+        busy = model.utilisation(service_ms, model.arrivals * factors)
+        waiting, batch = model.contention(busy).mean(), factors[:, BATCH].mean()
+        taken.append(Taken(_window(first, last), halves, float(waiting), float(batch)))
     return taken
 
 
@@ -88,29 +125,28 @@ def _window(first: MetricsSnapshot, last: MetricsSnapshot) -> MetricsWindow:
     return window
 
 
-def _compare(
-    settings: Settings, taken: Sequence[Taken], shares: Reference, found: dict[str, list[float]]
-) -> None:
+def _compare(settings: Settings, taken: Sequence[Taken], shares: Reference, found: Spread) -> None:
     level1 = settings.level1
     earlier = round(EARLIER_S / (level1.window_s + level1.settle_s))
-
-    def note(name: str, log_ratio: float | None) -> None:
-        values = found.setdefault(name, [])
-        if log_ratio is not None:
-            values.append(log_ratio)
 
     for at, now in enumerate(taken):
         if at >= earlier:
             old = taken[at - earlier].window
-            note("mean time, 10 min before", _mean_log_ratio(now.window, old))
-            note("index, 10 min before", _index_log_ratio(now.window, old, shares))
+            found.note("mean time, 10 min before", _mean_log_ratio(now.window, old))
+            found.note("index, 10 min before", _index_log_ratio(now.window, old, shares))
         if at >= 1:
-            last = taken[at - 1].window
-            note("mean time, neighbour", _mean_log_ratio(now.window, last))
+            partner = taken[at - 1]
+            last = partner.window
+            found.note("mean time, neighbour", _mean_log_ratio(now.window, last))
             pair = _index_log_ratio(now.window, last, shares)
-            note("index, neighbour (a pair)", pair)
+            found.note("index, neighbour (a pair)", pair)
             kept = _quality(settings, now, last, shares) >= level1.min_quality
-            note("a pair that the filter keeps" if kept else "a pair that it drops", pair)
+            found.note("a pair that the filter keeps" if kept else "a pair that it drops", pair)
+            if pair is not None and abs(math.log(now.waiting / partner.waiting)) > MOVED:
+                by_batch = abs(now.batch - partner.batch) > BATCH_APART
+                cause = "the batch job began or ended" if by_batch else "volume or mix"
+                found.moved[cause] += 1
+                found.kept[cause] += kept
 
 
 def _mean_log_ratio(now: MetricsWindow, before: MetricsWindow) -> float | None:

@@ -45,7 +45,7 @@ from benchmarks.filter_experiment.script import Effect, Script, away, towards_be
 from benchmarks.filter_experiment.scripted import VARIANTS, take
 from benchmarks.filter_experiment.scripted import run_one as run_scripted
 from benchmarks.filter_experiment.single_trials import Truth, verdicts_under_doubling
-from benchmarks.filter_experiment.spread import Errors, errors_under_swings
+from benchmarks.filter_experiment.spread import Errors, spread_under_swings
 from benchmarks.sample_filter import app
 from tests.windows import START, window
 
@@ -396,12 +396,15 @@ def test_a_run_on_known_candidates_counts_every_verdict(variant: str) -> None:
 
 
 def test_pairing_and_the_filter_each_take_out_error() -> None:
-    found = {e.name: e for e in errors_under_swings(SETTINGS, [0], 2000.0)}
+    spread = spread_under_swings(SETTINGS, [0], 2000.0)
+    found = {e.name: e for e in spread.errors}
     pair = found["index, neighbour (a pair)"]
     kept, dropped = found["a pair that the filter keeps"], found["a pair that it drops"]
     assert kept.log_ratios.size + dropped.log_ratios.size == pair.log_ratios.size
     assert found["index, 10 min before"].deviation > pair.deviation > kept.deviation
     assert dropped.deviation > pair.deviation
+    assert 0 < spread.moved.total() < pair.log_ratios.size
+    assert spread.kept["volume or mix"] < spread.moved["volume or mix"] / 2
 
 
 def test_errors_are_counted_on_both_sides() -> None:
