@@ -20,7 +20,9 @@ from backend.config import Settings
 from backend.domain.clock import SystemClock
 from backend.domain.modes import Mode
 from backend.domain.server import ServerInfo
+from backend.domain.steering import ClassKey
 from backend.steering.client import fingerprint
+from backend.steering.client.sampling import CLASS_BURST, CLASS_REFILL, REFILL_INTERVAL_S
 from backend.steering.register import SteeringRegister
 from backend.steering.samples import ClassUse, sample_of
 from backend.steering_parts import Explorer, build_explorer
@@ -29,8 +31,6 @@ from backend.workload.statements import STATEMENTS
 from benchmarks.harness.server import settings_in
 from benchmarks.live_steering.bench import Bench
 
-SAMPLES_A_CLASS = 6
-"""As many as the plug-in notes at first."""
 SEARCH_PATH = '"$user", public'
 EXECUTIONS = 100
 LEARN_EVERY_S = 6.0
@@ -102,14 +102,14 @@ def explore(
         register = SteeringRegister(store, clock)
         explorer = build_explorer(own, info, store, register, clock)
         try:
-            by_fingerprint = _supply(bench, names, explorer, register, clock)
-            found = _work(explorer, register, clock, 60.0 * minutes, share, by_fingerprint, tell)
+            supply = Supply(bench, names, explorer, register, clock)
+            found = _work(explorer, register, clock, 60.0 * minutes, share, supply, tell)
         finally:
             explorer.close()
         served = dict.fromkeys(names, "default")
         for record in register.served(Mode.AUTO):
             assert record.evidence is not None  # nothing is served without
-            served[by_fingerprint[record.key.fingerprint]] = record.evidence.hint_set
+            served[supply.names[record.key]] = record.evidence.hint_set
         return {
             "served": served,
             "found": found,
@@ -119,26 +119,47 @@ def explore(
         }
 
 
-def _supply(
-    bench: Bench,
-    names: Sequence[str],
-    explorer: Explorer,
-    register: SteeringRegister,
-    clock: PacedClock,
-) -> dict[str, str]:
-    """Fill the book of samples and make the classes known; fingerprint → class."""
-    by_fingerprint = {}
-    for name in names:
-        texts = [bench.text(name, "explored", number) for number in range(SAMPLES_A_CLASS)]
-        samples = [sample_of(text, SEARCH_PATH, clock.now(), "plug-in") for text in texts]
-        key = samples[0].key
-        assert key.fingerprint == fingerprint(STATEMENTS[name].sql.replace("%s", "$1"))
-        by_fingerprint[key.fingerprint] = name
-        total_s = EXECUTIONS * bench.default_s(bench.verdict(name, "explored", 0))
-        use = ClassUse(key, EXECUTIONS, EXECUTIONS, total_s, clock.now())
-        explorer.book.add(samples, [use])
-        register.add(key, explorer.book.text(key))
-    return by_fingerprint
+class Supply:
+    """Brings statements as the plug-in would, a few at first and a few more later.
+
+    Attributes:
+        names: the classes by their keys, known to the register and in use from the beginning.
+    """
+
+    def __init__(
+        self,
+        bench: Bench,
+        names: Sequence[str],
+        explorer: Explorer,
+        register: SteeringRegister,
+        clock: PacedClock,
+    ) -> None:
+        self._bench, self._book, self._clock = bench, explorer.book, clock
+        self._brought = 0
+        self._due_s = clock.monotonic_s()
+        self.names: dict[ClassKey, str] = {}
+        for name in names:
+            sql = STATEMENTS[name].sql.replace("%s", "$1")
+            self.names[ClassKey(fingerprint(sql), SEARCH_PATH)] = name
+        self.bring()
+        for key, name in self.names.items():
+            total_s = EXECUTIONS * bench.default_s(bench.verdict(name, "explored", 0))
+            use = ClassUse(key, EXECUTIONS, EXECUTIONS, total_s, clock.now())
+            self._book.add(uses=[use])
+            register.add(key, self._book.text(key))
+
+    def bring(self) -> None:
+        """Bring what is due."""
+        if self._clock.monotonic_s() < self._due_s:
+            return
+        self._due_s += REFILL_INTERVAL_S
+        more = CLASS_REFILL if self._brought else CLASS_BURST
+        numbers = range(self._brought, self._brought + more)
+        self._brought = numbers.stop
+        for name in self.names.values():
+            texts = [self._bench.text(name, "explored", number) for number in numbers]
+            now = self._clock.now()
+            self._book.add([sample_of(text, SEARCH_PATH, now, "plug-in") for text in texts])
 
 
 def _work(
@@ -147,22 +168,22 @@ def _work(
     clock: PacedClock,
     duration_s: float,
     share: float,
-    by_fingerprint: dict[str, str],
+    supply: Supply,
     tell: Callable[[float, str], None],
 ) -> list[tuple[float, str, str]]:
     """Step until the time is over, within the share; every proof with its minute."""
     began_s, learnt_s = clock.monotonic_s(), 0.0
-    proven: dict[str, str] = {}
+    proven: dict[ClassKey, str] = {}
     found: list[tuple[float, str, str]] = []
     exploration = explorer.exploration
     while (passed_s := clock.monotonic_s() - began_s) < duration_s:
+        supply.bring()
         worked = exploration.step()
         tell(passed_s / 60.0, exploration.activity)
         for record in register.served(Mode.AUTO):
-            name, evidence = by_fingerprint[record.key.fingerprint], record.evidence
-            if evidence is not None and proven.get(name) != evidence.hint_set:
-                proven[name] = evidence.hint_set
-                found.append((passed_s / 60.0, name, evidence.hint_set))
+            if record.evidence and proven.get(record.key) != record.evidence.hint_set:
+                proven[record.key] = record.evidence.hint_set
+                found.append((passed_s / 60.0, supply.names[record.key], record.evidence.hint_set))
         if exploration.spent_s - learnt_s >= LEARN_EVERY_S:
             explorer.learner.learn()
             learnt_s = exploration.spent_s
