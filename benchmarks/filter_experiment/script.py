@@ -70,7 +70,10 @@ class Script:
         drawn += [(Effect.NOTHING, NOTHING)] * NOTHINGS
         drawn += [(Effect.HARM, float(harm)) for harm in rng.uniform(*HARM, HARMS)]
         self._queue = deque(
-            Candidate(*drawn[number], way) for way, number in enumerate(rng.permutation(len(drawn)))
+            Candidate(effect, log_effect, way)
+            for way, (effect, log_effect) in enumerate(
+                drawn[number] for number in rng.permutation(len(drawn))
+            )
         )
         self._open: Candidate | None = None
 
@@ -137,7 +140,8 @@ def towards_best(model: ResponseModel, present: KnobConfig, log_effect: float) -
     if log_effect <= math.log(model.index_of(model.best_config) / _index(model, present)):
         return model.best_config
     effect = _effect_along(model, present, here, best - here)
-    return _decoded(model, here + _crossing(lambda t: effect(t) <= log_effect, 1.0) * (best - here))
+    reach = _crossing(lambda t: effect(t) <= log_effect, 1.0)
+    return _decoded(model, here + reach * (best - here))
 
 
 def away(
@@ -153,11 +157,11 @@ def away(
         way = rng.normal(size=here.size)
         way /= np.linalg.norm(way)
         effect = _effect_along(model, present, here, way)
-        uphill = effect(1e-3) > 0
-        if uphill and effect(FARTHEST) >= log_effect:
-            reach = _crossing(lambda t, effect=effect: effect(t) >= log_effect, FARTHEST)
-            return _decoded(model, here + reach * way)
-    raise ValueError(f"no way leads to a log effect of {log_effect:g}")
+        if effect(1e-3) > 0 and effect(FARTHEST) >= log_effect:
+            break
+    else:
+        raise ValueError(f"no way leads to a log effect of {log_effect:g}")
+    return _decoded(model, here + _crossing(lambda t: effect(t) >= log_effect, FARTHEST) * way)
 
 
 def _effect_along(
