@@ -70,6 +70,19 @@ def test_plans_that_pass_the_limit_are_given_up() -> None:
     assert max(world.runs("long", toggle) for toggle in TOGGLES) < 10
 
 
+def test_a_short_statement_is_not_judged_by_a_run_with_cold_caches() -> None:
+    faster = Behaviour(0.01)
+    world = World(MadeUpClass("short", Behaviour(0.08), {"no_seqscan": faster}))
+
+    def read_from_disk_first(name: str, hint_set: HintSet) -> None:
+        if hint_set.name == "no_seqscan":
+            faster.latency_s = 0.01 if world.runs("short", "no_seqscan") else 0.5
+
+    world.server.before_run = read_from_disk_first
+    world.work()
+    assert world.record("short").state is SteeringState.VERIFIED
+
+
 def test_where_nothing_is_faster_the_default_plan_is_best_and_rests() -> None:
     world = World(slow(no_sort=Behaviour(1.95)))
     world.work()
