@@ -24,10 +24,11 @@ from backend.steering.preparation import Preparation, StatementBook
 from backend.steering.probe_board import ArmProbe, ProbeBoard
 from backend.steering.read_only import ReadOnlyCheck
 from backend.steering.recheck import Recheck
+from backend.steering.refusals import said
 from backend.steering.register import SteeringRegister
 from backend.steering.runner import StatementRunner
 from backend.steering.searches import Searches
-from backend.steering.trial_server import TrialServer, said
+from backend.steering.trial_server import TrialServer
 from backend.steering.verification_desk import VerificationDesk, VerificationEnd
 
 __all__ = ["LiveExploration", "StatementBook"]

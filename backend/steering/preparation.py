@@ -15,9 +15,10 @@ from backend.steering.client.statements import functions_called
 from backend.steering.plan_advice import PlanAdvice
 from backend.steering.plan_run_log import PlanRunLog
 from backend.steering.read_only import ReadOnlyCheck, ReadOnlyVerdict
+from backend.steering.refusals import said
 from backend.steering.register import SteeringRegister
 from backend.steering.searches import Searches
-from backend.steering.trial_server import TrialServer, said
+from backend.steering.trial_server import TrialServer
 from backend.steering.verification import MAX_STATEMENTS
 
 MOST_SEARCHES = 64

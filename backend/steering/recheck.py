@@ -14,9 +14,10 @@ from backend.steering.agenda import Agenda
 from backend.steering.class_search import digest
 from backend.steering.plan_run_log import PlanRunLog
 from backend.steering.preparation import Preparation, StatementBook
+from backend.steering.refusals import said
 from backend.steering.register import SteeringRegister
 from backend.steering.searches import Searches
-from backend.steering.trial_server import TrialServer, said
+from backend.steering.trial_server import TrialServer
 from backend.steering.verification_desk import VerificationDesk, VerificationEnd
 
 logger = logging.getLogger(__name__)

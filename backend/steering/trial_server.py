@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from backend.domain.plans import DEFAULT_HINT_SET, ExplainedPlan, HintSet, PlanRun, RunOutcome
@@ -22,13 +21,6 @@ _COMPARING_S, _MOST_COMPARED = 0.1, 5
 """Beside each other plans run once, and up to five times until that takes so long."""
 _COMPARING_FACTOR, _COMPARING_SLACK_S = 4.0, 0.1
 """There, a plan that was faster may run so many times as long as the default one, and a hiccup."""
-
-_SQLSTATE = re.compile(r"\(([0-9A-Z]{5})\)\s*$")
-_SAID = {
-    "42501": "the role that tries statements may not read all that it reads",
-    "42P01": "a table of it does not exist",
-    "42703": "a column of it does not exist",
-}
 
 
 class TrialServer:
@@ -163,10 +155,3 @@ class TrialServer:
         """Values of planner settings in force."""
         with self.counted():
             return self.runner(key).in_force(settings)
-
-
-def said(message: object) -> str:
-    """Why the server refused a statement, without its words, which may repeat the literals."""
-    found = _SQLSTATE.search(str(message))
-    code = found.group(1) if found else "unknown"
-    return _SAID.get(code, f"the server refuses it (SQLSTATE {code})")

@@ -19,6 +19,7 @@ from backend.domain.plans import DEFAULT_HINT_SET, HintSet, PlanRun, RunOutcome
 from backend.domain.steering import HintEvidence
 from backend.steering.client.planner_settings import SETTINGS
 from backend.steering.read_only import ReadOnlyVerdict
+from backend.steering.refusals import said
 from backend.steering.runner import StatementRunner
 from backend.steering.verification_rule import Look, StatementTimes, VerificationRule
 
@@ -272,7 +273,7 @@ class Verification:
                 self.runs.append(VerificationRun(statement, self._hint_set, hinted))
         for run in (default, hinted):
             if run is not None and run.outcome in _TRANSIENT:
-                return self._disturbed(run.detail)
+                return self._disturbed(run.outcome.value)
         problem = self._problem([default], [] if hinted is None else [hinted])
         if problem is not None:
             return self._not_proven(problem)
@@ -294,7 +295,7 @@ class Verification:
         self.runs.append(VerificationRun(statement, self._hint_set, hinted_run))
         disturbance = next((run for run in runs if run.outcome in _TRANSIENT), None)
         if disturbance is not None:
-            return self._disturbed(disturbance.detail)
+            return self._disturbed(disturbance.outcome.value)
         problem = self._problem(default, hinted)
         if problem is not None:
             return self._not_proven(problem)
@@ -338,7 +339,9 @@ class Verification:
         for plan, runs in (("the default plan", default), ("the hint set", hinted)):
             for run in runs:
                 if run.outcome not in (RunOutcome.FINISHED, RunOutcome.TIMED_OUT):
-                    return f"under {plan}: {run.outcome.value} ({run.detail:.200})"
+                    failed = run.outcome is RunOutcome.FAILED
+                    why = said(run.detail) if failed else run.outcome.value
+                    return f"under {plan}: {why}"
         return None
 
     def _disturbed(self, why: str) -> VerificationResult | None:

@@ -15,8 +15,9 @@ from backend.steering.class_search import Arm, ClassSearch, digest
 from backend.steering.client.statements import functions_called
 from backend.steering.plan_run_log import PlanRunLog
 from backend.steering.read_only import ReadOnlyVerdict
+from backend.steering.refusals import said
 from backend.steering.register import SteeringRegister
-from backend.steering.trial_server import TrialServer, said
+from backend.steering.trial_server import TrialServer
 from backend.steering.verification import Verification, VerificationResult
 
 logger = logging.getLogger(__name__)
