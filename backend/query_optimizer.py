@@ -38,7 +38,7 @@ from backend.plan_agent.states import (
     ToggleSet,
 )
 from backend.plan_agent.toggles import ToggleSpace, parts
-from backend.steering.plan_features import FEATURE_NAMES
+from backend.steering.plans.plan_features import FEATURE_NAMES
 
 __all__ = ["CHECKPOINT_FILE", "Guess", "PlanAgent", "PlanAgentSettings", "PlanLearning"]
 

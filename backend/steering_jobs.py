@@ -20,10 +20,10 @@ from backend.domain.steering import SteeringStatusRecord
 from backend.errors import AutopilotError, ServerConnectionError
 from backend.observer import Observer
 from backend.protocols import Clock, Store
-from backend.steering.intake import StatementIntake
 from backend.steering.places import SteeringPlaces
 from backend.steering.register import SteeringRegister
-from backend.steering.service import SteeringService
+from backend.steering.serving.service import SteeringService
+from backend.steering.statements.intake import StatementIntake
 from backend.steering.turns import ExplorationTurns
 from backend.steering_parts import Explorer, build_explorer, explores
 from backend.targets.postgresql import PostgresTarget

@@ -16,13 +16,13 @@ from backend.domain.server import ServerInfo
 from backend.plan_learning import PlanLearner
 from backend.protocols import Clock, Store
 from backend.servers import embedded_server
-from backend.steering.exploration import LiveExploration
 from backend.steering.places import SteeringPlaces
-from backend.steering.read_only import ReadOnlyCheck
 from backend.steering.register import SteeringRegister
-from backend.steering.runner import StatementRunner
-from backend.steering.sample_book import SampleBook
-from backend.steering.trial_session import EXPLORER_APPLICATION
+from backend.steering.running.runner import StatementRunner
+from backend.steering.running.trial_session import EXPLORER_APPLICATION
+from backend.steering.search.exploration import LiveExploration
+from backend.steering.statements.read_only import ReadOnlyCheck
+from backend.steering.statements.sample_book import SampleBook
 
 
 @dataclass

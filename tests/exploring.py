@@ -29,11 +29,11 @@ from backend.domain.steering import (
     SteeredClassRecord,
 )
 from backend.errors import ServerError
-from backend.steering.exploration import LiveExploration
-from backend.steering.plan_features import FEATURE_NAMES
-from backend.steering.read_only import ReadOnlyCheck, ReadOnlyVerdict
+from backend.steering.plans.plan_features import FEATURE_NAMES
 from backend.steering.register import SteeringRegister
-from backend.steering.runner import StatementRunner
+from backend.steering.running.runner import StatementRunner
+from backend.steering.search.exploration import LiveExploration
+from backend.steering.statements.read_only import ReadOnlyCheck, ReadOnlyVerdict
 
 PATH = "public"
 TOGGLES = ("no_nestloop", "no_hashjoin", "no_mergejoin", "no_seqscan", "no_indexscan", "no_sort")

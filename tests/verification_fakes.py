@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from backend.domain.plans import HintSet, PlanRun, RunOutcome
-from backend.steering.read_only import ReadOnlyVerdict
-from backend.steering.runner import StatementRunner
-from backend.steering.verification import Verification, VerificationResult
+from backend.steering.proof.verification import Verification, VerificationResult
+from backend.steering.running.runner import StatementRunner
+from backend.steering.statements.read_only import ReadOnlyVerdict
 
 HINT_SET = HintSet("no_nestloop", {"enable_nestloop": "off"})
 IN_FORCE = {"enable_nestloop": "on", "work_mem": "4MB"}

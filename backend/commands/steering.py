@@ -15,7 +15,7 @@ from backend.config import PathSettings, Settings
 from backend.domain.steering import SteeringMode
 from backend.errors import SteeringError
 from backend.run_options import RunOptions
-from backend.steering.exports import HintTable
+from backend.steering.export.hint_plan import HintTable
 
 app = typer.Typer(
     help="Better plans for single queries: what was found, and how to use it elsewhere.",

@@ -17,9 +17,9 @@ from backend.domain.server import ServerInfo
 from backend.domain.steering import SteeringState
 from backend.errors import LockNotAvailableError, SteeringError
 from backend.servers import embedded_server, postgres_target
-from backend.steering.intake import StatementIntake
 from backend.steering.places import SteeringPlaces
 from backend.steering.register import SteeringRegister
+from backend.steering.statements.intake import StatementIntake
 from backend.steering_parts import Explorer, build_explorer
 from backend.telemetry import open_store
 

@@ -12,14 +12,14 @@ from backend.domain.plans import DEFAULT_HINT_SET, HintSet
 from backend.domain.steering import ClassKey, SteeredClassRecord
 from backend.errors import ServerConnectionError, ServerError, SteeringError
 from backend.servers import embedded_server, postgres_target
-from backend.steering.misestimate_report import ClassFindings
-from backend.steering.misestimates import misestimates
+from backend.steering.export.misestimate_report import ClassFindings
+from backend.steering.export.misestimates import misestimates
+from backend.steering.export.role_settings import PlanPairs
 from backend.steering.places import SteeringPlaces
-from backend.steering.read_only import ReadOnlyCheck, ReadOnlyVerdict
-from backend.steering.role_settings import PlanPairs
-from backend.steering.runner import StatementRunner
-from backend.steering.sample_book import SampleBook
-from backend.steering.trial_session import EXPLORER_APPLICATION
+from backend.steering.running.runner import StatementRunner
+from backend.steering.running.trial_session import EXPLORER_APPLICATION
+from backend.steering.statements.read_only import ReadOnlyCheck, ReadOnlyVerdict
+from backend.steering.statements.sample_book import SampleBook
 from backend.steering_parts import explorer_url
 
 _PLANNING_TIMEOUT_S = 5.0

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from backend.steering.latency_model import (
+from backend.steering.model.latency_model import (
     FloatArray,
     IntArray,
     LatencyModel,
     LatencyModelSettings,
 )
-from backend.steering.probe_value import best_timeout, outcome
-from backend.steering.track_record import TrackRecord
+from backend.steering.model.probe_value import best_timeout, outcome
+from backend.steering.model.track_record import TrackRecord
 
 FLOOR_S = 1e-4
 """Latencies below are counted as this: logarithms need it, and nobody gains by less."""

@@ -18,8 +18,8 @@ from backend.db_connector import DatabaseConnector
 from backend.domain.plans import DEFAULT_HINT_SET, ExplainedPlan, HintSet, PlanRun
 from backend.domain.server import ServerInfo
 from backend.errors import SteeringError
-from backend.steering.read_only import ReadOnlyCheck, ReadOnlyVerdict
-from backend.steering.runner import StatementRunner
+from backend.steering.running.runner import StatementRunner
+from backend.steering.statements.read_only import ReadOnlyCheck, ReadOnlyVerdict
 from backend.workload.scope import Scope
 from backend.workload.shape import StoreShape
 from backend.workload.statements import PARAMETER_DIMENSIONS, STATEMENTS, Parameters

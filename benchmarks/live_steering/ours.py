@@ -24,7 +24,7 @@ from backend.domain.steering import ClassKey
 from backend.steering.client import fingerprint
 from backend.steering.client.sampling import CLASS_BURST, CLASS_REFILL, REFILL_INTERVAL_S
 from backend.steering.register import SteeringRegister
-from backend.steering.samples import ClassUse, sample_of
+from backend.steering.statements.samples import ClassUse, sample_of
 from backend.steering_parts import Explorer, build_explorer
 from backend.telemetry import open_store
 from backend.workload.statements import STATEMENTS

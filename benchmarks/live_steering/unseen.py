@@ -16,7 +16,7 @@ import numpy as np
 
 from backend.domain.plans import DEFAULT_HINT_SET, ExplainedPlan, HintSet
 from backend.query_optimizer import PlanAgent
-from backend.steering.read_only import ReadOnlyVerdict
+from backend.steering.statements.read_only import ReadOnlyVerdict
 from benchmarks.live_steering.bench import Bench, repeats_for, typical_s
 from benchmarks.live_steering.comparison import TIMEOUT_FACTOR, TIMEOUT_SLACK_S
 from benchmarks.live_steering.search import ClassOptimum

@@ -18,11 +18,11 @@ from backend.domain.steering import ClassKey, RunPurpose, StatementSample, Steer
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.steering.client.planner_settings import SETTINGS
 from backend.steering.client.statements import fingerprint
-from backend.steering.exploration import LiveExploration
-from backend.steering.read_only import ReadOnlyCheck
 from backend.steering.register import SteeringRegister
-from backend.steering.runner import StatementRunner
-from backend.steering.sample_book import SampleBook
+from backend.steering.running.runner import StatementRunner
+from backend.steering.search.exploration import LiveExploration
+from backend.steering.statements.read_only import ReadOnlyCheck
+from backend.steering.statements.sample_book import SampleBook
 from backend.telemetry import open_store
 from backend.workload.scope import Scope
 from backend.workload.shape import StoreShape

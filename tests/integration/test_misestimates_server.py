@@ -15,11 +15,11 @@ from backend.domain.plans import DEFAULT_HINT_SET
 from backend.domain.server import HostFacts
 from backend.domain.steering import ClassKey, SteeredClassRecord, SteeringState
 from backend.embedded_postgres import EmbeddedPostgres
-from backend.steering.misestimate_report import ClassFindings, misestimate_report
-from backend.steering.misestimates import Misestimate, misestimates
-from backend.steering.plan_tree import PlanNode, read_plan
-from backend.steering.read_only import ReadOnlyCheck, ReadOnlyVerdict
-from backend.steering.runner import StatementRunner
+from backend.steering.export.misestimate_report import ClassFindings, misestimate_report
+from backend.steering.export.misestimates import Misestimate, misestimates
+from backend.steering.plans.plan_tree import PlanNode, read_plan
+from backend.steering.running.runner import StatementRunner
+from backend.steering.statements.read_only import ReadOnlyCheck, ReadOnlyVerdict
 from backend.workload.scope import Scope
 from backend.workload.shape import StoreShape
 from backend.workload.statements import STATEMENTS

@@ -25,9 +25,9 @@ from backend.steering.client import (
     functions_called,
     take_samples,
 )
-from backend.steering.read_only import ReadOnlyCheck
-from backend.steering.runner import StatementRunner
-from backend.steering.sample_book import SampleBook, samples_from_plug_ins
+from backend.steering.running.runner import StatementRunner
+from backend.steering.statements.read_only import ReadOnlyCheck
+from backend.steering.statements.sample_book import SampleBook, samples_from_plug_ins
 from tests.query_steering import (
     LOOK_ENTRY,
     SEARCH_PATH,

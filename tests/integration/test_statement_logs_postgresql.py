@@ -13,8 +13,8 @@ import pytest
 
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.steering.client import fingerprint
-from backend.steering.samples import Gathered
-from backend.steering.statement_logs import read_statement_logs
+from backend.steering.statements.samples import Gathered
+from backend.steering.statements.statement_logs import read_statement_logs
 from tests.integration.conftest import open_folder
 
 pytestmark = pytest.mark.integration

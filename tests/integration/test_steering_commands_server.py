@@ -20,8 +20,8 @@ from backend.domain.records import QueryClassRecord
 from backend.domain.steering import SteeredClassRecord, SteeringMode, SteeringState
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.steering.places import SteeringPlaces
-from backend.steering.sample_book import SampleBook
-from backend.steering.samples import sample_of
+from backend.steering.statements.sample_book import SampleBook
+from backend.steering.statements.samples import sample_of
 from backend.telemetry import open_store
 from tests.contracts import records as full
 

@@ -12,8 +12,8 @@ from backend.db_connector import DatabaseConnector
 from backend.domain.plans import RunOutcome, distinct_arms
 from backend.domain.server import HostFacts
 from backend.embedded_postgres import EmbeddedPostgres
-from backend.steering.read_only import ReadOnlyCheck
-from backend.steering.runner import StatementRunner
+from backend.steering.running.runner import StatementRunner
+from backend.steering.statements.read_only import ReadOnlyCheck
 from backend.workload.scope import Scope
 from backend.workload.shape import StoreShape
 from backend.workload.statements import STATEMENTS

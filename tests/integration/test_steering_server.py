@@ -20,9 +20,9 @@ from backend.domain.plans import DEFAULT_HINT_SET, HintSet, PlanRun, RunOutcome,
 from backend.domain.server import HostFacts
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.errors import KnobError, ServerConnectionError, ServerError
-from backend.steering import trial_session
-from backend.steering.read_only import ReadOnlyCheck, ReadOnlyVerdict
-from backend.steering.runner import StatementRunner
+from backend.steering.running import trial_session
+from backend.steering.running.runner import StatementRunner
+from backend.steering.statements.read_only import ReadOnlyCheck, ReadOnlyVerdict
 
 pytestmark = pytest.mark.integration
 

@@ -20,7 +20,7 @@ from backend.protocols import Store
 from backend.steering.client import fingerprint, functions_called
 from backend.steering.places import SteeringPlaces
 from backend.steering.register import SteeringRegister
-from backend.steering.service import RECORD_EVERY_S, SteeringService
+from backend.steering.serving.service import RECORD_EVERY_S, SteeringService
 from backend.telemetry import open_store
 from tests.query_steering import SEARCH_PATH, steered_engine, steering
 from tests.steered_classes import counted, evidence

@@ -16,10 +16,10 @@ from backend.domain.server import HostFacts
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.errors import KnobError, ServerError
 from backend.steering.client.planner_settings import SETTINGS
-from backend.steering.plan_text import without_constants
-from backend.steering.read_only import ReadOnlyVerdict
-from backend.steering.runner import StatementRunner
-from backend.steering.verification import Verification, VerificationResult
+from backend.steering.plans.plan_text import without_constants
+from backend.steering.proof.verification import Verification, VerificationResult
+from backend.steering.running.runner import StatementRunner
+from backend.steering.statements.read_only import ReadOnlyVerdict
 
 pytestmark = pytest.mark.integration
 

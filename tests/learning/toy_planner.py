@@ -17,7 +17,7 @@ import numpy as np
 from backend.catalog.hint_sets import load_hint_sets
 from backend.domain.plans import ExplainedPlan, HintSet, PlanFeatures
 from backend.domain.server import HostFacts
-from backend.steering.plan_features import FEATURE_NAMES
+from backend.steering.plans.plan_features import FEATURE_NAMES
 
 CATALOG = load_hint_sets(17, HostFacts(memory_bytes=8 << 30, cpu_count=4.0))
 ROWS_PER_S = 1e6

@@ -11,10 +11,10 @@ import pytest
 
 from backend.domain.steering import ClassKey, SteeredClassRecord, SteeringState
 from backend.errors import ServerError
-from backend.steering.misestimate_report import ClassFindings, misestimate_report
-from backend.steering.misestimates import MIN_ROWS, Misestimate, misestimates
-from backend.steering.plan_conditions import Operand
-from backend.steering.statistics_advice import Relation, scan_advice
+from backend.steering.export.misestimate_report import ClassFindings, misestimate_report
+from backend.steering.export.misestimates import MIN_ROWS, Misestimate, misestimates
+from backend.steering.export.statistics_advice import Relation, scan_advice
+from backend.steering.plans.plan_conditions import Operand
 
 NOW = datetime(2026, 1, 5, 8, tzinfo=timezone.utc)
 

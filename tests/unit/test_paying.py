@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from backend.domain.service_latency import hourly
-from backend.steering.paying import (
+from backend.steering.serving.paying import (
     LEVEL_EXECUTIONS,
     LOOK_BACK,
     PROBATION_EXECUTIONS,

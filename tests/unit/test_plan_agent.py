@@ -19,7 +19,7 @@ from backend.plan_agent.replay import Transitions
 from backend.plan_agent.states import Outcome
 from backend.plan_agent.toggles import ToggleSpace, parts
 from backend.query_optimizer import CHECKPOINT_FILE, PlanAgent, PlanAgentSettings
-from backend.steering.plan_features import FEATURE_NAMES
+from backend.steering.plans.plan_features import FEATURE_NAMES
 from tests.learning.toy_planner import CATALOG, ToyQuery
 
 SMALL = PlanAgentSettings(hidden_layers=(8,), ensemble_size=3, batch_size=8, target_update=5)

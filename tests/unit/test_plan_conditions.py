@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.steering.plan_conditions import (
+from backend.steering.plans.plan_conditions import (
     Operand,
     UnreadableError,
     condition_operands,

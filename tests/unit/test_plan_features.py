@@ -14,15 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.errors import ServerError
-from backend.steering.plan_features import (
+from backend.steering.plans.plan_features import (
     FEATURE_NAMES,
     RelationSize,
     explained_plan,
     plan_features,
     relations,
 )
-from backend.steering.plan_hash import plan_hash
-from backend.steering.plan_tree import MAX_DEPTH, MAX_NODES, read_plan
+from backend.steering.plans.plan_hash import plan_hash
+from backend.steering.plans.plan_tree import MAX_DEPTH, MAX_NODES, read_plan
 
 Plan = dict[str, Any]
 

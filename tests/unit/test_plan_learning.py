@@ -17,7 +17,7 @@ from backend.domain.server import HostFacts
 from backend.plan_learning import AGENT, PlanLearner, plan_agent_folder
 from backend.protocols import PlanGuesser
 from backend.query_optimizer import CHECKPOINT_FILE
-from backend.steering.plan_features import FEATURE_NAMES
+from backend.steering.plans.plan_features import FEATURE_NAMES
 from backend.telemetry import SqlStore, open_store
 
 CATALOG = load_hint_sets(17, HostFacts(memory_bytes=8 << 30, cpu_count=2.0))

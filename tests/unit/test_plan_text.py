@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.steering import plan_text as module
-from backend.steering.plan_text import plan_text, without_constants
-from backend.steering.plan_tree import read_plan
+from backend.steering.plans import plan_text as module
+from backend.steering.plans.plan_text import plan_text, without_constants
+from backend.steering.plans.plan_tree import read_plan
 
 
 def text_of(plan: dict[str, Any], **beside: Any) -> str:

@@ -14,8 +14,12 @@ import pytest
 
 from backend.domain.steering import ClassKey, StatementSample
 from backend.steering.client import SampledClass, SampledStatement, SampleSpoolWriter, fingerprint
-from backend.steering.sample_book import USE_HALF_LIFE_S, SampleBook, samples_from_plug_ins
-from backend.steering.samples import ClassUse, sample_of
+from backend.steering.statements.sample_book import (
+    USE_HALF_LIFE_S,
+    SampleBook,
+    samples_from_plug_ins,
+)
+from backend.steering.statements.samples import ClassUse, sample_of
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 PATH = '"$user", public'

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.errors import SteeringError
-from backend.steering import sql_files
 from backend.steering.client import fingerprint
-from backend.steering.samples import Gathered, plain_query
-from backend.steering.sql_files import read_sql_files
-from backend.steering.sql_text import Piece, UnclosedError, pieces
+from backend.steering.statements import sql_files
+from backend.steering.statements.samples import Gathered, plain_query
+from backend.steering.statements.sql_files import read_sql_files
+from backend.steering.statements.sql_text import Piece, UnclosedError, pieces
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from backend.domain.steering import ClassKey
 from backend.errors import SteeringError
-from backend.steering import statement_logs
 from backend.steering.client import fingerprint
-from backend.steering.samples import Gathered, NotASampleError
-from backend.steering.statement_logs import fill_in, read_statement_logs
+from backend.steering.statements import statement_logs
+from backend.steering.statements.samples import Gathered, NotASampleError
+from backend.steering.statements.statement_logs import fill_in, read_statement_logs
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 PREFIX = "2026-01-01 00:00:00.123 UTC [42] shop@app "

@@ -8,8 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.steering.statement_parts import MAX_TOKENS, Names, NotReadOnlyError, parse_query
-from backend.steering.ties import CutTies
+from backend.steering.statements.statement_parts import (
+    MAX_TOKENS,
+    Names,
+    NotReadOnlyError,
+    parse_query,
+)
+from backend.steering.statements.ties import CutTies
 
 
 def names_of(statement: str) -> Names:

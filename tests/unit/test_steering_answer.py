@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.steering.answer import Answer, AnswerTooLargeError
-from backend.steering.ties import CutTies
+from backend.steering.running.answer import Answer, AnswerTooLargeError
+from backend.steering.statements.ties import CutTies
 
 ROWS = st.lists(st.binary(max_size=5).map(lambda row: row.replace(b"\n", b"") + b"\n"), max_size=9)
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from backend.steering.explorer import ExplorerSettings, OfflineExplorer, Probe
-from backend.steering.latency_model import LatencyModel
-from backend.steering.probe_value import best_timeout, outcome
-from backend.steering.track_record import TrackRecord
+from backend.steering.model.latency_model import LatencyModel
+from backend.steering.model.probe_value import best_timeout, outcome
+from backend.steering.model.track_record import TrackRecord
 
 DEFAULT_S = np.array([8.0, 4.0, 0.5, 0.02])
 

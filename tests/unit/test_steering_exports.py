@@ -24,7 +24,7 @@ from backend.domain.steering import (
 )
 from backend.errors import SteeringError
 from backend.steering.client import planner_settings
-from backend.steering.exports import (
+from backend.steering.export.hint_plan import (
     WHILE_IT_RUNS,
     HintTable,
     hint_comments,
@@ -32,9 +32,9 @@ from backend.steering.exports import (
     hints,
     proven_classes,
 )
-from backend.steering.query_keys import with_query_keys
-from backend.steering.quoting import comment, quoted_text
-from backend.steering.role_settings import PlanPairs, role_proposals, role_settings
+from backend.steering.export.query_keys import with_query_keys
+from backend.steering.export.quoting import comment, quoted_text
+from backend.steering.export.role_settings import PlanPairs, role_proposals, role_settings
 from tests.contracts import records as full
 
 NOW = datetime(2026, 1, 5, 8, tzinfo=timezone.utc)

@@ -16,10 +16,10 @@ from backend.domain.records import QueryClassRecord
 from backend.domain.steering import SteeringState
 from backend.errors import SteeringError
 from backend.steering.client.statements import fingerprint
-from backend.steering.intake import StatementIntake
 from backend.steering.places import SteeringPlaces
 from backend.steering.register import SteeringRegister
-from backend.steering.sample_book import SampleBook
+from backend.steering.statements.intake import StatementIntake
+from backend.steering.statements.sample_book import SampleBook
 from backend.telemetry import SqlStore, open_store
 
 QUERY = "SELECT total FROM orders WHERE id = 4711"

@@ -15,8 +15,8 @@ from backend.errors import SteeringError, StoreError
 from backend.steering.client import SpoolWriter, parse_table
 from backend.steering.places import SteeringPlaces
 from backend.steering.register import SteeringRegister
-from backend.steering.service import RECORD_EVERY_S, SteeringService
-from backend.steering.table_writer import REWRITE_AFTER_S
+from backend.steering.serving.service import RECORD_EVERY_S, SteeringService
+from backend.steering.serving.table_writer import REWRITE_AFTER_S
 from tests.steered_classes import (
     HINT_SET,
     KEY,

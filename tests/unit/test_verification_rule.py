@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from backend.steering.verification_rule import Look, StatementTimes, VerificationRule
+from backend.steering.proof.verification_rule import Look, StatementTimes, VerificationRule
 from tests.verification_fakes import (
     FakeRunner,
     Noise,

@@ -1,0 +1,1 @@
+"""What can be taken elsewhere: hints, settings of roles, statistics that mend the cause."""

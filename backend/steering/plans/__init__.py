@@ -1,0 +1,1 @@
+"""Plans as data: their tree, their hash, their features, their text for people."""

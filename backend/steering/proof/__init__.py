@@ -1,0 +1,1 @@
+"""The gate of a hint set: it is served only after it was measured faster."""

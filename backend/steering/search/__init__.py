@@ -1,0 +1,1 @@
+"""The search for better plans on a live server, a small step at a time."""

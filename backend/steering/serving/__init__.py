@@ -1,0 +1,1 @@
+"""Serves what was proven, watches whether it still pays, and withdraws it."""

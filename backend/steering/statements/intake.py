@@ -1,0 +1,123 @@
+"""Takes statements from their sources into the book, and their classes into the register."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+
+from pglast.parser import ParseError
+
+from backend.config_steering import SteeringSection
+from backend.domain.records import EventRecord, QueryClassRecord
+from backend.errors import SteeringError
+from backend.protocols import Clock, Store
+from backend.steering.client.statements import fingerprint
+from backend.steering.places import SteeringPlaces
+from backend.steering.register import SteeringRegister
+from backend.steering.statements.sample_book import SampleBook, samples_from_plug_ins
+from backend.steering.statements.samples import Gathered
+from backend.steering.statements.sql_files import read_sql_files
+from backend.steering.statements.statement_logs import read_statement_logs
+
+log = logging.getLogger(__name__)
+
+
+class StatementIntake:
+    """Asked every few seconds by the tuner, once by the command line.
+
+    Args:
+        settings: the files and logs to read.
+        places: the plug-ins' spool.
+        book: takes the statements.
+        register: takes their classes.
+        store: tells how telemetry knows them; events go there.
+        clock: time.
+        database: whose statements are taken from logs; None: of all.
+    """
+
+    def __init__(
+        self,
+        settings: SteeringSection,
+        places: SteeringPlaces,
+        book: SampleBook,
+        register: SteeringRegister,
+        store: Store,
+        clock: Clock,
+        database: str | None = None,
+    ) -> None:
+        self._database = database
+        self._settings, self._places, self._book = settings, places, book
+        self._register, self._store, self._clock = register, store, clock
+        self._files_read = False
+        self._told: set[str] = set()
+        self._fingerprints: dict[str, str | None] = {}
+
+    def take(self) -> None:
+        """Take what is new. What cannot be read is told once, the rest is taken all the same."""
+        if not self._files_read:
+            self._files_read = True
+            self._try(self.read_files)
+        self._try(lambda: self._add(samples_from_plug_ins(self._places.spooled_samples)))
+        if self._settings.logs:
+            self._try(self._read_logs)
+        known = {record.key for record in self._register.classes()}
+        for key in set(self._book.keys()) - known:
+            self._register.add(key, self._book.text(key))
+        self._map_telemetry()
+
+    def _add(self, gathered: Gathered, log_positions: Mapping[str, int] | None = None) -> None:
+        self._book.add(gathered.samples, gathered.uses, log_positions=log_positions)
+        if gathered.skipped:
+            log.info("statements were left out: %s", gathered.left_out())
+
+    def read_files(self) -> None:
+        """Take the statements of the files that the settings name.
+
+        Raises:
+            SteeringError: one cannot be read; none of them was taken.
+        """
+        self._files_read = True
+        search_path, now = self._settings.search_path, self._clock.now()
+        self._add(read_sql_files(self._settings.statements, search_path=search_path, at=now))
+
+    def _read_logs(self) -> None:
+        gathered, positions = read_statement_logs(
+            self._settings.logs,
+            self._book.log_positions(),
+            search_path=self._settings.search_path,
+            at=self._clock.now(),
+            database=self._database,
+        )
+        self._add(gathered, positions)
+
+    def _try(self, take: Callable[[], None]) -> None:
+        try:
+            take()
+        except (SteeringError, OSError) as error:
+            told = str(error)
+            if told not in self._told:
+                self._told.add(told)
+                log.warning("statements could not be read: %s", told)
+                self._store.add_event(EventRecord(self._clock.now(), "warning", "statements", told))
+
+    def _map_telemetry(self) -> None:
+        """Note under which keys pg_stat_statements knows the classes."""
+        found: defaultdict[str, set[str]] = defaultdict(set)
+        for query in self._store.query_classes().values():
+            known_as = self._fingerprint(query)
+            if known_as is not None:
+                found[known_as].add(query.key)
+        for record in self._register.classes():
+            keys = tuple(sorted(found[record.key.fingerprint]))
+            if keys and keys != record.query_keys:
+                self._register.update(record.key, query_keys=keys)
+
+    def _fingerprint(self, query: QueryClassRecord) -> str | None:
+        """A text's fingerprint, worked out once; None where it is no whole statement."""
+        if query.key not in self._fingerprints:
+            try:
+                self._fingerprints[query.key] = fingerprint(query.text)
+            except ParseError:  # of a later grammar, or cut off
+                self._fingerprints[query.key] = None
+        return self._fingerprints[query.key]
