@@ -23,6 +23,7 @@ class Approval:
     def __init__(self, store: Store, verdicts: Counter[str]) -> None:
         self._store, self._verdicts = store, verdicts
         self._trial: Trial | None = None
+        self._granted = False
 
     @property
     def trial_id(self) -> int | None:
@@ -35,16 +36,21 @@ class Approval:
         trial.record_id = self._store.save_trial(record)
         self._trial = trial
 
-    def granted(self, trial_id: int) -> Trial | None:
-        """The trial that was waiting under that id, which waits no more; None for none."""
-        if trial_id != self.trial_id:
+    def grant(self, trial_id: int) -> bool:
+        """Let the trial that waits begin as soon as it may; False when it is not that one."""
+        self._granted = trial_id == self.trial_id
+        return self._granted
+
+    def take(self) -> Trial | None:
+        """The trial that was granted, which waits no more; None where there is none."""
+        if not self._granted:
             return None
-        trial, self._trial = self._trial, None
+        trial, self._trial, self._granted = self._trial, None, False
         return trial
 
     def drop(self, reason: str) -> None:
         """Abort the trial that waits, if any."""
-        trial, self._trial = self._trial, None
+        trial, self._trial, self._granted = self._trial, None, False
         if trial is not None:
             trial.abort(reason)
             self._store.save_trial(trial.record())

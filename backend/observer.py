@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 DISTURBED_QUALITY = 0.1
 """Of a window in which statements were on trial: it counts towards nothing."""
+MOST_DISTURBED = 3
+"""Windows in a row in which statements were on trial, after which their CPU use counts too."""
 
 
 class Observer:
@@ -31,7 +33,8 @@ class Observer:
 
     Attributes:
         safety: the verdict on the newest window.
-        host_cpu_percent: of the newest window in which no statement was on trial; None: not known.
+        host_cpu_percent: of the newest window in which no statement was on trial, or of the newest
+            at all where there has been none for long; None: not known.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Observer:
         self._last: MetricsSnapshot | None = None
         self.safety = SafetyVerdict(SafetyAction.ALLOW)
         self.host_cpu_percent: float | None = None
+        self._disturbed_in_row = 0
 
     def forget(self) -> None:
         """No window reaches from before to after this moment."""
@@ -72,7 +76,8 @@ class Observer:
             window, baseline=loop.usual, consecutive_failures=loop.failures
         )
         disturbed = self._disturbed()
-        if not disturbed:
+        self._disturbed_in_row = self._disturbed_in_row + 1 if disturbed else 0
+        if not disturbed or self._disturbed_in_row > MOST_DISTURBED:
             self.host_cpu_percent = window.gauges.get("host_cpu_percent")
         loop.observe(window, disturbed=disturbed)
         coverage = 1.0  # before the baseline there is nothing to compare with

@@ -44,6 +44,7 @@ SIGN_OF_LIFE = timedelta(seconds=3)
 KNOBS_S = 15.0
 EXPLORE_S = 0.5
 SERVE_S = 2.0
+TAKE_IN_S = 10.0
 RETENTION_S = 3600.0
 UNDO_AGAIN_S = 5.0
 """Between two attempts to undo what could not be undone."""
@@ -131,10 +132,12 @@ class SystemOrchestrator:
         assert self._steering is not None  # made by begin()
         self._jobs.repeat(self._steering.explore, EXPLORE_S, worker="explorer")
         self._jobs.repeat(self._steering.serve, SERVE_S, worker="service")
+        self._jobs.repeat(self._steering.take_in, TAKE_IN_S, worker="store")
         self._jobs.start()
         try:
             self._stop.wait()
         finally:
+            self._steering.stop()
             self._jobs.shut_down()
             self.end()
 

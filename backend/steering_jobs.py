@@ -17,11 +17,12 @@ from backend.domain.modes import Phase, SafetyAction
 from backend.domain.records import EventRecord
 from backend.domain.safety import SafetyVerdict
 from backend.domain.steering import SteeringStatusRecord
-from backend.errors import AutopilotError, ServerConnectionError
+from backend.errors import AutopilotError, ServerConnectionError, ServerError
 from backend.observer import Observer
 from backend.protocols import Clock, Store
 from backend.steering.places import SteeringPlaces
 from backend.steering.register import SteeringRegister
+from backend.steering.running.refusals import said
 from backend.steering.serving.service import SteeringService
 from backend.steering.statements.intake import StatementIntake
 from backend.steering.turns import ExplorationTurns
@@ -32,9 +33,8 @@ from backend.tuning_loop import TuningLoop
 log = logging.getLogger(__name__)
 
 SIGN_OF_LIFE = timedelta(seconds=10)
-INTAKE_S = 10.0
 RETRY_S = 30.0
-"""After the explorer's connection failed."""
+"""After the explorer's server failed."""
 _BUSY_PHASES = {
     Phase.STARTING: "the tuner is starting",
     Phase.BASELINE: "the baseline is measured",
@@ -81,42 +81,37 @@ class SteeringJobs:
         self._turns, self._service = turns, service
         self._intake, self._explorer = intake, explorer
         self._began_s = clock.monotonic_s()
-        self._intake_due_s = self._retry_s = self._began_s
+        self._retry_s = self._began_s
         self._fault = ""
+        self._stopping = False
         self._status: SteeringStatusRecord | None = None
 
     # -- the jobs -----------------------------------------------------------------------------
 
     def explore(self) -> None:
         """Try statements while the explorer has its turn; then learn from what came out."""
-        explorer = self._explorer
-        if explorer is None or self._hindrance() or self._clock.monotonic_s() < self._retry_s:
-            self._turns.end()
+        explorer, tried = self._explorer, False
+        if explorer is None:
             return
-        tried = False
-        while self._turns.claim():
-            tried = True
-            before_s = explorer.exploration.spent_s
-            try:
-                went_on = explorer.exploration.step()
-            except ServerConnectionError as error:
-                self._lost_server(error)
-                went_on = False
-            self._turns.spend(explorer.exploration.spent_s - before_s)
-            if not went_on or self._hindrance():
-                self._turns.end()
-                break
-        if tried:
-            explorer.learner.learn()
+        try:
+            while self._may_explore() and self._turns.claim():
+                tried = True
+                if not self._step(explorer):
+                    break
+            if tried:  # inside the turn: learning takes the machine's time too
+                explorer.learner.learn()
+        finally:
+            self._turns.end()
 
     def serve(self) -> None:
         """Take what applications report, judge it, write the steering table and our state."""
         self._service.tick()
-        now_s = self._clock.monotonic_s()
-        if self._intake is not None and now_s >= self._intake_due_s:
-            self._intake_due_s = now_s + INTAKE_S
-            self._intake.take()
         self._save_status()
+
+    def take_in(self) -> None:
+        """Take in statements; reading logs may take a while."""
+        if self._intake is not None:
+            self._intake.take()
 
     def steer(self, payload: Mapping[str, object]) -> str:
         """An operator's command STEER; the answer is for people.
@@ -126,6 +121,12 @@ class SteeringJobs:
         """
         return self._service.set_mode(payload)
 
+    def stop(self) -> None:
+        """Have the explorer end its turn soon; safe from any thread."""
+        self._stopping = True
+        if self._explorer is not None:
+            self._explorer.cancel()
+
     def close(self) -> None:
         """Stop steering and end the explorer's sessions. The last call."""
         self._service.close()
@@ -134,9 +135,30 @@ class SteeringJobs:
 
     # -- inside -------------------------------------------------------------------------------
 
+    def _may_explore(self) -> bool:
+        return self._clock.monotonic_s() >= self._retry_s and not self._hindrance()
+
+    def _step(self, explorer: Explorer) -> bool:
+        """Have the explorer make a step; whether another one is worth making now."""
+        before_s = explorer.exploration.spent_s
+        try:
+            went_on = explorer.exploration.step()
+        except ServerConnectionError as error:
+            self._stumbled(error.message)
+            return False
+        except ServerError as error:
+            self._stumbled(said(error))  # its words may repeat literals
+            return False
+        finally:
+            self._turns.spend(explorer.exploration.spent_s - before_s)
+        self._fault = ""
+        return went_on
+
     def _hindrance(self) -> str:
-        """Why nothing is tried now; "" for nothing."""
+        """Why nothing is tried now, but for a server that failed; "" for nothing."""
         loop, limit = self._loop, self._settings.steering.cpu_limit_percent
+        if self._stopping:
+            return "the tuner is stopping"
         if loop.paused or self._frozen():
             return "paused or frozen"
         if loop.phase in _BUSY_PHASES:
@@ -149,7 +171,7 @@ class SteeringJobs:
         cpu_percent = self._host_cpu_percent()
         if cpu_percent is not None and cpu_percent > limit:
             return f"the host's CPU use is {cpu_percent:.0f} % (limit {limit:g} %)"
-        return self._fault
+        return ""
 
     def _activity(self) -> str:
         if self._explorer is None:
@@ -169,20 +191,19 @@ class SteeringJobs:
             return "a server of your own is explored when steering.explore is true"
         return "steering.explore is false"
 
-    def _lost_server(self, error: ServerConnectionError) -> None:
+    def _stumbled(self, why: str) -> None:
+        """Nothing is tried for a while; told once until a step goes well again."""
         self._retry_s = self._clock.monotonic_s() + RETRY_S
         if not self._fault:
-            self._event("warning", "exploration", f"nothing is explored: {error.message}")
-        self._fault = error.message
+            self._event("warning", "exploration", f"nothing is explored: {why}")
+        self._fault = why
 
     def _save_status(self) -> None:
         explorer, now = self._explorer, self._clock.now()
-        if self._fault and self._clock.monotonic_s() >= self._retry_s:
-            self._fault = ""  # the next turn tries again
         status = SteeringStatusRecord(
             at=now,
             enabled=explorer is not None,
-            hindrance=self._why_off if explorer is None else self._hindrance(),
+            hindrance=self._why_off if explorer is None else self._hindrance() or self._fault,
             activity=self._activity(),
             share=self._settings.steering.share,
             spent_s=round(explorer.exploration.spent_s, 1) if explorer is not None else 0.0,

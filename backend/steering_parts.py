@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy.engine import URL
@@ -13,6 +13,7 @@ from backend.config import Settings
 from backend.config_loading import parse_url
 from backend.db_connector import DatabaseConnector
 from backend.domain.server import ServerInfo
+from backend.domain.steering import DatabaseIdentity
 from backend.plan_learning import PlanLearner
 from backend.protocols import Clock, Store
 from backend.servers import embedded_server
@@ -33,7 +34,12 @@ class Explorer:
     book: SampleBook
     learner: PlanLearner
     url: URL
-    _closing: ExitStack = field(default_factory=ExitStack)
+    _runners: _Runners
+    _closing: ExitStack
+
+    def cancel(self) -> None:
+        """End the statement that runs now, if any; safe from any thread."""
+        self._runners.cancel()
 
     def close(self) -> None:
         """End its sessions. Idempotent."""
@@ -44,6 +50,11 @@ def explores(settings: Settings) -> bool:
     """Whether statements may be tried: where nobody said so, on the embedded server only."""
     explore = settings.steering.explore
     return settings.is_embedded if explore is None else explore
+
+
+def home_of(settings: Settings, info: ServerInfo) -> DatabaseIdentity:
+    """The database whose statements are steered; ``steering.dsn`` stands in for it."""
+    return DatabaseIdentity(info.server_id, settings.database.dbname)
 
 
 def explorer_url(settings: Settings) -> URL:
@@ -95,7 +106,7 @@ def build_explorer(
         clock,
         seed=settings.workload.seed,
     )
-    return Explorer(exploration, book, learner, url, closing)
+    return Explorer(exploration, book, learner, url, runners, closing)
 
 
 class _Runners:
@@ -115,6 +126,10 @@ class _Runners:
             runner = StatementRunner(self._url, self._catalog, search_path=search_path)
         self._open[search_path] = runner
         return runner
+
+    def cancel(self) -> None:
+        for runner in list(self._open.values()):
+            runner.cancel()
 
     def close(self) -> None:
         for runner in self._open.values():

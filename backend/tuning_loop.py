@@ -135,6 +135,8 @@ class TuningLoop:
             return
         elif self._comparison.due(now_s):
             self._compare(now_s)
+        elif not (self.resting or self.paused) and (granted := self.approval.take()) is not None:
+            self._start(granted.plan, granted.record_id)
         elif self._may_try(now_s):
             self._begin_next(now_s)
 
@@ -178,11 +180,8 @@ class TuningLoop:
         )
 
     def approve(self, trial_id: int) -> bool:
-        """Start the trial that waits for approval; False when it is not that one."""
-        waiting = self.approval.granted(trial_id)
-        if waiting is not None:
-            self._start(waiting.plan, trial_id)
-        return waiting is not None
+        """Let the trial that waits begin with a tick that may; False when it is not that one."""
+        return self.approval.grant(trial_id)
 
     def decline(self, trial_id: int) -> bool:
         """Drop the trial that waits for approval; False when it is not that one."""

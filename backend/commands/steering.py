@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import os
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 from rich.console import Console
@@ -184,7 +184,11 @@ def set_mode(
 def _settings(config: str | None, data_dir: Path | None, dsn: str | None = None) -> Settings:
     if dsn:  # it may hold a password, which the settings of a run must not
         os.environ["DATABASE_URL"] = dsn
-    overrides = {} if data_dir is None else {"paths": PathSettings.under(data_dir)}
+    overrides: dict[str, Any] = {}
+    if dsn:  # where statements run is what the command line names, whatever the file says
+        overrides["steering"] = {"dsn": None}
+    if data_dir is not None:
+        overrides["paths"] = PathSettings.under(data_dir)
     return RunOptions(config, overrides).settings()
 
 

@@ -27,12 +27,15 @@ class ExplorationTurns:
     Args:
         share: of the time that statements may be tried, in (0, 1].
         clock: time.
+
+    Attributes:
+        saved_s: seconds that the explorer may use; below 0 it owes some.
     """
 
     def __init__(self, share: float, clock: Clock) -> None:
         self.share, self._clock = share, clock
         self._lock = threading.Lock()
-        self._saved_s, self._seen_s = 0.0, clock.monotonic_s()
+        self.saved_s, self._seen_s = 0.0, clock.monotonic_s()
         self._turn_began_s: float | None = None
         self._asked_until_s = 0.0
         self._trial_runs = False
@@ -49,23 +52,23 @@ class ExplorationTurns:
             self._trial_runs = tick(self._turn_began_s is None and not asked)
 
     def claim(self) -> bool:
-        """Whether the explorer may try a statement now; begins a turn, goes on with it, or ends it.
+        """Whether the explorer may try a statement now; begins a turn, or goes on with it.
 
-        After True the statement's time is told with :meth:`spend`.
+        After True the statement's time is told with :meth:`spend`. A turn lasts until :meth:`end`,
+        so that what follows its last statement belongs to it.
         """
         with self._lock:
             now_s = self._clock.monotonic_s()
             earned_s = self.share * (now_s - self._seen_s)
-            self._saved_s, self._seen_s = min(self._saved_s + earned_s, MAX_SAVED_S), now_s
+            self.saved_s, self._seen_s = min(self.saved_s + earned_s, MAX_SAVED_S), now_s
             if self._turn_began_s is None:
-                if self._saved_s < MIN_TURN_S:
+                if self.saved_s < MIN_TURN_S:
                     return False
                 if self._trial_runs:
                     self._asked_until_s = now_s + _ASKED_FOR_S
                     return False
                 self._turn_began_s, self._asked_until_s = now_s, 0.0
-            elif self._saved_s <= 0.0 or now_s - self._turn_began_s >= MAX_TURN_S:
-                self._turn_began_s = None
+            elif self.saved_s <= 0.0 or now_s - self._turn_began_s >= MAX_TURN_S:
                 return False
             self._disturbed = True
             return True
@@ -73,18 +76,17 @@ class ExplorationTurns:
     def spend(self, seconds: float) -> None:
         """Tell how long a statement took; what goes beyond the savings is owed."""
         with self._lock:
-            self._saved_s -= seconds
+            self.saved_s -= seconds
 
     def end(self) -> None:
-        """Nothing is left to try now: the turn is over. Idempotent."""
+        """The turn is over. Idempotent."""
         with self._lock:
             self._turn_began_s, self._asked_until_s = None, 0.0
 
     @property
     def exploring(self) -> bool:
-        """Whether the explorer has its turn."""
-        with self._lock:
-            return self._turn_began_s is not None
+        """Whether the explorer has its turn. Never waits, not even for a long tick of the tuner."""
+        return self._turn_began_s is not None
 
     def disturbed_since_asked(self) -> bool:
         """Whether statements may have been tried since this was asked last."""

@@ -14,7 +14,7 @@ from backend.domain.modes import Phase, SafetyAction
 from backend.domain.records import EventRecord
 from backend.domain.safety import SafetyVerdict
 from backend.domain.steering import SteeringStatusRecord
-from backend.errors import ServerConnectionError
+from backend.errors import ServerConnectionError, ServerError, StoreError
 from backend.steering.turns import MAX_SAVED_S, ExplorationTurns
 from backend.steering_jobs import RETRY_S, SteeringJobs
 
@@ -64,7 +64,8 @@ class Case:
         self.verdict = SafetyVerdict(SafetyAction.ALLOW)
         self.turns = ExplorationTurns(settings.steering.share, self.clock)
         self.exploration = Exploration(self.clock)
-        self.learnt = self.served = self.taken = 0
+        self.learnt = self.served = self.taken = self.cancelled = 0
+        self.on_learn: Callable[[], None] = lambda: None
         self.jobs = SteeringJobs(
             settings,
             self.store,  # type: ignore[arg-type]
@@ -78,8 +79,9 @@ class Case:
             intake=SimpleNamespace(take=self.count("taken")),  # type: ignore[arg-type]
             explorer=SimpleNamespace(  # type: ignore[arg-type]
                 exploration=self.exploration,
-                learner=SimpleNamespace(learn=self.count("learnt")),
+                learner=SimpleNamespace(learn=self._learn),
                 url=SimpleNamespace(username="reader"),
+                cancel=self.count("cancelled"),
             )
             if explores
             else None,
@@ -88,6 +90,10 @@ class Case:
 
     def count(self, name: str) -> Callable[[], None]:
         return lambda: setattr(self, name, getattr(self, name) + 1)
+
+    def _learn(self) -> None:
+        self.learnt += 1
+        self.on_learn()
 
     def hindrance(self) -> str:
         self.jobs.serve()
@@ -155,15 +161,53 @@ def test_a_server_that_is_gone_is_told_once_and_tried_again_later(case: Case) ->
         raise ServerConnectionError("no route to host")
 
     case.exploration.before_step = lost
-    case.jobs.explore()
-    case.jobs.explore()
+    for _ in range(3):
+        case.jobs.explore()
+        case.clock.advance(RETRY_S)
     assert [event.kind for event in case.store.events] == ["exploration"]
     assert case.hindrance() == "no route to host"
     case.exploration.before_step = lambda: None
-    case.clock.advance(RETRY_S)
-    assert case.hindrance() == ""
     case.jobs.explore()
     assert case.exploration.steps > 0
+    assert case.hindrance() == ""
+
+
+def test_the_server_s_words_are_not_repeated(case: Case) -> None:
+    def refused() -> None:
+        raise ServerError("invalid input 'Ms Miller' (22P02)")
+
+    case.exploration.before_step = refused
+    case.jobs.explore()
+    assert "22P02" in case.hindrance()
+    assert "Miller" not in str(case.store.events) + case.hindrance()
+
+
+def test_whatever_goes_wrong_the_turn_is_over_and_paid_for(case: Case) -> None:
+    def broken() -> None:
+        case.clock.advance(STEP_S)
+        case.exploration.spent_s += STEP_S
+        raise StoreError("disk full")
+
+    case.exploration.before_step = broken
+    saved_s = case.turns.saved_s
+    with pytest.raises(StoreError):
+        case.jobs.explore()
+    assert not case.turns.exploring
+    assert case.turns.saved_s == pytest.approx(saved_s + MAX_SAVED_S - STEP_S)
+
+
+def test_a_stop_ends_the_turn_and_the_statement_that_runs(case: Case) -> None:
+    case.exploration.before_step = lambda: case.jobs.stop() if case.exploration.steps == 4 else None
+    case.jobs.explore()
+    assert case.exploration.steps == 5
+    assert case.cancelled == 1
+
+
+def test_learning_belongs_to_the_turn(case: Case) -> None:
+    seen: list[bool] = []
+    case.on_learn = lambda: seen.append(case.turns.exploring)
+    case.jobs.explore()
+    assert seen == [True]
 
 
 def test_what_the_explorer_waits_for_is_told(case: Case) -> None:
@@ -200,8 +244,6 @@ def test_the_state_is_stored_when_it_changes_and_as_a_sign_of_life(case: Case) -
     assert len(case.store.statuses) == 3
 
 
-def test_statements_are_taken_in_every_ten_seconds(case: Case) -> None:
-    for _ in range(11):
-        case.jobs.serve()
-        case.clock.advance(2)
-    assert (case.served, case.taken) == (11, 3)
+def test_statements_are_taken_in(case: Case) -> None:
+    case.jobs.take_in()
+    assert case.taken == 1

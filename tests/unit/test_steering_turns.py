@@ -82,7 +82,7 @@ def test_a_turn_ends_with_the_savings(clock: ManualClock, turns: ExplorationTurn
     turns.spend(MIN_TURN_S + 4)
     clock.advance(4)
     assert not turns.claim()
-    assert not turns.exploring
+    turns.end()
     # What went beyond them is owed: 3.2 s of the 4 are left, and another turn has to be saved up.
     clock.advance((MIN_TURN_S + 3) / 0.2)
     assert not turns.claim()
@@ -95,6 +95,9 @@ def test_a_turn_is_no_longer_than_a_bound(clock: ManualClock, turns: Exploration
     assert turns.claim()
     clock.advance(MAX_TURN_S)
     assert not turns.claim()
+    assert turns.exploring  # until it is ended: what follows the last statement belongs to it
+    turns.end()
+    assert not turns.exploring
 
 
 def test_savings_have_a_bound(clock: ManualClock, turns: ExplorationTurns) -> None:
@@ -113,6 +116,8 @@ def test_over_a_long_time_the_share_is_kept(clock: ManualClock, share: float) ->
             clock.advance(0.7)
             turns.spend(0.7)
             spent_s += 0.7
+        else:
+            turns.end()
         clock.advance(0.3)
     assert 0.8 * share < spent_s / clock.monotonic_s() <= share
 

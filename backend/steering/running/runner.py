@@ -77,6 +77,10 @@ class StatementRunner:
         """End the session. Idempotent."""
         self._session.close()
 
+    def cancel(self) -> None:
+        """End what the server does for this session now; safe from any thread."""
+        self._session.cancel()
+
     def fill_in(self, statement: str, parameters: Any) -> str:
         """Return a statement in psycopg2's style with its parameters as literals.
 

@@ -61,10 +61,15 @@ class TrialSession:
 
     def abandon(self) -> None:
         """End the session in the midst of an answer, and what the server still does for it."""
-        if self._connection is not None:
-            with contextlib.suppress(psycopg2.Error):
-                self._connection.cancel()
+        self.cancel()
         self.close()
+
+    def cancel(self) -> None:
+        """Ask the server to end the statement that it runs for this session, from any thread."""
+        connection = self._connection
+        if connection is not None:
+            with contextlib.suppress(psycopg2.Error):
+                connection.cancel()
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
