@@ -80,6 +80,19 @@ class SteeringState(str, Enum):
 
 
 @dataclass(frozen=True)
+class DatabaseIdentity:
+    """What evidence was made for, and counts for alone.
+
+    Args:
+        server: :attr:`ServerInfo.server_id`; "" where nobody wrote it down.
+        database: its name.
+    """
+
+    server: str = ""
+    database: str = ""
+
+
+@dataclass(frozen=True)
 class HintEvidence:
     """Why a hint set may be served: paired runs of one statement under both plans.
 
@@ -95,6 +108,8 @@ class HintEvidence:
         default_ms, steered_ms: mean latency of a run.
         default_plan, steered_plan: ``EXPLAIN`` as text, without constants of the statements.
         verified_at: when.
+        server, database: see :class:`DatabaseIdentity`.
+        settings_in_force: planner setting → value, as ``under``, of all that may be named.
     """
 
     hint_set: str
@@ -112,6 +127,14 @@ class HintEvidence:
     default_plan: str
     steered_plan: str
     verified_at: datetime
+    server: str = ""
+    database: str = ""
+    settings_in_force: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def home(self) -> DatabaseIdentity:
+        """Where it was made."""
+        return DatabaseIdentity(self.server, self.database)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 from backend.domain.modes import Mode
 from backend.domain.steering import (
     ClassKey,
+    DatabaseIdentity,
     HintEvidence,
     SteeredClassRecord,
     SteeringMode,
@@ -30,10 +31,11 @@ class SteeringRegister:
     Args:
         store: holds the records over restarts.
         clock: time.
+        home: the database that hint sets are proven for and served in; None where neither is done.
     """
 
-    def __init__(self, store: Store, clock: Clock) -> None:
-        self._store, self._clock = store, clock
+    def __init__(self, store: Store, clock: Clock, home: DatabaseIdentity | None = None) -> None:
+        self._store, self._clock, self._home = store, clock, home
         self._lock = threading.Lock()
         self._classes = {record.key: record for record in store.steered_classes()}
 
@@ -69,7 +71,10 @@ class SteeringRegister:
             return self._change(key, **changes)
 
     def verify(self, key: ClassKey, evidence: HintEvidence) -> SteeredClassRecord:
-        """A hint set was proven faster."""
+        """A hint set was proven faster, in the database that this register is for."""
+        if self._home is not None:
+            home = self._home
+            evidence = replace(evidence, server=home.server, database=home.database)
         return self.update(key, state=SteeringState.VERIFIED, reason="", evidence=evidence)
 
     def withdraw(

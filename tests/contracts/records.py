@@ -229,6 +229,9 @@ EVIDENCE = HintEvidence(
     default_plan="Nested Loop\n  ->  Seq Scan on orders\n        Filter: (total > $1)",
     steered_plan="Hash Join\n  Hash Cond: (o.customer = c.id)",
     verified_at=NOW + timedelta(hours=1),
+    server="7446109329283174023",
+    database="shop",
+    settings_in_force={"enable_nestloop": "on", "work_mem": "4MB", "random_page_cost": "1.1"},
 )
 STEERED_CLASS = SteeredClassRecord(
     key=CLASS_KEY,

@@ -21,6 +21,7 @@ from backend.domain.modes import Mode
 from backend.domain.plans import RunOutcome
 from backend.domain.steering import (
     ClassKey,
+    HintEvidence,
     PlanRunRecord,
     RunPurpose,
     ServiceTimingRecord,
@@ -32,6 +33,7 @@ from backend.domain.steering import (
 from backend.errors import StoreError
 from backend.protocols import Store
 from backend.telemetry import SqlStore, open_store, opening, retention
+from backend.telemetry.codec import from_document, to_document
 from backend.telemetry.connections import make_engine, sqlite_file
 from backend.telemetry.connections import store_url as checked
 from backend.telemetry.redaction import MAX_STATEMENT_LENGTH
@@ -236,6 +238,13 @@ class TestTexts:
         assert len(read.text) == MAX_STATEMENT_LENGTH + 1
         assert read.text.endswith("…")
 
+    def test_evidence_of_before_servers_were_told_apart_is_read(self) -> None:
+        written = to_document(full.EVIDENCE)
+        for later in ("server", "database", "settings_in_force"):
+            del written[later]
+        read = from_document(HintEvidence, written)
+        assert read == replace(full.EVIDENCE, server="", database="", settings_in_force={})
+
     def test_settings_stay_to_the_letter(self, store: Store) -> None:
         """Whether a hint set still pays is judged by comparing them with what is in force."""
         odd = {"app.password": "x", "work_mem": "4MB", "search": "password=a ://b:c@d", "e": "€"}
@@ -244,6 +253,7 @@ class TestTexts:
             hint_set="token=1",
             settings=odd,
             under=odd,
+            settings_in_force=odd,
             functions=("password=x", "s.token:y"),
         )
         store.save_steered_classes([replace(full.STEERED_CLASS, evidence=evidence)])

@@ -276,6 +276,8 @@ def test_evidence_of_a_proof() -> None:
     assert evidence.hint_set == "no_nestloop"
     assert evidence.settings == {"enable_nestloop": "off"}
     assert evidence.under == {"enable_nestloop": "on"}
+    assert evidence.settings_in_force == made.under
+    assert len(evidence.settings_in_force) > 1
     assert evidence.functions == ("count", "sum")
     assert (evidence.statements, evidence.pairs) == (3, result.pairs)
     assert evidence.ci_low < evidence.effect < evidence.ci_high < 0

@@ -127,6 +127,7 @@ class VerificationResult:
             default_plan=default_plan,
             steered_plan=steered_plan,
             verified_at=verified_at,
+            settings_in_force=dict(under),
         )
 
 
