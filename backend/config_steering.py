@@ -14,7 +14,8 @@ class SteeringSection(Section):
 
     explore: bool | None = Field(
         None,
-        description="Try plans of statements that only read. Empty: on the embedded server only.",
+        description="Try plans of statements that only read. Empty: on the embedded server, but in "
+        "mode observe.",
     )
     share: float = Field(
         0.2,

@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from backend.components import Components
 from backend.config import Settings
-from backend.domain.modes import Phase, SafetyAction
+from backend.domain.modes import Mode, Phase, SafetyAction
 from backend.domain.records import EventRecord
 from backend.domain.safety import SafetyVerdict
 from backend.domain.steering import SteeringStatusRecord
@@ -51,7 +51,7 @@ class SteeringJobs:
         store: events and the explorer's state go there.
         clock: time.
         loop: the tuning loop, which the explorer takes turns with.
-        frozen: whether the freeze switch is on.
+        mode: the mode in force; ``frozen``: whether the freeze switch is on.
         safety: the safety monitor's newest verdict.
         host_cpu_percent: of the newest window in which nothing was on trial; None: not known.
         turns: shared with the tuner's thread.
@@ -67,6 +67,7 @@ class SteeringJobs:
         clock: Clock,
         loop: TuningLoop,
         *,
+        mode: Callable[[], Mode],
         frozen: Callable[[], bool],
         safety: Callable[[], SafetyVerdict],
         host_cpu_percent: Callable[[], float | None],
@@ -76,7 +77,7 @@ class SteeringJobs:
         explorer: Explorer | None = None,
     ) -> None:
         self._settings, self._store, self._clock, self._loop = settings, store, clock, loop
-        self._frozen, self._safety = frozen, safety
+        self._mode, self._frozen, self._safety = mode, frozen, safety
         self._host_cpu_percent = host_cpu_percent
         self._turns, self._service = turns, service
         self._intake, self._explorer = intake, explorer
@@ -161,6 +162,8 @@ class SteeringJobs:
             return "the tuner is stopping"
         if loop.paused or self._frozen():
             return "paused or frozen"
+        if self._mode() is Mode.OBSERVE and self._settings.steering.explore is None:
+            return "in mode observe nothing is tried, unless steering.explore is true"
         if loop.phase in _BUSY_PHASES:
             return _BUSY_PHASES[loop.phase]
         if loop.workloads.away:
@@ -246,6 +249,7 @@ def build_steering_jobs(
         parts.store,
         clock,
         loop,
+        mode=lambda: deployment.mode,
         frozen=lambda: deployment.frozen,
         safety=lambda: observer.safety,
         host_cpu_percent=lambda: observer.host_cpu_percent,

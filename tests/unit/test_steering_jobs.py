@@ -10,7 +10,7 @@ import pytest
 
 from backend.config import Settings, load_settings
 from backend.domain.clock import ManualClock
-from backend.domain.modes import Phase, SafetyAction
+from backend.domain.modes import Mode, Phase, SafetyAction
 from backend.domain.records import EventRecord
 from backend.domain.safety import SafetyVerdict
 from backend.domain.steering import SteeringStatusRecord
@@ -60,7 +60,7 @@ class Case:
         self.loop: Any = SimpleNamespace(
             trial=None, paused=False, phase=Phase.LEARNING, workloads=SimpleNamespace(away=False)
         )
-        self.frozen, self.cpu_percent = False, 20.0
+        self.frozen, self.cpu_percent, self.mode = False, 20.0, Mode.ADVISE
         self.verdict = SafetyVerdict(SafetyAction.ALLOW)
         self.turns = ExplorationTurns(settings.steering.share, self.clock)
         self.exploration = Exploration(self.clock)
@@ -71,6 +71,7 @@ class Case:
             self.store,  # type: ignore[arg-type]
             self.clock,
             self.loop,
+            mode=lambda: self.mode,
             frozen=lambda: self.frozen,
             safety=lambda: self.verdict,
             host_cpu_percent=lambda: self.cpu_percent,
@@ -126,6 +127,7 @@ def test_a_turn_ends_when_nothing_is_left(case: Case) -> None:
 
 HINDRANCES: dict[str, Callable[[Case], None]] = {
     "paused": lambda case: setattr(case.loop, "paused", True),
+    "mode observe": lambda case: setattr(case, "mode", Mode.OBSERVE),
     "frozen": lambda case: setattr(case, "frozen", True),
     "baseline": lambda case: setattr(case.loop, "phase", Phase.BASELINE),
     "final comparison": lambda case: setattr(case.loop, "phase", Phase.FINAL_COMPARISON),
@@ -154,6 +156,13 @@ def test_a_turn_ends_when_the_time_becomes_bad(case: Case, told: str) -> None:
     case.jobs.explore()
     assert case.exploration.steps == 5
     assert not case.turns.exploring
+
+
+def test_in_mode_observe_statements_are_tried_where_the_settings_ask_for_it() -> None:
+    case = Case(load_settings(overrides={"steering": {"explore": True}}, environ={}))
+    case.mode = Mode.OBSERVE
+    case.jobs.explore()
+    assert case.exploration.steps > 0
 
 
 def test_a_server_that_is_gone_is_told_once_and_tried_again_later(case: Case) -> None:
