@@ -101,7 +101,7 @@ class Product:
         self.data_dir = data_dir
         self._config = data_dir / "overhead.yaml"
         sections = {
-            "mode": "observe",
+            "mode": "observe",  # in which nothing is tried, no statement either
             "workload": {
                 "name": "mixed",
                 "data_scale_factor": scale,
