@@ -26,7 +26,7 @@ from backend.steering.running.refusals import said
 from backend.steering.serving.service import SteeringService
 from backend.steering.statements.intake import StatementIntake
 from backend.steering.turns import ExplorationTurns
-from backend.steering_parts import Explorer, build_explorer, explores
+from backend.steering_parts import Explorer, build_explorer, explores, home_of
 from backend.targets.postgresql import PostgresTarget
 from backend.tuning_loop import TuningLoop
 
@@ -236,10 +236,11 @@ def build_steering_jobs(
     """Wire query steering for the tuner's server; a simulated one runs no statements.
 
     Raises:
-        StoreError: the store cannot be read.
+        StoreError: the store cannot be read or written.
     """
     settings, deployment = parts.settings, parts.deployment
-    register = SteeringRegister(parts.store, clock)
+    register = SteeringRegister(parts.store, clock, home_of(settings, parts.info))
+    register.withdraw_proven_elsewhere()
     places = SteeringPlaces(settings.paths.steering_dir)
     explorer = None
     if explores(settings) and isinstance(parts.target, PostgresTarget):

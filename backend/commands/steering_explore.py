@@ -20,7 +20,7 @@ from backend.servers import embedded_server, postgres_target
 from backend.steering.places import SteeringPlaces
 from backend.steering.register import SteeringRegister
 from backend.steering.statements.intake import StatementIntake
-from backend.steering_parts import Explorer, build_explorer
+from backend.steering_parts import Explorer, build_explorer, home_of
 from backend.telemetry import open_store
 
 
@@ -34,8 +34,8 @@ def explore(settings: Settings, paths: Sequence[Path], minutes: float, console: 
         console: for progress and summary.
 
     Raises:
-        SteeringError: a path cannot be read, no statement was found, or the embedded server does
-            not run.
+        SteeringError: a path cannot be read, no statement was found, the embedded server does
+            not run, or what is kept was proven on another server.
         LockNotAvailableError: a tuner acts on this server or with this store.
         ServerConnectionError, PrivilegeError, StoreError: with the remedy.
     """
@@ -60,7 +60,14 @@ def explore(settings: Settings, paths: Sequence[Path], minutes: float, console: 
             raise LockNotAvailableError(
                 f"a tuner acts on {info.address}", remedy="stop it first; it explores by itself"
             )
-        register = SteeringRegister(store, clock)
+        register = SteeringRegister(store, clock, home_of(settings, info))
+        if others := len(register.proven_elsewhere()):
+            raise SteeringError(
+                f"{others} query classes kept here have plans that were proven on another server "
+                f"than {info.address}, and a search on this one would judge them anew",
+                remedy="name another folder with --data-dir; to give up what was proven there, "
+                "start python run.py on this server with this folder",
+            )
         explorer = build_explorer(settings, info, store, register, clock)
         stack.callback(explorer.close)
         places = SteeringPlaces(settings.paths.steering_dir)

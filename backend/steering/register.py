@@ -97,12 +97,33 @@ class SteeringRegister:
                 return record
             return self._change(key, state=SteeringState.WITHDRAWN, reason=reason)
 
+    def proven_elsewhere(self) -> tuple[SteeredClassRecord, ...]:
+        """What is verified or pinned, on evidence that was made for another database."""
+        return tuple(
+            record
+            for record in self.classes()
+            if self._elsewhere(record)
+            and (record.state is SteeringState.VERIFIED or record.mode is SteeringMode.PIN)
+        )
+
+    def withdraw_proven_elsewhere(self) -> None:
+        """Have everything proven anew that was made for another database, pinned or not."""
+        for record in self.proven_elsewhere():
+            changes: dict[str, Any] = {
+                "state": SteeringState.WITHDRAWN,
+                "reason": f"proven {self._elsewhere(record)}",
+            }
+            if record.mode is SteeringMode.PIN:
+                changes["mode"] = SteeringMode.AUTO
+                changes["reason"] += "; its pin does not count here"
+            self.update(record.key, **changes)
+
     def set_mode(self, key: ClassKey, mode: SteeringMode) -> SteeredClassRecord:
         """An operator decides.
 
         Raises:
             SteeringError: the class is not known, or is pinned without a hint set that was ever
-                proven faster.
+                proven faster here.
         """
         with self._lock:
             record = self._known(key)
@@ -111,11 +132,29 @@ class SteeringRegister:
                     f"no hint set was proven faster for {key.fingerprint} yet, so none is pinned",
                     remedy="wait until it was explored, or choose auto or off",
                 )
+            elsewhere = self._elsewhere(record)
+            if mode is SteeringMode.PIN and elsewhere:
+                raise SteeringError(
+                    f"the hint set of {key.fingerprint} was proven {elsewhere}",
+                    remedy="wait until it was explored here, or choose auto or off",
+                )
             return self._change(key, mode=mode)
 
     def served(self, mode: Mode) -> tuple[SteeredClassRecord, ...]:
         """The classes that are steered now."""
         return tuple(record for record in self.classes() if record.is_served(mode))
+
+    def _elsewhere(self, record: SteeredClassRecord) -> str:
+        """Where else its evidence was made; "" for none, or evidence of this database."""
+        home, evidence = self._home, record.evidence
+        if home is None or evidence is None or evidence.home == home:
+            return ""
+        there = evidence.home
+        if not there.server:
+            return "on another server, as far as anybody knows: it was not written down which"
+        if there.server == home.server:
+            return f"in another database: {there.database}, and this is {home.database}"
+        return f"on another server: {there.server}, and this is {home.server}"
 
     def _known(self, key: ClassKey) -> SteeredClassRecord:
         record = self._classes.get(key)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from backend.db_connector import DatabaseConnector
-from backend.domain.steering import SteeringState
+from backend.domain.steering import SteeringMode, SteeringState
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.telemetry import open_store
+from tests.contracts import records as full
 from tests.integration.test_command_line import fine, refused, run
 
 pytestmark = pytest.mark.integration
@@ -100,3 +102,19 @@ def test_beside_a_tuner_nothing_is_explored(
         done = run("steering", "explore", "one.sql", "--data-dir", str(tmp_path / "data"),
                    cwd=tmp_path, environ={"DATABASE_URL": dsn})  # fmt: skip
     assert "a tuner acts on" in refused(done)
+
+
+def test_what_was_proven_on_another_server_is_left_alone(dsn: str, tmp_path: Path) -> None:
+    queries, data = tmp_path / "queries.sql", tmp_path / "data"
+    queries.write_text("SELECT count(*) FROM small", encoding="utf-8")
+    data.mkdir()
+    proven = replace(full.STEERED_CLASS, state=SteeringState.VERIFIED, mode=SteeringMode.AUTO)
+    with closing(open_store(f"sqlite:///{data}/telemetry.db")) as store:
+        store.save_steered_classes([proven])
+    done = run("steering", "explore", str(queries), "--data-dir", str(data),
+               environ={"DATABASE_URL": dsn})  # fmt: skip
+    told = refused(done)
+    assert "proven on another server" in told
+    assert "--data-dir" in told
+    with closing(open_store(f"sqlite:///{data}/telemetry.db", read_only=True)) as store:
+        assert store.steered_classes() == [proven]

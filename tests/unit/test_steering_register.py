@@ -8,12 +8,13 @@ import pytest
 
 from backend.domain.clock import ManualClock
 from backend.domain.modes import Mode
-from backend.domain.steering import ClassKey, SteeringMode, SteeringState
+from backend.domain.steering import ClassKey, DatabaseIdentity, SteeringMode, SteeringState
 from backend.errors import SteeringError, StoreError
 from backend.steering.register import SteeringRegister
 from tests.steered_classes import KEY, OTHER_KEY, START, MemoryStore, evidence
 
 TEXT = "SELECT count(*) FROM orders WHERE id = $1"
+STAGING, PRODUCTION = DatabaseIdentity("7001", "shop"), DatabaseIdentity("7002", "shop")
 
 
 @pytest.fixture
@@ -155,3 +156,62 @@ def test_two_threads_lose_no_change(register):
         thread.join()
     record = register.get(KEY)
     assert (record.probes, record.plans) == (300, 300)
+
+
+# -- evidence of another server -------------------------------------------------------------------
+
+
+@pytest.fixture
+def staging(store, clock):
+    register = SteeringRegister(store, clock, STAGING)
+    _verified(register)
+    return register
+
+
+def test_what_is_proven_says_where(staging):
+    assert staging.get(KEY).evidence.home == STAGING
+
+
+@pytest.mark.parametrize(
+    ("home", "said"),
+    [
+        (PRODUCTION, "proven on another server: 7001, and this is 7002"),
+        (DatabaseIdentity("7001", "hr"), "proven in another database: shop, and this is hr"),
+    ],
+)
+def test_what_was_proven_elsewhere_is_withdrawn(staging, store, clock, home, said):
+    register = SteeringRegister(store, clock, home)
+    assert register.proven_elsewhere() == staging.classes()
+    register.withdraw_proven_elsewhere()
+    assert not register.served(Mode.AUTO)
+    assert store.classes[KEY].state is SteeringState.WITHDRAWN
+    assert store.classes[KEY].reason == said
+    assert register.proven_elsewhere() == ()
+
+
+def test_nobody_knows_where_evidence_of_before_was_made(store, clock):
+    _verified(SteeringRegister(store, clock))
+    register = SteeringRegister(store, clock, PRODUCTION)
+    register.withdraw_proven_elsewhere()
+    assert not register.served(Mode.AUTO)
+    assert "not written down" in register.get(KEY).reason
+
+
+def test_a_pin_does_not_count_on_another_server(staging, store, clock):
+    staging.set_mode(KEY, SteeringMode.PIN)
+    register = SteeringRegister(store, clock, PRODUCTION)
+    register.withdraw_proven_elsewhere()
+    assert not register.served(Mode.AUTO)
+    assert "its pin does not count here" in register.get(KEY).reason
+    with pytest.raises(SteeringError, match="on another server") as refused:
+        register.set_mode(KEY, SteeringMode.PIN)
+    assert refused.value.remedy
+    register.verify(KEY, evidence())
+    assert register.set_mode(KEY, SteeringMode.PIN).is_served(Mode.OBSERVE)
+
+
+def test_what_was_proven_here_stands_on_the_next_start(staging, store, clock):
+    before = staging.classes()
+    register = SteeringRegister(store, clock, STAGING)
+    register.withdraw_proven_elsewhere()
+    assert register.classes() == before == register.served(Mode.AUTO)
