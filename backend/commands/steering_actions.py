@@ -22,9 +22,9 @@ from backend.errors import AutopilotError, SteeringError
 from backend.protocols import TelemetryReader
 from backend.steering.export.hint_plan import HintTable, hint_comments, hint_table, proven_classes
 from backend.steering.export.misestimate_report import misestimate_report
-from backend.steering.export.query_keys import with_query_keys
 from backend.steering.export.role_settings import PlanPairs, role_proposals, role_settings
 from backend.steering.register import SteeringRegister
+from backend.steering.statements.query_keys import with_query_keys
 from backend.telemetry import open_store, wording
 
 _MOST_RUNS = 100_000

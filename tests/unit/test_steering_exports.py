@@ -32,9 +32,9 @@ from backend.steering.export.hint_plan import (
     hints,
     proven_classes,
 )
-from backend.steering.export.query_keys import with_query_keys
 from backend.steering.export.quoting import comment, quoted_text
 from backend.steering.export.role_settings import PlanPairs, role_proposals, role_settings
+from backend.steering.statements.query_keys import with_query_keys
 from tests.contracts import records as full
 
 NOW = datetime(2026, 1, 5, 8, tzinfo=timezone.utc)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 
-from pglast.parser import ParseError
-
 from backend.config_steering import SteeringSection
-from backend.domain.records import EventRecord, QueryClassRecord
+from backend.domain.records import EventRecord
 from backend.errors import SteeringError
 from backend.protocols import Clock, Store
-from backend.steering.client.statements import fingerprint
 from backend.steering.places import SteeringPlaces
 from backend.steering.register import SteeringRegister
+from backend.steering.statements.query_keys import with_query_keys
 from backend.steering.statements.sample_book import SampleBook, samples_from_plug_ins
 from backend.steering.statements.samples import Gathered
 from backend.steering.statements.sql_files import read_sql_files
@@ -51,7 +48,6 @@ class StatementIntake:
         self._register, self._store, self._clock = register, store, clock
         self._files_read = False
         self._told: set[str] = set()
-        self._fingerprints: dict[str, str | None] = {}
 
     def take(self) -> None:
         """Take what is new. What cannot be read is told once, the rest is taken all the same."""
@@ -103,21 +99,8 @@ class StatementIntake:
 
     def _map_telemetry(self) -> None:
         """Note under which keys pg_stat_statements knows the classes."""
-        found: defaultdict[str, set[str]] = defaultdict(set)
-        for query in self._store.query_classes().values():
-            known_as = self._fingerprint(query)
-            if known_as is not None:
-                found[known_as].add(query.key)
-        for record in self._register.classes():
-            keys = tuple(sorted(found[record.key.fingerprint]))
-            if keys and keys != record.query_keys:
-                self._register.update(record.key, query_keys=keys)
-
-    def _fingerprint(self, query: QueryClassRecord) -> str | None:
-        """A text's fingerprint, worked out once; None where it is no whole statement."""
-        if query.key not in self._fingerprints:
-            try:
-                self._fingerprints[query.key] = fingerprint(query.text)
-            except ParseError:  # of a later grammar, or cut off
-                self._fingerprints[query.key] = None
-        return self._fingerprints[query.key]
+        known = self._register.classes()
+        found = with_query_keys(known, self._store.query_classes())
+        for record, mapped in zip(known, found, strict=True):
+            if mapped.query_keys != record.query_keys:
+                self._register.update(record.key, query_keys=mapped.query_keys)

@@ -16,6 +16,7 @@ from typing import Any
 
 from backend.db_connector import DatabaseConnector
 from backend.errors import ServerConnectionError, ServerError
+from backend.steering.running.refusals import is_transient
 from backend.steering.statements.statement_parts import Name, Names, NotReadOnlyError, parse_query
 from backend.steering.statements.ties import CutTies
 
@@ -115,6 +116,7 @@ class ReadOnlyCheck:
 
         Raises:
             ServerConnectionError: the server could not be asked.
+            ServerError: not now: somebody's lock is in the way, or the server is busy.
         """
         try:
             query = parse_query(statement)
@@ -196,6 +198,8 @@ class ReadOnlyCheck:
         except ServerConnectionError:
             raise
         except ServerError as error:
+            if is_transient(error):
+                raise
             raise NotReadOnlyError(f"the server refused to tell: {error.message}") from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from backend.domain.records import QueryClassRecord
 from backend.domain.steering import SteeredClassRecord
@@ -44,6 +45,7 @@ def with_query_keys(
     )
 
 
+@lru_cache(maxsize=4096)
 def _fingerprint(text: str) -> str:
     try:
         return fingerprint(text)
