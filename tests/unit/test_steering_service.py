@@ -29,6 +29,7 @@ from tests.steered_classes import (
 )
 
 TEXT = "SELECT count(*) FROM orders JOIN items USING (order_id) WHERE customer_id = $1"
+THIRD_KEY = ClassKey("aaaabbbbccccdddd", KEY.search_path)
 
 
 class Product:
@@ -192,8 +193,14 @@ def test_after_a_good_end_nothing_is_steered_at_all(product):
     product.register.set_mode(KEY, SteeringMode.PIN)
     product.tick()
     product.service.close()
-    assert product.table().entries == ()
+    assert product.table().expires_at_s == 0  # of whatever clock
+    assert product.steered() == {}
     assert product.service.served == 0
+
+
+def test_a_good_end_before_anything_was_served_is_one_too(product):
+    product.service.close()
+    assert product.steered() == {}
 
 
 def test_the_next_process_goes_on_without_telling_it_again(product):
@@ -268,6 +275,23 @@ def test_a_restart_while_frozen_goes_on_with_what_was_served(product):
     product.service = product.start()
     product.tick()
     assert list(product.steered()) == [KEY]
+
+
+def test_an_orderly_restart_while_frozen_does_so_too(product):
+    product.verify()
+    product.verify(OTHER_KEY)
+    product.register.set_mode(OTHER_KEY, SteeringMode.PIN)
+    product.tick()
+    product.frozen = True
+    product.verify(THIRD_KEY)
+    product.tick()
+    product.service.close()
+    product.clock.advance(3600)
+    product.service = product.start()
+    assert product.steered() == {}
+    product.tick()
+    assert set(product.steered()) == {KEY, OTHER_KEY}
+    assert [kind for _, kind in product.store.told()] == ["hint_set_served"] * 2
 
 
 # -- timings -----------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ class SteeringService:
             StoreError: the store failed.
         """
         with self._lock:
-            self._attempt(TABLE, lambda: self._writer.write({}))
+            self._attempt(TABLE, self._writer.expire)
             self._take_timings()
             self._record_timings()
 

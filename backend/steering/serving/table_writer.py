@@ -22,7 +22,8 @@ Entries = Mapping[ClassKey, SteeringEntry]
 class TableWriter:
     """Writes the table when it changed, and before it expires.
 
-    What an earlier process wrote counts as written as long as it holds.
+    What an earlier process wrote counts as written, also when it has expired: with the freeze
+    switch on, that and nothing else may be served again.
 
     Args:
         path: the file; its folder is made when it is missing.
@@ -68,6 +69,16 @@ class TableWriter:
                 fitting = dict(list(fitting.items())[: len(fitting) // 2])
         self._wanted, self.written, self._expires_at = dict(entries), fitting, expires_at
         self._written_at_s = self._clock.monotonic_s()
+
+    def expire(self) -> None:
+        """Have nothing steered any more; the file tells the next process what was.
+
+        Raises:
+            OSError: the file or its folder cannot be written.
+        """
+        self._path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        write_table(self._path, self.written.values(), expires_at_s=0.0)
+        self._expires_at, self._written_at_s = self._clock.now(), float("-inf")
 
 
 def _read(path: Path, now: datetime) -> tuple[Entries, datetime]:
