@@ -32,12 +32,18 @@ TEXT = "SELECT count(*) FROM orders JOIN items USING (order_id) WHERE customer_i
 THIRD_KEY = ClassKey("aaaabbbbccccdddd", KEY.search_path)
 
 
+class SettableClock(ManualClock):
+    def set_wall_clock(self, now):
+        """Time that is measured goes on."""
+        self._start += now - self.now()
+
+
 class Product:
     """A service with all that it works on."""
 
     def __init__(self, folder):
         self.places = SteeringPlaces(folder / "data" / "steering")
-        self.store, self.clock = MemoryStore(), ManualClock(START)
+        self.store, self.clock = MemoryStore(), SettableClock(START)
         self.register = SteeringRegister(self.store, self.clock)
         self.mode, self.frozen = Mode.AUTO, False
         self.service = self.start()
@@ -423,6 +429,29 @@ def test_timings_from_before_the_proof_do_not_count(product):
     product.tick()
     _serve_hours(product, 2, 0.01, 0.02)
     assert KEY in product.steered()
+
+
+@pytest.mark.parametrize("seen_ahead", [False, True])
+def test_a_clock_that_was_ahead_while_it_was_verified_hides_nothing(product, seen_ahead):
+    product.clock.set_wall_clock(START + timedelta(days=1))
+    product.verify()
+    product.tick()
+    if seen_ahead:
+        _serve_hours(product, 1, 0.01, 0.02)
+    product.clock.set_wall_clock(START + timedelta(hours=2))
+    product.tick(RECORD_EVERY_S)
+    _serve_hours(product, 4, 0.06, 0.02)
+    record = product.register.get(KEY)
+    assert record.state is SteeringState.WITHDRAWN
+    assert "proven slower" in record.reason
+
+
+def test_a_restart_after_the_clock_was_set_right_hides_nothing_either(product):
+    product.verify(verified_at=START + timedelta(days=1))
+    product.service = product.start()
+    product.tick()
+    _serve_hours(product, 4, 0.06, 0.02)
+    assert product.register.get(KEY).state is SteeringState.WITHDRAWN
 
 
 def test_a_pinned_class_stays_however_slow(product):

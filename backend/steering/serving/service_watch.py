@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from backend.domain.service_latency import hourly
@@ -33,6 +34,7 @@ class ServiceWatch:
         self._min_gain = min_gain
         self._timings: dict[ClassKey, list[ServiceTimingRecord]] = _by_class(timings)
         self._checked_again: dict[ClassKey, datetime] = {}
+        self._counts_from: dict[ClassKey, tuple[HintEvidence, datetime]] = {}
 
     def judge(
         self,
@@ -50,7 +52,11 @@ class ServiceWatch:
             now: the present moment.
         """
         new = _by_class(timings)
-        proven = [(record, record.evidence) for record in classes if record.evidence is not None]
+        proven = [
+            (record, self._as_dated(record.key, record.evidence, now))
+            for record in classes
+            if record.evidence is not None
+        ]
         # What does not count any more goes before the rest is merged: an hour may hold both.
         self._timings = {
             record.key: hourly(
@@ -79,14 +85,31 @@ class ServiceWatch:
                 min_gain=self._min_gain,
                 load=_load(levels, record.key),
             )
-            if withdrawal is not None and self._may(withdrawal, record.key, now):
-                yield record, evidence, withdrawal
+            if (
+                withdrawal is not None
+                and self._may(withdrawal, record.key, now)
+                and record.evidence is not None
+            ):
+                yield record, record.evidence, withdrawal
+
+    def _as_dated(self, key: ClassKey, evidence: HintEvidence, now: datetime) -> HintEvidence:
+        """The evidence, dated at the moment from which timings count.
+
+        A clock that was ahead while it was verified is set right one day: what is measured from
+        then on counts, and not only once that moment has come again.
+        """
+        seen, begin = self._counts_from.get(key, (evidence, evidence.verified_at))
+        if seen != evidence:
+            begin = evidence.verified_at
+        begin = min(begin, now)
+        self._counts_from[key] = evidence, begin
+        return replace(evidence, verified_at=begin)
 
     def _may(self, withdrawal: Withdrawal, key: ClassKey, now: datetime) -> bool:
         if not withdrawal.check_again:
             return True
         last = self._checked_again.get(key)
-        if last is not None and now - last < CHECK_AGAIN_EVERY:
+        if last is not None and timedelta(0) <= now - last < CHECK_AGAIN_EVERY:
             return False
         self._checked_again[key] = now
         return True
