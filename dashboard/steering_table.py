@@ -146,11 +146,14 @@ def _row(
 def state_cell(record: SteeredClassRecord, mode: Mode | None) -> Component:
     """Where a class stands, and why."""
     stands = words.standing(record, mode)
-    hints = words.hint_words(record.evidence.settings) if record.evidence else ""
     return html.Div(
         [
             ui.badge(stands.word, stands.tone, stands.icon),
-            html.Div(hints, className="hint-words", title=words.set_lines(record.evidence.settings))
+            html.Div(
+                words.hint_summary(record.evidence.settings),
+                className="hint-words",
+                title=words.set_lines(record.evidence.settings),
+            )
             if record.evidence
             else None,
             html.Div(stands.reason, className="small"),

@@ -28,12 +28,19 @@ STEPS: Mapping[str, str] = {
     "enable_gathermerge": "ordered gathering",
     "jit": "compilation",
 }
+LONGEST_SUMMARY = 72
 _PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*")
 
 
 def hint_words(settings: Mapping[str, str]) -> str:
     """A hint set for people: ``no nested loops, work_mem 64MB``."""
     return ", ".join(_setting_words(name, value) for name, value in settings.items())
+
+
+def hint_summary(settings: Mapping[str, str]) -> str:
+    """A hint set in a narrow column: in words, or where these are long their number."""
+    text = hint_words(settings)
+    return text if len(text) <= LONGEST_SUMMARY else f"{len(settings)} settings"
 
 
 def _setting_words(name: str, value: str) -> str:

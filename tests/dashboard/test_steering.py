@@ -80,6 +80,21 @@ def test_hint_sets_are_told_in_words(settings, text):
     assert words.hint_words(settings) == text
 
 
+def test_a_long_hint_set_is_counted_and_told_in_the_title(store):
+    settings = {
+        "max_parallel_workers_per_gather": "2",
+        "parallel_setup_cost": "100",
+        "parallel_tuple_cost": "0.01",
+        "random_page_cost": "1.1",
+    }
+    record = record_of(store, fake.STEERED)
+    record = replace(record, evidence=replace(record.evidence, settings=settings))
+    text = text_of(steering_table.state_cell(record, Mode.AUTO))
+    assert '"4 settings"' in text
+    assert "SET parallel_setup_cost = '100';" in text
+    assert words.hint_summary({"enable_nestloop": "off"}) == "no nested loops"
+
+
 def test_a_hint_set_is_sql_to_copy_whatever_the_store_holds():
     settings = {"work_mem": "64MB", 'a"; DROP TABLE x; --': "1'; DROP TABLE x; --"}
     assert words.set_lines(settings) == (
