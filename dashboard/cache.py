@@ -23,6 +23,7 @@ from backend.domain.records import (
     WindowRecord,
 )
 from backend.domain.steering import (
+    PlanRunRecord,
     ServiceTimingRecord,
     SteeredClassRecord,
     SteeringStatusRecord,
@@ -167,6 +168,15 @@ class CachedReader:
     def steered_classes(self) -> Sequence[SteeredClassRecord]:
         """See SteeringReader."""
         return self._get(("steered_classes",), self._reader.steered_classes)
+
+    def plan_runs(
+        self, *, fingerprint: str | None = None, limit: int = 10_000
+    ) -> Sequence[PlanRunRecord]:
+        """See SteeringReader."""
+        return self._get(
+            ("plan_runs", fingerprint, limit),
+            lambda: self._reader.plan_runs(fingerprint=fingerprint, limit=limit),
+        )
 
     def service_timings(
         self, *, since: datetime | None = None, limit: int = 10_000

@@ -27,6 +27,7 @@ def step_figure(
     *,
     name: str,
     y_title: str,
+    x_title: str = "learning step",
     revision: str,
     waiting: str,
     smooth: bool = False,
@@ -40,7 +41,7 @@ def step_figure(
     colours = palette(viewer.dark)
     stroke = colour or colours.accent
     layout = base_layout(viewer, y_title=y_title, revision=revision, time_axis=False)
-    layout["xaxis"]["title"] = {**layout["xaxis"]["title"], "text": "learning step"}
+    layout["xaxis"]["title"] = {**layout["xaxis"]["title"], "text": x_title}
     layout["yaxis"] |= {"rangemode": "normal", "type": "log" if log else "linear"}
     layout["hovermode"] = "x unified"
     if log:

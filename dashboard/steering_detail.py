@@ -18,6 +18,7 @@ from dashboard import steering_words as words
 from dashboard.live import View
 from dashboard.query_stats import QueryStats
 from dashboard.steering_switch import MEANINGS, NO_EVIDENCE, answer, newest_commands, switch
+from dashboard.steering_tried import MOST_RUNS, tried_table
 
 
 def dialog() -> list[Component]:
@@ -84,6 +85,10 @@ def detail(view: View, stats: Mapping[str, QueryStats]) -> object:
             _served(view.in_service().classes.get(record.key), view),
             _settings(evidence) if evidence else None,
             _plans(evidence) if evidence else None,
+            tried_table(
+                view.reader.plan_runs(fingerprint=record.key.fingerprint, limit=MOST_RUNS),
+                record.key,
+            ),
             html.H3("In telemetry"),
             _telemetry(record, stats),
         ]

@@ -95,7 +95,7 @@ def _activity(status: SteeringStatusRecord | None, mode: Mode | None) -> Compone
                 className=f"state state-{tone}",
             ),
             _cost(status) if status is not None and status.enabled else None,
-            html.P(_how_to_turn_on(), className="quiet")
+            html.P(how_to_turn_on(), className="quiet")
             if status is not None and not status.enabled
             else None,
             html.P(f"In mode {mode.value} nothing is steered but what you pin.", className="quiet")
@@ -128,7 +128,8 @@ def _cost(status: SteeringStatusRecord) -> Component:
     )
 
 
-def _how_to_turn_on() -> ui.Children:
+def how_to_turn_on() -> list[ui.Children]:
+    """How exploration is turned on."""
     return [
         "Turn it on with ",
         html.Code("steering.explore: true"),

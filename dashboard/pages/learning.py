@@ -1,4 +1,4 @@
-"""Learning: what the knob agent makes of the measurements, and how good these are."""
+"""Learning: what both agents make of the measurements, and how good these are."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from backend.domain.records import LearningRecord, WindowRecord
 from dashboard import components as ui
 from dashboard import figures_learning as figs
 from dashboard import format as fmt
+from dashboard import plan_learning
 from dashboard.live import Page, View
 from dashboard.theme import palette
 
@@ -92,7 +93,8 @@ def frame() -> Component:
     """The page without its numbers."""
     return html.Div(
         [
-            ui.page_head("Learning", "What the knob agent makes of the measurements."),
+            ui.page_head("Learning", "What the agents make of the measurements."),
+            html.H2("Knob agent", className="section-head"),
             html.Div(ui.skeleton(3), id="learning-tiles", className="tiles tiles-6"),
             html.Div(
                 [
@@ -150,6 +152,7 @@ def frame() -> Component:
                 ],
                 className="grid-2",
             ),
+            *plan_learning.section(),
         ]
     )
 
@@ -188,5 +191,6 @@ PAGE = Page(
             _windows(v), v.floors.training, v.viewer
         ),
         "learning-reasons.children": reasons,
+        **plan_learning.PARTS,
     },
 )

@@ -7,9 +7,13 @@ import random
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
+from backend.domain.plans import RunOutcome
+from backend.domain.records import LearningRecord
 from backend.domain.steering import (
     ClassKey,
     HintEvidence,
+    PlanRunRecord,
+    RunPurpose,
     ServiceTimingRecord,
     SteeredClassRecord,
     SteeringMode,
@@ -191,3 +195,45 @@ def service_timings(
                     )
                 )
     return records
+
+
+def plan_runs(now: datetime) -> list[PlanRunRecord]:
+    """Eleven plans tried on the steered class; two never ended, one gave another answer."""
+    default_s = 0.128
+    ratios = (0.38, 0.55, 0.71, 0.93, 1.04, 1.2, 1.9, 3.5, 12.0)
+    tried = [(ratio, RunOutcome.FINISHED) for ratio in ratios]
+    tried += [(4.0, RunOutcome.TIMED_OUT), (8.0, RunOutcome.TIMED_OUT), (0.1, RunOutcome.FAILED)]
+    return [
+        PlanRunRecord(
+            at=now - timedelta(minutes=20, seconds=-number),
+            key=STEERED,
+            statement="5d41402abc4b2a76",
+            hint_set=f"step_{number}",
+            settings={"random_page_cost": f"{number}.5"},
+            plan_hash=f"{number:016x}",
+            purpose=RunPurpose.PROBE,
+            outcome=outcome,
+            latency_s=default_s * ratio,
+            default_latency_s=default_s,
+        )
+        for number, (ratio, outcome) in enumerate(tried)
+    ]
+
+
+def plan_learning(now: datetime) -> list[LearningRecord]:
+    """Forty turns of the plan agent, started anew after the 25th."""
+    return [
+        LearningRecord(
+            at=now - timedelta(minutes=40 - turn),
+            agent="plan",
+            step=100 * (turn + 1 if turn < 25 else turn - 24),
+            reward=0.4 * (1 - math.exp(-turn / 12)),
+            critic_loss=0.3 * math.exp(-turn / 15) + 0.02,
+            replay_size=5 * (turn + 1),
+            reward_terms={
+                "trust": 0.8 * (1 - math.exp(-turn / 10)),
+                "shortfall": 0.5 * math.exp(-turn / 20),
+            },
+        )
+        for turn in range(40)
+    ]

@@ -36,6 +36,7 @@ from backend.domain.records import (
     WindowRecord,
 )
 from backend.domain.steering import (
+    PlanRunRecord,
     ServiceTimingRecord,
     SteeredClassRecord,
     SteeringMode,
@@ -352,6 +353,7 @@ class FakeStore:
         self._commands: list[CommandRecord] = []
         self._steered: list[SteeredClassRecord] = []
         self._timings: list[ServiceTimingRecord] = []
+        self._plan_runs: list[PlanRunRecord] = []
         self._steering_status: SteeringStatusRecord | None = None
         if not empty:
             _Run(self, random.Random(seed)).write()
@@ -431,6 +433,12 @@ class FakeStore:
     def steered_classes(self) -> Sequence[SteeredClassRecord]:
         self._read()
         return sorted(self._steered, key=lambda record: record.key)
+
+    def plan_runs(
+        self, *, fingerprint: str | None = None, limit: int = 10_000
+    ) -> Sequence[PlanRunRecord]:
+        self._read()
+        return [r for r in self._plan_runs if fingerprint in (None, r.key.fingerprint)][-limit:]
 
     def service_timings(
         self, *, since: datetime | None = None, limit: int = 10_000
@@ -923,6 +931,8 @@ class _Run:
         texts = [text for text, *_rest in QUERIES]
         store._steered = fake_steering.steered_classes(store.now, list(store._classes), texts)
         store._timings = fake_steering.service_timings(store.now, store._steered, self.rng)
+        store._plan_runs = fake_steering.plan_runs(store.now)
+        store._learning += fake_steering.plan_learning(store.now)
         store._steering_status = fake_steering.steering_status(store.now)
 
     def _events(self) -> None:

@@ -365,6 +365,31 @@ def test_pinning_needs_a_confirmation_and_evidence(open_page, store):
         expect(unproven).to_have_accessible_name("pin: needs a hint set that was proven faster")
 
 
+def test_the_plans_tried_and_the_plan_agent_are_shown(open_page, store):
+    with open_page(beating(store), "/queries") as page:
+        row_of(page, "SELECT b.name").get_by_role("button", name="Plans and evidence").click()
+        expect(page.locator("#queries-detail")).to_contain_text("11 other plans tried")
+    with open_page(store, "/learning") as page:
+        expect(page.locator("#learning-plan")).to_contain_text("Plans learnt from")
+        expect(page.locator("#learning-plan-trust .scatterlayer .trace")).to_have_count(1)
+
+
+def test_a_long_hint_set_stays_in_its_column(open_page, store):
+    settings = {"max_parallel_workers_per_gather": "2", "recursive_worktable_factor": "0.01"}
+    store._steered = [
+        replace(r, evidence=replace(r.evidence, settings=settings)) if r.evidence else r
+        for r in store._steered
+    ]
+    with open_page(beating(store), "/queries") as page:
+        hints = page.locator("#queries-steered .hint-words").first
+        expect(hints).to_contain_text("max_parallel_workers_per_gather 2")
+        assert hints.evaluate("e => e.scrollWidth <= e.clientWidth")
+        tops = page.locator(".steering-numbers > div").evaluate_all(
+            "all => all.slice(0, 4).map(e => e.getBoundingClientRect().top)"
+        )
+        assert len(set(tops)) == 1
+
+
 def test_a_refused_switch_says_why_in_its_row(open_page, store):
     with open_page(beating(store), "/queries") as page:
         row = row_of(page, "SELECT b.name")
