@@ -671,6 +671,14 @@ def test_the_search_path_is_that_of_the_application(
     runner.close()
 
 
+def test_sizes_of_nothing_are_values_in_force_too(url: URL, catalog: HintSetCatalog) -> None:
+    sizes = ("min_parallel_index_scan_size", "min_parallel_table_scan_size")
+    options = " ".join(f"-c {name}=0" for name in sizes)
+    runner = StatementRunner(url.update_query_dict({"options": options}), catalog)
+    with contextlib.closing(runner):
+        assert runner.in_force(sizes) == dict.fromkeys(sizes, "0")
+
+
 def test_statistics_are_spared_where_we_may(
     server: EmbeddedPostgres, catalog: HintSetCatalog
 ) -> None:

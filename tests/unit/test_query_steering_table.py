@@ -189,6 +189,22 @@ def test_values_have_bounds(name: str, good: list[str], bad: list[str]) -> None:
     assert [value for value in bad if SETTINGS[name].may_be_set(value)] == []
 
 
+@pytest.mark.parametrize(
+    ("name", "shown", "not_shown"),
+    [
+        ("min_parallel_table_scan_size", ["8MB", "8kB", "0"], ["8", "", "00", "0 kB"]),
+        ("min_parallel_index_scan_size", ["512kB", "0"], ["-1"]),
+        ("work_mem", ["4MB", "2TB"], ["4096"]),
+    ],
+)
+def test_a_value_in_force_is_one_that_the_server_prints(
+    name: str, shown: list[str], not_shown: list[str]
+) -> None:
+    """A server prints nothing without a unit but the amount 0."""
+    assert [value for value in shown if not SETTINGS[name].is_value(value)] == []
+    assert [value for value in not_shown if SETTINGS[name].is_value(value)] == []
+
+
 @given(st.text(max_size=30))
 def test_no_value_holds_what_would_have_to_be_quoted(text: str) -> None:
     if any(kind.may_be_set(text) or kind.is_value(text) for kind in SETTINGS.values()):

@@ -60,7 +60,7 @@ class Memory:
 
     def is_value(self, text: str) -> bool:
         """Whether the server could show this value."""
-        return _MEMORY.fullmatch(text) is not None
+        return text == "0" or _MEMORY.fullmatch(text) is not None  # 0 is printed without a unit
 
     def may_be_set(self, text: str) -> bool:
         """Whether a steering table may ask for this value."""
