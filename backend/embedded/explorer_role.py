@@ -1,7 +1,7 @@
 """The role of the embedded server under which statements are tried: it may only read.
 
 It may read every table, and keep what it runs out of pg_stat_statements (version 15 on); its
-transactions write nothing unless they are told otherwise.
+transactions write nothing unless they are told otherwise, and their temporary files are bounded.
 https://www.postgresql.org/docs/current/predefined-roles.html
 """
 
@@ -18,6 +18,8 @@ from backend.embedded.files import read_text
 from backend.embedded.place import random_password, write_password
 
 PASSWORD_FILE = "explorer-password"
+TEMP_FILE_LIMIT = "2GB"
+"""Of temporary files for each process of a session: a plan on trial may not fill the disk."""
 _FIRST_VERSION_OF_PARAMETER_GRANTS = 150000
 
 
@@ -47,14 +49,21 @@ def ensure_explorer_role(address: URL, home: Path) -> None:
     known = read_text(home / PASSWORD_FILE)
     password = known.strip() if known else random_password()
     with setup_cursor(address, "postgres") as cursor:
-        cursor.execute("SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = %s", (EXPLORER_ROLE,))
-        exists = cursor.fetchone() is not None
-        if exists and known:
+        limit = f"temp_file_limit={TEMP_FILE_LIMIT}"
+        cursor.execute(
+            "SELECT %s = ANY(COALESCE(rolconfig, '{}')) FROM pg_catalog.pg_roles"
+            " WHERE rolname = %s",
+            (limit, EXPLORER_ROLE),
+        )
+        found = cursor.fetchone()
+        exists, is_limited = found is not None, found == (True,)
+        if exists and is_limited and known:
             return
         steps = [] if exists else ["CREATE ROLE {role}"]
         steps += [
             "ALTER ROLE {role} LOGIN PASSWORD {verifier}",
             "ALTER ROLE {role} SET default_transaction_read_only = on",
+            "ALTER ROLE {role} SET temp_file_limit = {limit}",
             "GRANT pg_read_all_data TO {role}",
         ]
         if cursor.connection.server_version >= _FIRST_VERSION_OF_PARAMETER_GRANTS:
@@ -66,7 +75,9 @@ def ensure_explorer_role(address: URL, home: Path) -> None:
         # One message is one transaction: there is never half a role.
         cursor.execute(
             sql.SQL("; ".join(steps)).format(
-                role=sql.Identifier(EXPLORER_ROLE), verifier=sql.Literal(verifier)
+                role=sql.Identifier(EXPLORER_ROLE),
+                verifier=sql.Literal(verifier),
+                limit=sql.Literal(TEMP_FILE_LIMIT),
             )
         )
     if not known:  # last: what the file holds is in force

@@ -455,6 +455,15 @@ class TestTheExplorersRole:
         )
         assert parameters == [("pg_stat_statements.track", "SET")]
 
+    def test_what_it_runs_cannot_fill_the_disk(self, server: EmbeddedPostgres) -> None:
+        explorer = connect(server, **explorer_login(server))
+        with closing(explorer), explorer.cursor() as cursor:
+            explorer.autocommit = True
+            cursor.execute("SHOW temp_file_limit")
+            assert cursor.fetchone() == ("2GB",)
+            with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+                cursor.execute("SET temp_file_limit = -1")
+
     def test_its_password_is_in_a_closed_file_and_nowhere_else(
         self, server: EmbeddedPostgres
     ) -> None:
@@ -475,6 +484,16 @@ class TestTheExplorersRole:
         server.ensure_started()
         assert explorer_login(server)["password"] == password
         connect(server, **explorer_login(server)).close()
+
+    def test_a_role_from_before_gets_its_limit(self, server: EmbeddedPostgres) -> None:
+        password = explorer_login(server)["password"]
+        query(server, "ALTER ROLE autopilot_explorer RESET temp_file_limit")
+        server.ensure_started()
+        assert explorer_login(server)["password"] == password
+        explorer = connect(server, **explorer_login(server))
+        with closing(explorer), explorer.cursor() as cursor:
+            cursor.execute("SHOW temp_file_limit")
+            assert cursor.fetchone() == ("2GB",)
 
     def test_a_lost_password_is_replaced(self, server: EmbeddedPostgres) -> None:
         (server.home / "explorer-password").unlink()
