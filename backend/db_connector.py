@@ -351,11 +351,12 @@ class DatabaseConnector:
         if isinstance(error, pgerrors.QueryCanceled):
             raise ServerError(
                 f"a statement on {self.address} was cancelled: {message} "
-                f"(statement_timeout {self._statement_timeout_ms} ms)"
+                f"(statement_timeout {self._statement_timeout_ms} ms, SQLSTATE {code})"
             ) from None
         if isinstance(error, pgerrors.LockNotAvailable):
             raise ServerError(
-                f"a statement on {self.address} waited {self._lock_timeout_ms} ms for a lock"
+                f"a statement on {self.address} waited {self._lock_timeout_ms} ms for a lock "
+                f"(SQLSTATE {code})"
             ) from None
         state = f" (SQLSTATE {code})" if code else ""
         kind = RefusedValueError if code == _INVALID_VALUE else ServerError

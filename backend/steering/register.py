@@ -70,12 +70,30 @@ class SteeringRegister:
         with self._lock:
             return self._change(key, **changes)
 
-    def verify(self, key: ClassKey, evidence: HintEvidence) -> SteeredClassRecord:
-        """A hint set was proven faster, in the database that this register is for."""
+    def verify(
+        self, key: ClassKey, evidence: HintEvidence, expected: SteeredClassRecord | None = None
+    ) -> SteeredClassRecord | None:
+        """A hint set was proven faster, in the database that this register is for.
+
+        Args:
+            key: the class.
+            evidence: of the hint set.
+            expected: what stood when that was asked last; where state, mode or evidence are others
+                by now, nothing changes. None: whatever stands.
+
+        Returns:
+            What stands now; None where nothing changed.
+
+        Raises:
+            SteeringError: the class is not known.
+        """
         if self._home is not None:
             home = self._home
             evidence = replace(evidence, server=home.server, database=home.database)
-        return self.update(key, state=SteeringState.VERIFIED, reason="", evidence=evidence)
+        with self._lock:
+            if expected is not None and _decided(self._known(key)) != _decided(expected):
+                return None
+            return self._change(key, state=SteeringState.VERIFIED, reason="", evidence=evidence)
 
     def withdraw(
         self, key: ClassKey, reason: str, evidence: HintEvidence | None = None
@@ -173,3 +191,8 @@ class SteeringRegister:
     def _save(self, record: SteeredClassRecord) -> None:
         self._store.save_steered_classes([record])
         self._classes[record.key] = record
+
+
+def _decided(record: SteeredClassRecord) -> tuple[object, ...]:
+    """What people and judgements change of a record."""
+    return record.state, record.mode, record.evidence

@@ -8,19 +8,27 @@ from dataclasses import dataclass
 
 from backend.config_steering import SteeringSection
 from backend.domain.plans import DEFAULT_HINT_SET, HintSet
-from backend.domain.steering import ClassKey, HintEvidence, SteeringState
+from backend.domain.steering import (
+    ClassKey,
+    HintEvidence,
+    SteeredClassRecord,
+    SteeringMode,
+    SteeringState,
+)
 from backend.errors import KnobError, ServerConnectionError, ServerError
 from backend.protocols import Clock
 from backend.steering.client.statements import functions_called
 from backend.steering.proof.verification import Verification, VerificationResult
 from backend.steering.register import SteeringRegister
-from backend.steering.running.refusals import said
+from backend.steering.running.refusals import is_transient, said
 from backend.steering.search.class_search import Arm, ClassSearch, digest
 from backend.steering.search.plan_run_log import PlanRunLog
 from backend.steering.search.trial_server import TrialServer
 from backend.steering.statements.read_only import ReadOnlyVerdict
 
 logger = logging.getLogger(__name__)
+
+_OVERTAKEN = "it was decided about the class meanwhile"
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,7 @@ class VerificationEnd:
 @dataclass
 class _Case:
     key: ClassKey
+    stood: SteeredClassRecord | None
     hint_set: HintSet
     verdicts: tuple[ReadOnlyVerdict, ...]
     plan_hashes: tuple[tuple[str, str], ...]
@@ -104,6 +113,8 @@ class VerificationDesk:
     ) -> None:
         """Take a hint set up; nothing runs yet, each statement is explained.
 
+        One that the server refuses to explain is left out: a value may be all that is wrong.
+
         Args:
             key: the class.
             hint_set: what is to be verified.
@@ -112,35 +123,51 @@ class VerificationDesk:
 
         Raises:
             KnobError: the hint set is no longer of the catalogue.
-            ServerError: a statement cannot be explained.
+            ServerError: none of the statements can be explained, or one not now.
         """
-        hashes = []
+        stood = self._register.get(key)
+        hashes: dict[ReadOnlyVerdict, tuple[str, str]] = {}
         for verdict in verdicts:
-            plans = self._server.explain_one(key, verdict, [DEFAULT_HINT_SET, hint_set])
+            try:
+                plans = self._server.explain_one(key, verdict, [DEFAULT_HINT_SET, hint_set])
+            except ServerConnectionError:
+                raise
+            except ServerError as error:
+                if is_transient(error) or (verdict is verdicts[-1] and not hashes):
+                    raise
+                continue
             default, hinted = (plan.plan_hash if plan else "" for plan in plans)
-            hashes.append((default, hinted))
+            hashes[verdict] = default, hinted
         self._begun += 1
         verification = Verification(
             self._server.runner(key),
             hint_set,
-            verdicts,
+            list(hashes),
             min_gain=self._settings.min_gain,
             alpha=self._settings.alpha,
             max_timeout_s=self._settings.max_timeout_s,
             seed=self._seed + self._begun,
         )
-        self._case = _Case(key, hint_set, tuple(verdicts), tuple(hashes), verification, search, arm)
+        self._case = _Case(
+            key, stood, hint_set, tuple(hashes), tuple(hashes.values()), verification, search, arm
+        )
 
     def step(self) -> VerificationEnd | None:
         """Run one pair of the present case, if there is one; what came of it when it is over.
 
+        Where a human or the service decided about the class meanwhile, nothing runs any more, and
+        nothing is proven.
+
         Raises:
             ServerConnectionError: the connection was lost; the case is closed, for its plan may be
-                what ended the server.
+                what ended the server. What is served is withdrawn for that.
         """
         case = self._case
         if case is None:
             return None
+        stands = self._stands(case)
+        if stands is None:
+            return self._overtaken(case)
         try:
             with self._server.counted(case.search):
                 result = case.verification.step()
@@ -148,6 +175,9 @@ class VerificationDesk:
             self._close(case)
             if case.search is not None and case.arm is not None:
                 self._server.lost(case.search, case.arm)
+            else:
+                reason = "the server was lost while it was verified again"
+                self._register.withdraw(case.key, reason, stands.evidence)
             raise
         except ServerError as error:
             self._close(case)
@@ -155,15 +185,35 @@ class VerificationDesk:
         if result is None:
             return None
         self._close(case)
-        record = self._register.get(case.key)
-        if case.search is None and (record is None or record.state is not SteeringState.VERIFIED):
-            return self._ended(case, False, "it was withdrawn meanwhile", disturbed=True)
         if not result.proven:
+            if not result.disturbed and case.search is not None and case.arm is not None:
+                self._log.add_refutation(case.search, case.arm)
             return self._ended(case, False, result.reason, disturbed=result.disturbed)
-        self._register.verify(case.key, self._evidence(case, result))
+        evidence = self._evidence(case, result)
+        if self._register.verify(case.key, evidence, expected=stands) is None:
+            return self._ended(case, False, _OVERTAKEN, disturbed=True)
         return self._ended(case, True, result.reason)
 
     # -- inside -------------------------------------------------------------------------------
+
+    def _stands(self, case: _Case) -> SteeredClassRecord | None:
+        """What stands for the class now; None where it was decided about since the case began.
+
+        A pin does not hinder that its own hint set is verified again.
+        """
+        record, stood = self._register.get(case.key), case.stood
+        if record is None or stood is None or record.evidence != stood.evidence:
+            return None
+        if case.search is not None:
+            unchanged = record.state is stood.state and record.mode is SteeringMode.AUTO
+        else:
+            is_off = record.mode is SteeringMode.OFF
+            unchanged = record.state is SteeringState.VERIFIED and not is_off
+        return record if unchanged else None
+
+    def _overtaken(self, case: _Case) -> VerificationEnd:
+        self._close(case)
+        return self._ended(case, False, _OVERTAKEN, disturbed=True)
 
     def _close(self, case: _Case) -> None:
         """Hand the runs over."""

@@ -30,13 +30,13 @@ from backend.steering.plans.plan_features import (
 from backend.steering.plans.plan_text import plan_text
 from backend.steering.plans.plan_tree import read_plan
 from backend.steering.running.answer import Answer, AnswerTooLargeError
+from backend.steering.running.refusals import is_transient
 from backend.steering.running.trial_session import TrialSession, refusal
 from backend.steering.statements.read_only import ReadOnlyVerdict
 
 MAX_TIMEOUT_S = 86_400.0
 
 _LOCK_TIMEOUT_MS = 100
-_TRANSIENT_CLASSES = ("40", "57")
 _SIZES = """
 SELECT n.nspname, c.relname, c.reltuples, c.relpages * current_setting('block_size')::float8
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -320,6 +320,6 @@ def _broken_off(error: psycopg2.Error, latency_s: float, timeout_s: float) -> Pl
         return PlanRun(RunOutcome.TIMED_OUT, timeout_s, detail=detail)
     if isinstance(error, pgerrors.LockNotAvailable):
         return PlanRun(RunOutcome.LOCKED, latency_s, detail=detail)
-    if (error.pgcode or "")[:2] in _TRANSIENT_CLASSES:
+    if is_transient(detail):
         return PlanRun(RunOutcome.CANCELLED, latency_s, detail=detail)
     return PlanRun(RunOutcome.FAILED, latency_s, detail=detail)

@@ -18,7 +18,7 @@ from backend.errors import ServerConnectionError, ServerError
 from backend.protocols import Clock, PlanGuesser
 from backend.steering.proof.verification_desk import VerificationDesk, VerificationEnd
 from backend.steering.register import SteeringRegister
-from backend.steering.running.refusals import said
+from backend.steering.running.refusals import is_transient, said
 from backend.steering.running.runner import StatementRunner
 from backend.steering.search.agenda import Agenda
 from backend.steering.search.class_search import OTHER_ANSWER, TRANSIENT, Arm, ClassSearch
@@ -286,15 +286,18 @@ class LiveExploration:
         if arm.compared_s is None:
             search.to_compare = arm
             return self._compare([search])
-        verdicts = self._preparation.verdicts(search.key)
-        if search.verdict not in verdicts:
-            verdicts.append(search.verdict)
         try:
+            verdicts = self._preparation.verdicts(search.key)
+            if search.verdict not in verdicts:
+                verdicts.append(search.verdict)
             self._desk.begin(search.key, arm.hint_set, verdicts, search, arm)
         except ServerConnectionError:
             raise
         except ServerError as error:
-            self._searches.refuse(search.key, said(error))
+            if is_transient(error):
+                search.pause(self._clock.monotonic_s())
+            else:
+                self._searches.refuse(search.key, said(error))
         return self._did(f"judging {self._searches.named(search.key)}")
 
     def _used_s(self, search: ClassSearch) -> float:

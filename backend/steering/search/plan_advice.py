@@ -10,8 +10,9 @@ import math
 from collections.abc import Callable, Sequence
 
 from backend.domain.plans import ExplainedPlan, HintSet, PlanRun
-from backend.errors import ServerError
+from backend.errors import ServerConnectionError, ServerError
 from backend.protocols import Clock, PlanGuesser
+from backend.steering.running.refusals import said
 from backend.steering.search.class_search import ClassSearch
 
 logger = logging.getLogger(__name__)
@@ -58,8 +59,10 @@ class PlanAdvice:
     def tell(self, search: ClassSearch, hint_set: HintSet, run: PlanRun) -> None:
         """Tell the agent of a run that finished with the right answer, or timed out.
 
+        Where the server refuses to explain what it asks for, it does not learn of this run.
+
         Raises:
-            ServerError: the server could not explain.
+            ServerConnectionError: the server cannot be reached.
         """
         if self._agent is None or not search.default_s or run.latency_s <= 0.0:
             return
@@ -71,8 +74,10 @@ class PlanAdvice:
                 self._plans(search),
                 timed_out=run.timed_out,
             )
-        except ServerError:
+        except ServerConnectionError:
             raise
+        except ServerError as error:
+            logger.info("nothing learnt from a run: %s", said(error))
         except Exception as error:
             self._leave_out(error)
 

@@ -9,7 +9,7 @@ from typing import Protocol
 from backend.domain.plans import DEFAULT_HINT_SET, HintSet, PlanRun, RunOutcome
 from backend.domain.steering import ClassKey, PlanRunRecord, RunPurpose
 from backend.protocols import Clock
-from backend.steering.search.class_search import TRANSIENT, Arm, ClassSearch
+from backend.steering.search.class_search import Arm, ClassSearch
 
 _BATCH = 20
 _LONGEST_WAIT_S = 5.0
@@ -83,6 +83,16 @@ class PlanRunLog:
             None,
         )
 
+    def add_refutation(self, search: ClassSearch, arm: Arm) -> None:
+        """Take that a verification came to its end, and not to a proof; a run that failed says so.
+
+        Args:
+            search: of the class.
+            arm: what was verified.
+        """
+        failed = PlanRun(RunOutcome.FAILED, 0.0)
+        self.add_verification(search.key, search.statement, arm.hint_set, arm.plan_hash, failed)
+
     def store_due(self) -> bool:
         """Store what waits, where it is much or has waited long; whether anything was stored."""
         waited_s = self._clock.monotonic_s() - self._stored_at_s
@@ -117,36 +127,38 @@ class PlanRunLog:
     def restore(self, search: ClassSearch, since: datetime) -> None:
         """Tell a search what its statement's runs showed, where its default plan is still the same.
 
+        A run of the default plan that warms up begins it all anew: what was before it counts no
+        more, as it did not count then.
+
         Args:
             search: its plans are known.
             since: older runs count no more.
         """
         default_s: list[float] = []
         arms: list[tuple[Arm, PlanRun]] = []
-        verified: dict[str, set[RunOutcome]] = {}
+        refuted: dict[str, Arm] = {}
         for record in self._runs(search.key, since):
             if record.statement != search.statement:
                 continue
-            is_probe = record.purpose is RunPurpose.PROBE
+            is_probe, arm = record.purpose is RunPurpose.PROBE, search.arms.get(record.plan_hash)
             if record.hint_set == DEFAULT_HINT_SET.name:
-                if is_probe and record.plan_hash != search.default_hash:  # other data, statistics
-                    default_s, arms, verified = [], [], {}
-                elif record.outcome is RunOutcome.FINISHED and record.default_latency_s is not None:
+                warmed_up = record.default_latency_s is not None
+                other_plan = record.plan_hash != search.default_hash  # other data, statistics
+                if is_probe and (other_plan or not warmed_up):
+                    default_s, arms, refuted = [], [], {}
+                elif record.outcome is RunOutcome.FINISHED and warmed_up:
                     default_s.append(record.latency_s)
-            elif record.plan_hash in search.arms and is_probe:
-                run = PlanRun(record.outcome, record.latency_s)
-                arms.append((search.arms[record.plan_hash], run))
-            elif record.plan_hash in search.arms:
-                verified.setdefault(record.plan_hash, set()).add(record.outcome)
+            elif arm is not None and is_probe:
+                arms.append((arm, PlanRun(record.outcome, record.latency_s)))
+            elif arm is not None and record.outcome is RunOutcome.FAILED:
+                refuted[record.plan_hash] = arm
         if not default_s:
             return
         search.restore_default(default_s)
         for arm, run in arms:
             arm.note(run)
-        for plan_hash, outcomes in verified.items():
-            if outcomes.isdisjoint(TRANSIENT):  # it came to its end, and not to a proof
-                arm = search.arms[plan_hash]
-                search.refuted(arm, f"{arm.hint_set.name} was not proven before")
+        for arm in refuted.values():
+            search.refuted(arm, f"{arm.hint_set.name} was not proven before")
 
     def _probes(self, key: ClassKey, since: datetime) -> list[PlanRunRecord]:
         return [run for run in self._runs(key, since) if run.purpose is RunPurpose.PROBE]

@@ -12,7 +12,7 @@ from backend.protocols import Clock
 from backend.steering.client.statements import functions_called
 from backend.steering.proof.verification import MAX_STATEMENTS
 from backend.steering.register import SteeringRegister
-from backend.steering.running.refusals import said
+from backend.steering.running.refusals import is_transient, said
 from backend.steering.search.agenda import Agenda
 from backend.steering.search.class_search import TRANSIENT, ClassSearch, digest
 from backend.steering.search.plan_advice import PlanAdvice
@@ -25,6 +25,8 @@ MOST_SEARCHES = 64
 """Classes that are searched at a time; the others wait."""
 _BUNDLE = 8
 """EXPLAINs of one step."""
+_REST_S = 60.0
+"""Of a class whose statement cannot be judged now."""
 
 
 class StatementBook(Protocol):
@@ -73,6 +75,9 @@ class Preparation:
         self._hint_sets, self._max_timeout_s = hint_sets, max_timeout_s
         self._server, self._register, self._searches = server, register, searches
         self._agenda, self._log, self._advice, self._clock = agenda, log, advice, clock
+        self._refused: dict[ClassKey, set[str]] = {}
+        """Digests of statements that the server refuses, of classes that are taken up."""
+        self._rests_until_s: dict[ClassKey, float] = {}
 
     # -- taking a class up ----------------------------------------------------------------------
 
@@ -84,8 +89,10 @@ class Preparation:
         """
         if len(self._searches) >= MOST_SEARCHES:
             return None
+        now_s = self._clock.monotonic_s()
+        self._rests_until_s = {k: s for k, s in self._rests_until_s.items() if s > now_s}
         for key in list(self._book.keys()):
-            if key in self._searches or key in busy:
+            if key in self._searches or key in busy or key in self._rests_until_s:
                 continue
             record = self._register.get(key)
             if record is None:
@@ -100,17 +107,28 @@ class Preparation:
     def open(self, record: SteeredClassRecord, first: HintSet | None = None) -> None:
         """Begin a class's search, with the statement that ran already, else the newest.
 
+        Where the statement cannot be judged now, the class rests for a while.
+
         Args:
             record: of the class.
             first: what is tried before all else: the hint set that was proven already.
+
+        Raises:
+            ServerConnectionError: the server cannot be reached.
         """
         key = record.key
-        samples = {digest(sample.text): sample for sample in self._book.samples(key)}
+        samples = self._open_samples(key)
         if not samples:
             return
         ran = self._log.statements(key, self._agenda.measured_since(record))
         chosen = next((statement for statement in ran if statement in samples), None)
-        verdict = self.judge(samples[chosen or next(iter(samples))])
+        try:
+            verdict = self.judge(samples[chosen or next(iter(samples))])
+        except ServerConnectionError:
+            raise
+        except ServerError:
+            self._rests_until_s[key] = self._clock.monotonic_s() + _REST_S
+            return
         self._agenda.begin(record)
         if verdict.is_read_only:
             self._searches.begin(record, ClassSearch(key, verdict, self._hint_sets, first))
@@ -118,7 +136,11 @@ class Preparation:
             self._searches.refuse(key, verdict.refusal)
 
     def judge(self, sample: StatementSample) -> ReadOnlyVerdict:
-        """Whether a statement may be tried, and steered by the plug-in."""
+        """Whether a statement may be tried, and steered by the plug-in.
+
+        Raises:
+            ServerError: as :meth:`ReadOnlyCheck.check` does.
+        """
         with self._server.counted(preparing=True):
             verdict = self._check.check(sample.text)
         if verdict.is_read_only and functions_called(verdict.statement) is None:
@@ -126,7 +148,11 @@ class Preparation:
         return verdict
 
     def verdicts(self, key: ClassKey) -> list[ReadOnlyVerdict]:
-        """A class's statements that may be tried, of the newest as many as are verified."""
+        """A class's statements that may be tried, of the newest as many as are verified.
+
+        Raises:
+            ServerError: as :meth:`ReadOnlyCheck.check` does.
+        """
         judged = [self.judge(sample) for sample in self._book.samples(key)[:MAX_STATEMENTS]]
         return [verdict for verdict in judged if verdict.is_read_only]
 
@@ -151,8 +177,33 @@ class Preparation:
         except ServerConnectionError:
             raise
         except ServerError as error:
-            self._searches.refuse(search.key, said(error))
+            if is_transient(error):
+                search.pause(self._clock.monotonic_s())
+            else:
+                self._try_another(search, said(error))
             return f"explaining {named}"
+
+    def _try_another(self, search: ClassSearch, reason: str) -> None:
+        """The server refuses a search's statement: another one of the class stands for it.
+
+        A class is refused when none is left, for a value may be all that is wrong.
+        """
+        key = search.key
+        self._refused.setdefault(key, set()).add(search.statement)
+        record = self._register.get(key)
+        if record is not None and self._open_samples(key):
+            self._searches.drop(search)
+            self.open(record, search.first)
+        else:
+            self._refused.pop(key)
+            self._searches.refuse(key, reason)
+
+    def _open_samples(self, key: ClassKey) -> dict[str, StatementSample]:
+        """A class's statements that the server did not refuse, by digest."""
+        samples = {digest(sample.text): sample for sample in self._book.samples(key)}
+        refused = self._refused.get(key, set())
+        refused &= samples.keys()
+        return {name: sample for name, sample in samples.items() if name not in refused}
 
     def _explain(self, search: ClassSearch) -> None:
         plans = self._server.explain(search, search.unexplained[:_BUNDLE])
@@ -180,7 +231,7 @@ class Preparation:
         elif run.outcome is RunOutcome.TOO_LARGE:
             self._searches.refuse(search.key, run.outcome.value)
         elif run.outcome is RunOutcome.FAILED:
-            self._searches.refuse(search.key, said(run.detail))
+            self._try_another(search, said(run.detail))
 
     def _ask_what_to_try_first(self, search: ClassSearch) -> None:
         if search.first is not None:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import islice
 
 from backend.catalog.hint_sets import HintSetCatalog
 from backend.domain.plans import DEFAULT_HINT_SET, HintSet
-from backend.domain.steering import ClassKey, SteeringMode, SteeringState
+from backend.domain.steering import (
+    ClassKey,
+    HintEvidence,
+    StatementSample,
+    SteeredClassRecord,
+    SteeringMode,
+    SteeringState,
+)
 from backend.errors import KnobError, ServerConnectionError, ServerError
 from backend.protocols import Clock
 from backend.steering.proof.verification_desk import VerificationDesk, VerificationEnd
 from backend.steering.register import SteeringRegister
-from backend.steering.running.refusals import said
+from backend.steering.running.refusals import is_transient, said
 from backend.steering.search.agenda import Agenda
 from backend.steering.search.class_search import digest
 from backend.steering.search.plan_run_log import PlanRunLog
@@ -25,6 +33,9 @@ logger = logging.getLogger(__name__)
 _FOUND = (SteeringState.VERIFIED, SteeringState.DEFAULT_BEST)
 _SETTINGS_EVERY_S = 10.0
 _TRY_AGAIN_AFTER_S = 60.0
+_MOST_ASKED = 3
+"""Classes under whose search paths the settings are asked for at a time."""
+_NO_STATEMENT = "it must be verified again, and no statement of it is known any more"
 
 
 class Recheck:
@@ -58,6 +69,8 @@ class Recheck:
         self._watched = sorted({name for toggle in toggles for name in toggle.settings})
         self._looked_up: set[ClassKey] = set()
         self._in_force: Mapping[str, str] | None = None
+        self._answered: tuple[ClassKey, ...] = ()
+        """The class under whose search path the settings were read last."""
         self._next_look_s = clock.monotonic_s()
         self.waiting: dict[ClassKey, tuple[bool, float]] = {}
         """Classes to be verified again → whether a search follows, and not before when."""
@@ -67,32 +80,52 @@ class Recheck:
     def look_at_settings(self) -> None:
         """Read the planner settings in force, every ten seconds at most.
 
-        What was verified under others is verified again, and goes on being served meanwhile.
-        Searches begin anew; what still holds of them is taken over from the log, where plans are
-        known by their hashes.
+        What was verified under others is verified again, and goes on being served meanwhile,
+        where there is a statement to verify it with. Searches begin anew; what still holds of them
+        is taken over from the log, where plans are known by their hashes.
 
         Raises:
             ServerConnectionError: the server cannot be reached.
         """
-        now_s, keys = self._clock.monotonic_s(), self._book.keys()
-        if now_s < self._next_look_s or not keys:
+        now_s = self._clock.monotonic_s()
+        if now_s < self._next_look_s:
             return
         self._next_look_s = now_s + _SETTINGS_EVERY_S
-        before, in_force = self._in_force, self._server.in_force(keys[0], self._watched)
+        proven = [record for record in self._register.classes() if _is_held(record)]
+        before, in_force = self._in_force, self._read_settings([record.key for record in proven])
+        if in_force is None:
+            return
         self._in_force = in_force
-        changed = before is not None and before != in_force
-        for record in self._register.classes():
-            if (
-                record.evidence is None
-                or record.state is not SteeringState.VERIFIED
-                or record.mode is SteeringMode.OFF
-            ):
-                continue
-            under = record.evidence.under.items()
-            if changed or any(in_force.get(name, value) != value for name, value in under):
+        for record in proven:
+            if record.evidence is not None and _is_under_others(record.evidence, in_force):
                 self.again(record.key, search_follows=record.key in self._searches)
-        for search in self._searches if changed else ():
-            self._searches.drop(search)
+        if before is not None and before != in_force:
+            for search in self._searches:
+                self._searches.drop(search)
+
+    def _read_settings(self, proven: Sequence[ClassKey]) -> Mapping[str, str] | None:
+        """The settings in force under some class's search path; None where none was of use.
+
+        A search path that the server refuses is that class's trouble alone.
+        """
+        tried = (
+            key
+            for key in dict.fromkeys((*self._answered, *proven, *self._book.keys()))
+            if (record := self._register.get(key)) is None
+            or record.state is not SteeringState.REFUSED
+        )
+        for key in islice(tried, _MOST_ASKED):
+            try:
+                in_force = self._server.in_force(key, self._watched)
+            except ServerConnectionError:
+                raise
+            except ServerError as error:
+                self._answered = ()
+                logger.info("%s does not tell the settings: %s", key.fingerprint, said(error))
+            else:
+                self._answered = (key,)
+                return in_force
+        return None
 
     def again(self, key: ClassKey, *, search_follows: bool) -> None:
         """Have a class's hint set verified again, unless it waits for that already."""
@@ -134,11 +167,19 @@ class Recheck:
                 last = self._log.last_default_plan(key)
                 for sample in self._book.samples(key):
                     if last is not None and digest(sample.text) == last[0]:
-                        verdict = self._preparation.judge(sample)
-                        if verdict.is_read_only:
-                            self._agenda.watch(key, verdict, last[1])
+                        self._watch(sample, last[1])
                 return True
         return False
+
+    def _watch(self, sample: StatementSample, plan_hash: str) -> None:
+        try:
+            verdict = self._preparation.judge(sample)
+        except ServerConnectionError:
+            raise
+        except ServerError:  # a lock is in the way; a day's end brings the class back, too
+            return
+        if verdict.is_read_only:
+            self._agenda.watch(sample.key, verdict, plan_hash)
 
     # -- verifying again --------------------------------------------------------------------------
 
@@ -171,7 +212,8 @@ class Recheck:
         except KnobError:
             self._withdraw(key, f"{hint_set.name} is no hint set of this server any more")
         except ServerError as error:
-            self._withdraw(key, said(error))
+            if not is_transient(error):
+                self._withdraw(key, said(error))
         return f"judging {self._searches.named(key)}"
 
     def found_out(self, end: VerificationEnd) -> None:
@@ -195,7 +237,23 @@ class Recheck:
         self._register.withdraw(key, reason)
 
     def _forget_what_is_not_served(self) -> None:
+        """Nor can be verified again: without a statement nobody knows whether it still holds."""
         for key in list(self.waiting):
             record = self._register.get(key)
-            if record is None or record.state is not SteeringState.VERIFIED:
+            if record is None or not _is_held(record):
                 del self.waiting[key]
+            elif not self._book.samples(key):
+                del self.waiting[key]
+                if record.mode is SteeringMode.AUTO:
+                    self._register.withdraw(key, _NO_STATEMENT, record.evidence)
+
+
+def _is_held(record: SteeredClassRecord) -> bool:
+    """Whether what was verified is served, or would be."""
+    return record.state is SteeringState.VERIFIED and record.mode is not SteeringMode.OFF
+
+
+def _is_under_others(evidence: HintEvidence, in_force: Mapping[str, str]) -> bool:
+    """Whether it was verified under other settings."""
+    under = {**evidence.under, **evidence.settings_in_force}
+    return any(in_force.get(name, value) != value for name, value in under.items())

@@ -10,6 +10,7 @@ from backend.domain.plans import DEFAULT_HINT_SET, ExplainedPlan, HintSet, PlanR
 from backend.domain.steering import ClassKey
 from backend.errors import ServerConnectionError, ServerError, StoreError
 from backend.protocols import Clock
+from backend.steering.running.refusals import is_transient
 from backend.steering.running.runner import StatementRunner
 from backend.steering.search.class_search import Arm, ClassSearch
 from backend.steering.search.plan_run_log import PlanRunLog
@@ -94,7 +95,8 @@ class TrialServer:
                 may be what ended the server (by its memory), and is not tried again.
 
         Returns:
-            A run for each; FAILED where the server refused all of them.
+            A run for each; where the server refused all of them, FAILED, or CANCELLED for a
+            reason that passes.
 
         Raises:
             ServerConnectionError: the connection was lost; the class rests.
@@ -109,8 +111,8 @@ class TrialServer:
                 search.pause(self._clock.monotonic_s())
                 raise
             except ServerError as error:
-                failed = PlanRun(RunOutcome.FAILED, 0.0, detail=str(error))
-                runs = [failed] * len(hint_sets)
+                outcome = RunOutcome.CANCELLED if is_transient(error) else RunOutcome.FAILED
+                runs = [PlanRun(outcome, 0.0, detail=str(error))] * len(hint_sets)
         search.probes += len(runs)
         return runs
 
