@@ -161,7 +161,7 @@ class MadeUpServer:
 
     # -- a ReadOnlyCheck -------------------------------------------------------------------------
 
-    def check(self, statement: str) -> ReadOnlyVerdict:
+    def check(self, statement: str, search_path: str) -> ReadOnlyVerdict:
         refusal = self.of(statement).refusal
         return ReadOnlyVerdict("", refusal) if refusal else ReadOnlyVerdict(statement)
 

@@ -137,7 +137,7 @@ class KeptStatements:
 
     def _verdicts(self, key: ClassKey) -> Iterator[ReadOnlyVerdict]:
         for sample in self._book.samples(key):
-            yield self._check.check(sample.text)
+            yield self._check.check(sample.text, sample.key.search_path)
 
     def _runner(self, key: ClassKey) -> StatementRunner:
         runner = StatementRunner(self._url, self._catalog, search_path=key.search_path)

@@ -340,6 +340,40 @@ def test_a_volatile_cast_spoils_the_whole_database(server: EmbeddedPostgres, che
             cursor.execute("DROP FUNCTION trial.to_box CASCADE")
 
 
+@pytest.fixture
+def tenant(server: EmbeddedPostgres) -> Iterator[None]:
+    with owner(server) as cursor:
+        cursor.execute(
+            "CREATE ROLE trial_tenant; CREATE SCHEMA trial_tenant AUTHORIZATION trial_tenant; "
+            "CREATE TABLE trial_tenant.parents (id int, kind int); "
+            "CREATE TABLE trial_tenant.alone (id int)"
+        )
+        yield
+        cursor.execute("DROP SCHEMA trial_tenant CASCADE; DROP ROLE trial_tenant")
+
+
+@pytest.mark.usefixtures("tenant")
+@pytest.mark.parametrize(
+    ("statement", "search_path", "refusal"),
+    [
+        ("SELECT id FROM parents", '"$user", public', "trial_tenant.parents"),
+        ("SELECT 1 WHERE 1 IN (SELECT id FROM parents)", '"$user", trial', "trial_tenant.parents"),
+        ("SELECT id FROM parents", "trial", ""),
+        ("SELECT id FROM trial.parents", '"$user", public', ""),
+        ("SELECT id FROM children", '"$user", trial', ""),
+        ("SELECT id FROM alone", '"$user", public', ""),
+        ("SELECT id FROM trial.plain_view", '"$user", public', ""),
+    ],
+)
+def test_what_means_another_table_to_each_role_is_refused(
+    url: URL, statement: str, search_path: str, refusal: str
+) -> None:
+    with contextlib.closing(DatabaseConnector(url)) as connector:
+        verdict = ReadOnlyCheck(connector).check(statement, search_path)
+    assert refusal in verdict.refusal
+    assert verdict.is_read_only is (not refusal)
+
+
 def test_a_server_that_cannot_be_asked_is_no_refusal(url: URL) -> None:
     check = ReadOnlyCheck(DatabaseConnector(url.set(port=1)))
     with pytest.raises(ServerConnectionError):

@@ -142,7 +142,7 @@ class Preparation:
             ServerError: as :meth:`ReadOnlyCheck.check` does.
         """
         with self._server.counted(preparing=True):
-            verdict = self._check.check(sample.text)
+            verdict = self._check.check(sample.text, sample.key.search_path)
         if verdict.is_read_only and functions_called(verdict.statement) is None:
             return ReadOnlyVerdict("", "the plug-in would not steer it, for it may not only read")
         return verdict

@@ -72,6 +72,15 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relname = ANY(%(names)s) AND c.relkind IN ('r', 'p', 'm', 'v', 'f', 'S', 't')
 """
 
+_MEANINGS = """
+SELECT c.relname AS name, min(r.rolname) AS role
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     LEFT JOIN pg_roles r ON r.rolname = n.nspname
+WHERE c.relname = ANY(%(names)s) AND c.relkind IN ('r', 'p', 'm', 'v', 'f', 'S')
+      AND c.relpersistence <> 't'
+GROUP BY 1 HAVING count(*) > 1 AND count(r.rolname) > 0
+"""
+
 
 @dataclass(frozen=True)
 class ReadOnlyVerdict:
@@ -111,8 +120,13 @@ class ReadOnlyCheck:
         self._connector = connector
         self._allowed = frozenset(allowed_functions)
 
-    def check(self, statement: str) -> ReadOnlyVerdict:
+    def check(self, statement: str, search_path: str = '"$user", public') -> ReadOnlyVerdict:
         """Judge a statement with its parameters filled in.
+
+        Args:
+            statement: its text.
+            search_path: of its application. One with ``"$user"`` has no one meaning where a table
+                is in a schema named like a role, and elsewhere too: such a statement is refused.
 
         Raises:
             ServerConnectionError: the server could not be asked.
@@ -122,6 +136,8 @@ class ReadOnlyCheck:
             query = parse_query(statement)
             self._check_casts()
             self._check_names(query.names, seen=set())
+            if "$user" in search_path:
+                self._check_meanings(query.names)
         except NotReadOnlyError as error:
             return ReadOnlyVerdict("", str(error))
         return ReadOnlyVerdict(query.text, ties=query.ties)
@@ -137,6 +153,15 @@ class ReadOnlyCheck:
             if _meant(row, names.types):
                 raise NotReadOnlyError(f"the domain {row['name']} checks values by an expression")
         self._check_relations(names, seen)
+
+    def _check_meanings(self, names: Names) -> None:
+        unqualified = {name for schema, name in names.relations if not schema}
+        for row in self._ask(_MEANINGS, unqualified):
+            name = row["name"]
+            raise NotReadOnlyError(
+                f'under a search_path with "$user", {name} means {row["role"]}.{name} to the role '
+                f"{row['role']}, and another table to others"
+            )
 
     def _check_casts(self) -> None:
         for row in self._ask(_CASTS):
