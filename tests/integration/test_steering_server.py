@@ -21,6 +21,7 @@ from backend.domain.server import HostFacts
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.errors import KnobError, ServerConnectionError, ServerError
 from backend.steering.running import trial_session
+from backend.steering.running.refusals import is_transient, said
 from backend.steering.running.runner import StatementRunner
 from backend.steering.statements.read_only import ReadOnlyCheck, ReadOnlyVerdict
 
@@ -596,6 +597,23 @@ def test_a_lock_is_not_waited_for_long(runner: StatementRunner, server: Embedded
     assert run_one(runner, "SELECT count(*) FROM trial.parents").outcome is RunOutcome.FINISHED
 
 
+def test_a_lock_is_no_verdict_of_explain_nor_of_the_check(
+    runner: StatementRunner, server: EmbeddedPostgres, check: Any
+) -> None:
+    verdict = check("SELECT count(*) FROM trial.parents")
+    with owner(server) as cursor:
+        cursor.execute("BEGIN; LOCK TABLE trial.parents")
+        with pytest.raises(ServerError) as waited:
+            runner.explain(verdict, [DEFAULT_HINT_SET])
+        cursor.execute("ROLLBACK; BEGIN; LOCK TABLE trial.plain_view")
+        with pytest.raises(ServerError, match="for a lock") as waited_for_view:
+            check("SELECT id FROM trial.plain_view")
+        cursor.execute("ROLLBACK")
+    assert is_transient(waited.value)
+    assert is_transient(waited_for_view.value)
+    assert check("SELECT id FROM trial.plain_view").is_read_only
+
+
 def during(
     server: EmbeddedPostgres, runner: StatementRunner, statement: str, act: Callable[[int], object]
 ) -> Any:
@@ -703,6 +721,17 @@ def test_the_search_path_is_that_of_the_application(
     runner = StatementRunner(url, catalog, search_path="trial, public")
     assert run_one(runner, check("SELECT count(*) FROM parents").statement).rows == 1
     runner.close()
+
+
+@pytest.mark.parametrize("search_path", ["a,,b", '"$user", public,'])
+def test_a_search_path_that_is_none_is_refused(
+    url: URL, catalog: HintSetCatalog, search_path: str
+) -> None:
+    runner = StatementRunner(url, catalog, search_path=search_path)
+    with contextlib.closing(runner), pytest.raises(ServerError) as refused:
+        runner.in_force(["work_mem"])
+    assert said(refused.value) == "the server refuses it (SQLSTATE 22023)"
+    assert not is_transient(refused.value)
 
 
 def test_sizes_of_nothing_are_values_in_force_too(url: URL, catalog: HintSetCatalog) -> None:

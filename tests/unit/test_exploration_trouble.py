@@ -328,7 +328,7 @@ def test_a_statement_that_cannot_be_judged_now_is_judged_later(served: bool) -> 
     world = verified() if served else World(slow(no_seqscan=Behaviour(0.3)))
     check, asked = world.server.check, []
 
-    def locked(statement: str) -> ReadOnlyVerdict:
+    def locked(statement: str, search_path: str) -> ReadOnlyVerdict:
         asked.append(statement)
         raise ServerError("a statement on db:5432/shop waited 500 ms for a lock (SQLSTATE 55P03)")
 
@@ -351,7 +351,7 @@ def test_a_lock_after_a_restart_does_not_end_a_step() -> None:
     world.work()
     world.restart()
 
-    def locked(statement: str) -> ReadOnlyVerdict:
+    def locked(statement: str, search_path: str) -> ReadOnlyVerdict:
         raise ServerError("a statement on db:5432/shop waited 500 ms for a lock (SQLSTATE 55P03)")
 
     world.server.check = locked  # type: ignore[method-assign]
