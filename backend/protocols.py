@@ -33,6 +33,7 @@ from backend.domain.records import (
 )
 from backend.domain.server import KnobReading, ServerInfo
 from backend.domain.steering import (
+    ClassKey,
     PlanRunRecord,
     ServiceTimingRecord,
     SteeredClassRecord,
@@ -148,6 +149,9 @@ class SteeringWriter(Protocol):
 
     def save_steered_classes(self, classes: Sequence[SteeredClassRecord]) -> None:
         """Insert or replace, by key."""
+
+    def delete_steered_classes(self, keys: Sequence[ClassKey]) -> None:
+        """Forget them; unknown keys are fine."""
 
     def add_plan_runs(self, runs: Sequence[PlanRunRecord]) -> None: ...
     def add_service_timings(self, timings: Sequence[ServiceTimingRecord]) -> None: ...

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from backend.domain.records import EventRecord
+from backend.domain.records import EventRecord, QueryClassRecord
 from backend.domain.steering import (
     ClassKey,
     HintEvidence,
@@ -104,6 +104,11 @@ class MemoryStore:
         self._check()
         self.classes.update({record.key: record for record in classes})
 
+    def delete_steered_classes(self, keys: Sequence[ClassKey]) -> None:
+        self._check()
+        for key in keys:
+            self.classes.pop(key, None)
+
     def add_service_timings(self, timings: Sequence[ServiceTimingRecord]) -> None:
         self._check()
         self.timings.extend(timings)
@@ -113,6 +118,9 @@ class MemoryStore:
     ) -> Sequence[ServiceTimingRecord]:
         found = [t for t in self.timings if since is None or t.ended_at >= since]
         return found[-limit:]
+
+    def query_classes(self) -> Mapping[str, QueryClassRecord]:
+        return {}
 
     def add_event(self, event: EventRecord) -> int:
         self._check()

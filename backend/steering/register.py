@@ -7,6 +7,7 @@ out what operators want. Each runs in a thread of its own.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -60,6 +61,15 @@ class SteeringRegister:
             if key not in self._classes:
                 self._save(SteeredClassRecord(key, text, SteeringState.WAITING, self._clock.now()))
             return self._classes[key]
+
+    def forget(self, records: Iterable[SteeredClassRecord]) -> None:
+        """Make classes unknown again, but for those that have changed since they were looked at."""
+        with self._lock:
+            keys = [record.key for record in records if self._classes.get(record.key) == record]
+            if keys:
+                self._store.delete_steered_classes(keys)
+            for key in keys:
+                del self._classes[key]
 
     def update(self, key: ClassKey, **changes: Any) -> SteeredClassRecord:
         """Change fields of a class's record; ``updated_at`` follows.

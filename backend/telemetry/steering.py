@@ -50,6 +50,23 @@ class SteeringTables(TelemetryWriterTables, TelemetryReaderTables):
             # In one order, or two writers on PostgreSQL could wait for each other's rows.
             connection.execute(statement, [rows[key] for key in sorted(rows)])
 
+    def delete_steered_classes(self, keys: Sequence[ClassKey]) -> None:
+        """Forget classes; one that is not known is none already."""
+        if not keys:
+            return
+        statement = sa.delete(steered_classes).where(
+            steered_classes.c.fingerprint == sa.bindparam("of_fingerprint"),
+            steered_classes.c.search_path == sa.bindparam("of_search_path"),
+        )
+        with self._writing() as connection:
+            connection.execute(
+                statement,
+                [
+                    {"of_fingerprint": key.fingerprint, "of_search_path": key.search_path}
+                    for key in sorted(keys)
+                ],
+            )
+
     def add_plan_runs(self, runs: Sequence[PlanRunRecord]) -> None:
         """Append runs.
 

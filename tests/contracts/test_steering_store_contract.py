@@ -238,6 +238,14 @@ class TestTexts:
         assert len(read.text) == MAX_STATEMENT_LENGTH + 1
         assert read.text.endswith("…")
 
+    def test_a_class_that_is_forgotten_is_gone(self, store: Store) -> None:
+        elsewhere = replace(full.CLASS_KEY, search_path="elsewhere")
+        store.save_steered_classes([full.STEERED_CLASS, replace(full.STEERED_CLASS, key=elsewhere)])
+        store.delete_steered_classes([full.CLASS_KEY, replace(elsewhere, fingerprint="0" * 16)])
+        assert [record.key for record in store.steered_classes()] == [elsewhere]
+        store.delete_steered_classes([])
+        assert len(store.steered_classes()) == 1
+
     def test_evidence_of_before_servers_were_told_apart_is_read(self) -> None:
         written = to_document(full.EVIDENCE)
         for later in ("server", "database", "settings_in_force"):

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,14 +16,21 @@ from backend.config import PathSettings, load_settings
 from backend.config_steering import SteeringSection
 from backend.domain.clock import ManualClock
 from backend.domain.records import QueryClassRecord
-from backend.domain.steering import SteeringState
+from backend.domain.steering import (
+    ClassKey,
+    SteeredClassRecord,
+    SteeringMode,
+    SteeringState,
+)
 from backend.errors import SteeringError
 from backend.steering.client.statements import fingerprint
 from backend.steering.places import SteeringPlaces
 from backend.steering.register import SteeringRegister
-from backend.steering.statements.intake import StatementIntake
+from backend.steering.statements.intake import MOST_REMEMBERED, StatementIntake
 from backend.steering.statements.sample_book import SampleBook
+from backend.steering.statements.samples import sample_of
 from backend.telemetry import SqlStore, open_store
+from tests.steered_classes import START, MemoryStore
 
 QUERY = "SELECT total FROM orders WHERE id = 4711"
 LOGGED = "2026-01-05 08:00:00.000 UTC [7] LOG:  duration: 12.5 ms  statement: "
@@ -116,3 +126,60 @@ def test_telemetry_s_keys_are_noted_by_the_statements_fingerprint(
     changed_at = record.updated_at
     intake.take()
     assert store.steered_classes()[0].updated_at == changed_at
+
+
+def intake_in_memory(
+    store: MemoryStore, folder: Path, *, max_classes: int = 500
+) -> tuple[StatementIntake, SampleBook, SteeringRegister]:
+    clock: ManualClock = ManualClock()
+    kept: Any = store
+    book = SampleBook(folder / "kept.json", max_classes=max_classes)
+    register = SteeringRegister(kept, clock)
+    places = SteeringPlaces(folder)
+    return (
+        StatementIntake(SteeringSection(), places, book, register, kept, clock),
+        book,
+        register,
+    )
+
+
+def test_what_waits_without_a_statement_is_forgotten(tmp_path: Path) -> None:
+    store = MemoryStore()
+    intake, book, register = intake_in_memory(store, tmp_path, max_classes=2)
+    for number in range(20):
+        sample = sample_of(f"SELECT c{number} FROM t", "public", ManualClock().now(), "plug-in")
+        book.add([sample])
+        intake.take()
+        assert set(book.keys()) == set(store.classes) == {r.key for r in register.classes()}
+    assert len(store.classes) == 2
+
+
+@pytest.mark.parametrize("state", [SteeringState.REFUSED, SteeringState.DEFAULT_BEST])
+def test_what_has_nothing_to_find_is_remembered_within_bounds(
+    tmp_path: Path, state: SteeringState
+) -> None:
+    store = MemoryStore()
+    for number in range(MOST_REMEMBERED + 5):
+        changed_at = START + timedelta(seconds=-number if number % 2 else number)
+        key = ClassKey(f"{number:016x}", "public")
+        store.classes[key] = SteeredClassRecord(key, "SELECT $1", state, changed_at)
+    intake, _, register = intake_in_memory(store, tmp_path)
+    newest = sorted(register.classes(), key=lambda record: record.updated_at)[5:]
+    intake.take()
+    assert set(register.classes()) == set(newest) == set(store.classes.values())
+
+
+def test_what_was_proven_or_decided_is_never_forgotten(tmp_path: Path) -> None:
+    store = MemoryStore()
+    found = (SteeringState.VERIFIED, SteeringState.WITHDRAWN, SteeringState.EXPLORING)
+    for number in range(MOST_REMEMBERED + 5):
+        key = ClassKey(f"{number:016x}", "public")
+        off = SteeredClassRecord(
+            key, "SELECT $1", SteeringState.WAITING, START, mode=SteeringMode.OFF
+        )
+        proven = replace(off, state=found[number % 3], mode=SteeringMode.AUTO)
+        store.classes[key] = proven if number % 2 else off
+    before = dict(store.classes)
+    intake, _, _ = intake_in_memory(store, tmp_path)
+    intake.take()
+    assert store.classes == before

@@ -215,3 +215,28 @@ def test_what_was_proven_here_stands_on_the_next_start(staging, store, clock):
     register = SteeringRegister(store, clock, STAGING)
     register.withdraw_proven_elsewhere()
     assert register.classes() == before == register.served(Mode.AUTO)
+
+
+# -- forgetting -----------------------------------------------------------------------------------
+
+
+def test_what_is_forgotten_is_gone_for_good(register, store, clock):
+    first, second = register.add(KEY, TEXT), register.add(OTHER_KEY, TEXT)
+    register.forget([first])
+    assert register.classes() == (second,)
+    assert SteeringRegister(store, clock).classes() == (second,)
+
+
+def test_what_changed_meanwhile_is_not_forgotten(register):
+    looked_at = register.add(KEY, TEXT)
+    stands = register.set_mode(KEY, SteeringMode.OFF)
+    register.forget([looked_at])
+    assert register.get(KEY) == stands
+
+
+def test_nothing_is_forgotten_where_the_store_fails(register, store):
+    record = register.add(KEY, TEXT)
+    store.broken = True
+    with pytest.raises(StoreError):
+        register.forget([record])
+    assert register.get(KEY) == record

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from backend.config_steering import SteeringSection
 from backend.domain.records import EventRecord
+from backend.domain.steering import ClassKey, SteeringMode, SteeringState
 from backend.errors import SteeringError
 from backend.protocols import Clock, Store
 from backend.steering.places import SteeringPlaces
@@ -18,6 +19,10 @@ from backend.steering.statements.sql_files import read_sql_files
 from backend.steering.statements.statement_logs import read_statement_logs
 
 log = logging.getLogger(__name__)
+
+MOST_REMEMBERED = 1000
+"""Classes without a statement of which it is remembered that there is nothing to find."""
+_TRIED = (SteeringState.REFUSED, SteeringState.DEFAULT_BEST)
 
 
 class StatementIntake:
@@ -57,9 +62,10 @@ class StatementIntake:
         self._try(lambda: self._add(samples_from_plug_ins(self._places.spooled_samples)))
         if self._settings.logs:
             self._try(self._read_logs)
-        known = {record.key for record in self._register.classes()}
-        for key in set(self._book.keys()) - known:
+        kept = set(self._book.keys())
+        for key in kept - {record.key for record in self._register.classes()}:
             self._register.add(key, self._book.text(key))
+        self._forget_but(kept)
         self._map_telemetry()
 
     def _add(self, gathered: Gathered, log_positions: Mapping[str, int] | None = None) -> None:
@@ -96,6 +102,18 @@ class StatementIntake:
                 self._told.add(told)
                 log.warning("statements could not be read: %s", told)
                 self._store.add_event(EventRecord(self._clock.now(), "warning", "statements", told))
+
+    def _forget_but(self, kept: set[ClassKey]) -> None:
+        """Forget classes of which no statement is kept; what was found out newest stays longest."""
+        gone = [
+            record
+            for record in self._register.classes()
+            if record.key not in kept and record.mode is SteeringMode.AUTO
+        ]
+        tried = [record for record in gone if record.state in _TRIED]
+        tried.sort(key=lambda record: record.updated_at, reverse=True)
+        waiting = [record for record in gone if record.state is SteeringState.WAITING]
+        self._register.forget([*waiting, *tried[MOST_REMEMBERED:]])
 
     def _map_telemetry(self) -> None:
         """Note under which keys pg_stat_statements knows the classes."""
