@@ -63,7 +63,11 @@ class SteeringRegister:
             return self._classes[key]
 
     def forget(self, records: Iterable[SteeredClassRecord]) -> None:
-        """Make classes unknown again, but for those that have changed since they were looked at."""
+        """Make classes unknown again, but for those that have changed since they were looked at.
+
+        Raises:
+            StoreError: the store failed; nothing is forgotten.
+        """
         with self._lock:
             keys = [record.key for record in records if self._classes.get(record.key) == record]
             if keys:

@@ -690,6 +690,28 @@ def test_a_server_that_falls_silent_is_left(
     assert run_one(runner, "SELECT 1").outcome is RunOutcome.FINISHED
 
 
+def test_a_session_is_opened_anew_from_time_to_time(
+    runner: StatementRunner, server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is set for a role or a database counts for new sessions only."""
+    before = runner.in_force(["random_page_cost"])
+    with owner(server) as cursor:
+        cursor.execute("ALTER ROLE autopilot_reader SET random_page_cost = 1.3")
+        try:
+            assert runner.in_force(["random_page_cost"]) == before == {"random_page_cost": "4"}
+            monkeypatch.setattr(trial_session, "SESSION_LASTS_S", 0.0)
+            assert runner.in_force(["random_page_cost"]) == {"random_page_cost": "1.3"}
+            session = runner._session
+            with session.snapshot():
+                pid = session.backend_pid
+                with session.arm([("work_mem", "64MB")]):
+                    assert session.backend_pid == pid
+                assert session.execute("SELECT pg_backend_pid()") == [(pid,)]
+            assert session.backend_pid != pid
+        finally:
+            cursor.execute("ALTER ROLE autopilot_reader RESET random_page_cost")
+
+
 def test_no_setting_outlives_its_arm(
     runner: StatementRunner, catalog: HintSetCatalog, check: Any
 ) -> None:

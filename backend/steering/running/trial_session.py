@@ -7,9 +7,11 @@ are compared, and it reads answers with COPY, which psycopg2 offers on synchrono
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -25,13 +27,15 @@ from backend.errors import ServerConnectionError, ServerError
 
 EXPLORER_APPLICATION = "autopilot_explorer"
 
+SESSION_LASTS_S = 300.0
+"""Then another one is opened: settings of a role or a database count for new sessions only."""
 _CONTROL_TIMEOUT_MS = 5_000
 _GRACE_S = 5.0
 _SAVEPOINT = "autopilot_arm"
 
 
 class TrialSession:
-    """One connection, opened when first used and again after it was lost.
+    """One connection, opened when first used, again after it was lost, and every five minutes.
 
     Args:
         url: ``postgresql://user:password@host:port/database``; best a role of its own that may
@@ -47,6 +51,7 @@ class TrialSession:
         self._search_path = search_path
         self._connect_timeout_s = connect_timeout_s
         self._connection: pgext.connection | None = None
+        self._ready_s = math.inf  # when the connection was
 
     @property
     def backend_pid(self) -> int:
@@ -167,7 +172,11 @@ class TrialSession:
 
     def _connected(self) -> pgext.connection:
         if self._connection is not None and not self._connection.closed:
-            return self._connection
+            is_old = time.monotonic() - self._ready_s >= SESSION_LASTS_S
+            status = self._connection.info.transaction_status
+            if not is_old or status != pgext.TRANSACTION_STATUS_IDLE:
+                return self._connection
+            self.close()
         dialect = PGDialect_psycopg2()  # type: ignore[no-untyped-call]
         positional, arguments = dialect.create_connect_args(self._url)  # type: ignore[no-untyped-call]
         if positional:
@@ -184,12 +193,13 @@ class TrialSession:
             connection: pgext.connection = psycopg2.connect(**arguments)
         except psycopg2.Error as error:
             raise self._lost(error, "cannot connect to") from None
-        self._connection = connection
+        self._connection, self._ready_s = connection, math.inf
         try:
             self._prepare(connection)
         except BaseException:
             self.close()
             raise
+        self._ready_s = time.monotonic()
         return connection
 
     def _prepare(self, connection: pgext.connection) -> None:
