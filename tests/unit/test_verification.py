@@ -179,9 +179,7 @@ def test_a_time_out_of_the_hinted_plan_ends_it_and_is_recorded(call: int) -> Non
 @pytest.mark.parametrize(("call", "is_default"), [(0, True), (1, False), (3, True), (3, False)])
 def test_a_run_that_fails_ends_it(outcome: RunOutcome, is_default: bool, call: int) -> None:
     runner = fast(1)
-    runner.outcomes[(call, is_default)] = PlanRun(
-        outcome, 0.1, detail="value 'Ms Miller' (22P02)"
-    )
+    runner.outcomes[(call, is_default)] = PlanRun(outcome, 0.1, detail="value 'Ms Miller' (22P02)")
     result = carried_through(verification(runner))
     assert not result.proven
     assert not result.disturbed

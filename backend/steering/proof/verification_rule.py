@@ -21,7 +21,7 @@ hint set is *proven* at a look when all of this holds:
 
 It is *not proven*, and that ends it early, when a statement is proven slower by more than that, or
 a gain of ``min_gain`` is excluded (at ``FUTILITY_ALPHA``, which risks time alone). Simulations of
-chances and powers: docs/steering.md.
+chances and powers: docs/steering-live.md.
 """
 
 from __future__ import annotations

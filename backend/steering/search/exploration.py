@@ -3,7 +3,7 @@
 The course of a class: its statement is judged, explained under all hint sets, and run by the
 default plan; then the offline explorer decides, over all classes, which plan is tried next and for
 how long. The fastest plan found is verified on several statements of the class; proven, it is
-served. What was found is looked at again when it may have changed. docs/steering.md tells more.
+served. What was found is looked at again when it may have changed (docs/steering-live.md).
 """
 
 from __future__ import annotations

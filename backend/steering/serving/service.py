@@ -1,7 +1,7 @@
 """Serves verified hint sets, watches whether they still pay, and withdraws them.
 
 Plug-ins in applications read the steering table and report how long the statements in it take,
-steered and, for a small share, under the default plan. See docs/steering.md, Serving and
+steered and, for a small share, under the default plan. See docs/steering-live.md, Serving and
 withdrawing.
 """
 
