@@ -21,8 +21,8 @@ from backend.errors import AutopilotError, ServerConnectionError, ServerError
 from backend.observer import Observer
 from backend.protocols import Clock, Store
 from backend.steering.places import SteeringPlaces
+from backend.steering.refusals import said
 from backend.steering.register import SteeringRegister
-from backend.steering.running.refusals import said
 from backend.steering.serving.service import SteeringService
 from backend.steering.statements.intake import StatementIntake
 from backend.steering.turns import ExplorationTurns

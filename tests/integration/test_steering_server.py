@@ -20,8 +20,8 @@ from backend.domain.plans import DEFAULT_HINT_SET, HintSet, PlanRun, RunOutcome,
 from backend.domain.server import HostFacts
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.errors import KnobError, ServerConnectionError, ServerError
+from backend.steering.refusals import is_transient, said
 from backend.steering.running import trial_session
-from backend.steering.running.refusals import is_transient, said
 from backend.steering.running.runner import StatementRunner
 from backend.steering.statements.read_only import ReadOnlyCheck, ReadOnlyVerdict
 

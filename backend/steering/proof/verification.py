@@ -19,7 +19,7 @@ from backend.domain.plans import DEFAULT_HINT_SET, HintSet, PlanRun, RunOutcome
 from backend.domain.steering import HintEvidence
 from backend.steering.client.planner_settings import SETTINGS
 from backend.steering.proof.verification_rule import Look, StatementTimes, VerificationRule
-from backend.steering.running.refusals import said
+from backend.steering.refusals import said
 from backend.steering.running.runner import StatementRunner
 from backend.steering.statements.read_only import ReadOnlyVerdict
 

@@ -29,8 +29,8 @@ from backend.steering.plans.plan_features import (
 )
 from backend.steering.plans.plan_text import plan_text
 from backend.steering.plans.plan_tree import read_plan
+from backend.steering.refusals import is_transient
 from backend.steering.running.answer import Answer, AnswerTooLargeError
-from backend.steering.running.refusals import is_transient
 from backend.steering.running.trial_session import TrialSession, refusal
 from backend.steering.statements.read_only import ReadOnlyVerdict
 

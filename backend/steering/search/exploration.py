@@ -16,9 +16,8 @@ from backend.domain.plans import PlanRun, RunOutcome
 from backend.domain.steering import SteeringState
 from backend.errors import ServerConnectionError, ServerError
 from backend.protocols import Clock, PlanGuesser
-from backend.steering.proof.verification_desk import VerificationDesk, VerificationEnd
+from backend.steering.refusals import is_transient, said
 from backend.steering.register import SteeringRegister
-from backend.steering.running.refusals import is_transient, said
 from backend.steering.running.runner import StatementRunner
 from backend.steering.search.agenda import Agenda
 from backend.steering.search.class_search import OTHER_ANSWER, TRANSIENT, Arm, ClassSearch
@@ -29,6 +28,7 @@ from backend.steering.search.probe_board import ArmProbe, ProbeBoard
 from backend.steering.search.recheck import Recheck
 from backend.steering.search.searches import Searches
 from backend.steering.search.trial_server import TrialServer
+from backend.steering.search.verification_desk import VerificationDesk, VerificationEnd
 from backend.steering.statements.read_only import ReadOnlyCheck
 
 __all__ = ["LiveExploration", "StatementBook"]

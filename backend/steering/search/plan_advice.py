@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from backend.domain.plans import ExplainedPlan, HintSet, PlanRun
 from backend.errors import ServerConnectionError, ServerError
 from backend.protocols import Clock, PlanGuesser
-from backend.steering.running.refusals import said
+from backend.steering.refusals import said
 from backend.steering.search.class_search import ClassSearch
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from backend.errors import ServerConnectionError, ServerError
 from backend.protocols import Clock
 from backend.steering.client.statements import functions_called
 from backend.steering.proof.verification import MAX_STATEMENTS
+from backend.steering.refusals import is_transient, said
 from backend.steering.register import SteeringRegister
-from backend.steering.running.refusals import is_transient, said
 from backend.steering.search.agenda import Agenda
 from backend.steering.search.class_search import TRANSIENT, ClassSearch, digest
 from backend.steering.search.plan_advice import PlanAdvice

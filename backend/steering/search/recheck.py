@@ -18,15 +18,15 @@ from backend.domain.steering import (
 )
 from backend.errors import KnobError, ServerConnectionError, ServerError
 from backend.protocols import Clock
-from backend.steering.proof.verification_desk import VerificationDesk, VerificationEnd
+from backend.steering.refusals import is_transient, said
 from backend.steering.register import SteeringRegister
-from backend.steering.running.refusals import is_transient, said
 from backend.steering.search.agenda import Agenda
 from backend.steering.search.class_search import digest
 from backend.steering.search.plan_run_log import PlanRunLog
 from backend.steering.search.preparation import Preparation, StatementBook
 from backend.steering.search.searches import Searches
 from backend.steering.search.trial_server import TrialServer
+from backend.steering.search.verification_desk import VerificationDesk, VerificationEnd
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from backend.domain.plans import DEFAULT_HINT_SET, ExplainedPlan, HintSet, PlanR
 from backend.domain.steering import ClassKey
 from backend.errors import ServerConnectionError, ServerError, StoreError
 from backend.protocols import Clock
-from backend.steering.running.refusals import is_transient
+from backend.steering.refusals import is_transient
 from backend.steering.running.runner import StatementRunner
 from backend.steering.search.class_search import Arm, ClassSearch
 from backend.steering.search.plan_run_log import PlanRunLog

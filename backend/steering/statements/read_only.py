@@ -16,7 +16,7 @@ from typing import Any
 
 from backend.db_connector import DatabaseConnector
 from backend.errors import ServerConnectionError, ServerError
-from backend.steering.running.refusals import is_transient
+from backend.steering.refusals import is_transient
 from backend.steering.statements.statement_parts import Name, Names, NotReadOnlyError, parse_query
 from backend.steering.statements.ties import CutTies
 

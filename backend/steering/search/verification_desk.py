@@ -19,8 +19,8 @@ from backend.errors import KnobError, ServerConnectionError, ServerError
 from backend.protocols import Clock
 from backend.steering.client.statements import functions_called
 from backend.steering.proof.verification import Verification, VerificationResult
+from backend.steering.refusals import is_transient, said
 from backend.steering.register import SteeringRegister
-from backend.steering.running.refusals import is_transient, said
 from backend.steering.search.class_search import Arm, ClassSearch, digest
 from backend.steering.search.plan_run_log import PlanRunLog
 from backend.steering.search.trial_server import TrialServer
