@@ -79,9 +79,9 @@ class ExplorationTurns:
             self.saved_s -= seconds
 
     def end(self) -> None:
-        """The turn is over. Idempotent."""
+        """The turn is over. Idempotent; a turn that was only asked for is still asked for."""
         with self._lock:
-            self._turn_began_s, self._asked_until_s = None, 0.0
+            self._turn_began_s = None
 
     @property
     def exploring(self) -> bool:

@@ -121,6 +121,25 @@ def test_a_turn_is_a_minute_at_most_and_is_followed_by_learning(case: Case) -> N
     assert not case.turns.exploring
 
 
+def test_between_two_trials_the_explorer_comes_first(case: Case) -> None:
+    """The tuner looks more often than the explorer."""
+    told: list[bool] = []
+
+    def tick(running: bool) -> Callable[[bool], bool]:
+        return lambda may_begin: (told.append(may_begin), running)[1]
+
+    case.turns.advance_tuner(tick(running=True))
+    case.jobs.explore()
+    assert case.exploration.steps == 0
+    case.turns.advance_tuner(tick(running=False))  # the trial ends
+    case.turns.advance_tuner(tick(running=False))
+    assert told == [True, False, False]
+    case.jobs.explore()
+    assert case.exploration.steps > 0
+    case.turns.advance_tuner(tick(running=False))
+    assert told[-1]
+
+
 def test_a_turn_ends_when_nothing_is_left(case: Case) -> None:
     case.exploration.left = 3
     case.jobs.explore()
