@@ -47,6 +47,12 @@ def test_without_timings_nothing_is_said():
     assert _judge([]) is None
 
 
+def test_executions_of_the_default_plan_alone_say_nothing():
+    alone = [timing("default", [0.02] * 5000, START)]
+    assert level(evidence(), alone) is None
+    assert _judge(alone) is None
+
+
 def test_what_pays_stays():
     assert _judge(_hours([0.5] * 24)) is None
     assert _judge(_hours([0.8] * 24)) is None

@@ -102,8 +102,11 @@ def level(evidence: HintEvidence, timings: Sequence[ServiceTimingRecord]) -> flo
     Returns:
         None where there are too few.
     """
-    steered = class_service(_newest(timings)).steered if timings else None
-    if steered is None or steered.executions < LEVEL_EXECUTIONS:
+    newest = _newest(timings)
+    if not newest:  # executions of the default plan may be reported first
+        return None
+    steered = class_service(newest).steered
+    if steered.executions < LEVEL_EXECUTIONS:
         return None
     if steered.mean_ms is None or steered.p50_ms is None:
         return None
