@@ -17,17 +17,16 @@ from sqlalchemy.engine import URL
 from backend.catalog.hint_sets import HintSetCatalog, load_hint_sets
 from backend.db_connector import DatabaseConnector, is_tagged
 from backend.domain.plans import DEFAULT_HINT_SET, HintSet, PlanRun, RunOutcome, distinct_arms
-from backend.domain.server import HostFacts
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.errors import KnobError, ServerConnectionError, ServerError
 from backend.steering.refusals import is_transient, said
 from backend.steering.running import trial_session
 from backend.steering.running.runner import StatementRunner
 from backend.steering.statements.read_only import ReadOnlyCheck, ReadOnlyVerdict
+from tests.integration.steering_servers import AMPLE, owner
 
 pytestmark = pytest.mark.integration
 
-AMPLE = HostFacts(memory_bytes=64 << 30, cpu_count=16.0)
 SCHEMA = """
 DROP SCHEMA IF EXISTS trial CASCADE;
 CREATE SCHEMA trial;
@@ -96,17 +95,6 @@ def server(request: pytest.FixtureRequest) -> Iterator[EmbeddedPostgres]:
     yield made
     with owner(made) as cursor:
         cursor.execute(CLEAN_UP)
-
-
-@contextlib.contextmanager
-def owner(server: EmbeddedPostgres) -> Iterator[Any]:
-    """A cursor of the role that owns everything, in autocommit."""
-    connection = psycopg2.connect(**server.dsn().translate_connect_args(username="user"))
-    try:
-        connection.autocommit = True
-        yield connection.cursor()
-    finally:
-        connection.close()
 
 
 @pytest.fixture

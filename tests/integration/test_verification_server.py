@@ -7,12 +7,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import psycopg2
 import pytest
 
 from backend.catalog.hint_sets import HintSetCatalog, load_hint_sets
 from backend.domain.plans import DEFAULT_HINT_SET, HintSet, PlanRun
-from backend.domain.server import HostFacts
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.errors import KnobError, ServerError
 from backend.steering.client.planner_settings import SETTINGS
@@ -20,10 +18,10 @@ from backend.steering.plans.plan_text import without_constants
 from backend.steering.proof.verification import Verification, VerificationResult
 from backend.steering.running.runner import StatementRunner
 from backend.steering.statements.read_only import ReadOnlyVerdict
+from tests.integration.steering_servers import AMPLE, owner
 
 pytestmark = pytest.mark.integration
 
-AMPLE = HostFacts(memory_bytes=64 << 30, cpu_count=16.0)
 NO_SEQSCAN = HintSet("no_seqscan", {"enable_seqscan": "off"})
 NO_HASH = HintSet("no_hashjoin", {"enable_hashjoin": "off"})
 NOTHING = HintSet("no_memoize", {"enable_memoize": "off"})
@@ -52,17 +50,6 @@ def server(request: pytest.FixtureRequest) -> Iterator[EmbeddedPostgres]:
     yield made
     with owner(made) as cursor:
         cursor.execute("DROP SCHEMA verified CASCADE")
-
-
-@contextlib.contextmanager
-def owner(server: EmbeddedPostgres) -> Iterator[Any]:
-    """A cursor of the role that owns everything, in autocommit."""
-    connection = psycopg2.connect(**server.dsn().translate_connect_args(username="user"))
-    try:
-        connection.autocommit = True
-        yield connection.cursor()
-    finally:
-        connection.close()
 
 
 @pytest.fixture
