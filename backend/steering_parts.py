@@ -34,7 +34,7 @@ class Explorer:
     book: SampleBook
     learner: PlanLearner
     url: URL
-    _runners: _Runners
+    _runners: Runners
     _closing: ExitStack
 
     def cancel(self) -> None:
@@ -92,7 +92,7 @@ def build_explorer(
     closing.callback(connector.close)
     book = SampleBook(SteeringPlaces(Path(settings.paths.steering_dir)).kept_samples)
     learner = PlanLearner(settings, catalog, store, clock)
-    runners = _Runners(url, catalog)
+    runners = Runners(url, catalog)
     closing.callback(runners.close)
     exploration = LiveExploration(
         settings.steering,
@@ -109,8 +109,13 @@ def build_explorer(
     return Explorer(exploration, book, learner, url, runners, closing)
 
 
-class _Runners:
-    """One runner a search path; the one used longest ago is closed when there are too many."""
+class Runners:
+    """One runner a search path; the one used longest ago is closed when there are too many.
+
+    Args:
+        url: where statements run.
+        catalog: the hint sets of that server.
+    """
 
     MOST = 4
 
@@ -119,6 +124,7 @@ class _Runners:
         self._open: dict[str, StatementRunner] = {}
 
     def under(self, search_path: str) -> StatementRunner:
+        """The runner for statements under a search path, until another is asked for."""
         runner = self._open.pop(search_path, None)
         if runner is None:
             while len(self._open) >= self.MOST:
@@ -128,10 +134,12 @@ class _Runners:
         return runner
 
     def cancel(self) -> None:
+        """End the statements that run now; safe from any thread."""
         for runner in list(self._open.values()):
             runner.cancel()
 
     def close(self) -> None:
+        """End all sessions. Idempotent."""
         for runner in self._open.values():
             runner.close()
         self._open.clear()

@@ -16,11 +16,10 @@ from backend.steering.export.misestimate_report import ClassFindings
 from backend.steering.export.misestimates import misestimates
 from backend.steering.export.role_settings import PlanPairs
 from backend.steering.places import SteeringPlaces
-from backend.steering.running.runner import StatementRunner
 from backend.steering.running.trial_session import EXPLORER_APPLICATION
 from backend.steering.statements.read_only import ReadOnlyCheck, ReadOnlyVerdict
 from backend.steering.statements.sample_book import SampleBook
-from backend.steering_parts import explorer_url
+from backend.steering_parts import Runners, explorer_url
 
 _PLANNING_TIMEOUT_S = 5.0
 _STATISTICS = """
@@ -48,22 +47,24 @@ class KeptStatements:
             )
         self._timeout_s = settings.steering.max_timeout_s
         self._book = SampleBook(SteeringPlaces(settings.paths.steering_dir).kept_samples)
-        self._url = explorer_url(settings)
+        url = explorer_url(settings)
         self._closing = ExitStack()
         target = postgres_target(settings, application_name=EXPLORER_APPLICATION)
         try:
             info = target.describe()
         finally:
             target.close()
-        self._catalog = load_hint_sets(info.version, info.host)
+        catalog = load_hint_sets(info.version, info.host)
         connector = DatabaseConnector(
-            self._url,
+            url,
             application_name=EXPLORER_APPLICATION,
             connect_timeout_s=settings.database.connection_timeout,
         )
         self._closing.callback(connector.close)
         self._connector = connector
         self._check = ReadOnlyCheck(connector)
+        self._runners = Runners(url, catalog)
+        self._closing.callback(self._runners.close)
 
     def close(self) -> None:
         """End all sessions. Idempotent."""
@@ -78,7 +79,7 @@ class KeptStatements:
         for verdict in self._verdicts(record.key):
             if not verdict.is_read_only:
                 return ClassFindings(record, hindrance=verdict.refusal)
-            runner = self._runner(record.key)
+            runner = self._runners.under(record.key.search_path)
             try:
                 plan = runner.analyze(verdict, DEFAULT_HINT_SET, timeout_s=self._timeout_s)
                 found = misestimates(plan) if plan is not None else ()
@@ -124,7 +125,9 @@ class KeptStatements:
         if not verdict.is_read_only:
             return
         try:
-            plans = self._runner(key).explain(verdict, arms, timeout_s=_PLANNING_TIMEOUT_S)
+            plans = self._runners.under(key.search_path).explain(
+                verdict, arms, timeout_s=_PLANNING_TIMEOUT_S
+            )
         except ServerConnectionError:
             raise
         except ServerError:
@@ -144,8 +147,3 @@ class KeptStatements:
             except ServerError:  # not now
                 verdict = ReadOnlyVerdict("", "a lock is in the way, or the server is busy")
             yield verdict
-
-    def _runner(self, key: ClassKey) -> StatementRunner:
-        runner = StatementRunner(self._url, self._catalog, search_path=key.search_path)
-        self._closing.callback(runner.close)
-        return runner

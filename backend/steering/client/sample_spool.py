@@ -60,14 +60,7 @@ def take_samples(path: Path) -> tuple[list[SampledClass], int]:
     Raises:
         OSError: the folder cannot be read or written.
     """
-    found: list[SampledClass] = []
-    broken = 0
-    for line in spool_file.take(path, max_bytes=MAX_SPOOL_BYTES):
-        try:
-            found.append(_sampled_class(json.loads(line)))
-        except (ValueError, KeyError, TypeError, RecursionError):
-            broken += 1
-    return found, broken
+    return spool_file.take(path, _sampled_class, max_bytes=MAX_SPOOL_BYTES)
 
 
 def _sampled_class(item: Any) -> SampledClass:

@@ -94,14 +94,7 @@ def take_spool(path: Path) -> tuple[list[Report], int]:
     Raises:
         OSError: the folder cannot be read or written.
     """
-    reports: list[Report] = []
-    broken = 0
-    for line in spool_file.take(path, max_bytes=MAX_SPOOL_BYTES):
-        try:
-            reports.append(_report(json.loads(line)))
-        except (ValueError, KeyError, TypeError, RecursionError):
-            broken += 1
-    return reports, broken
+    return spool_file.take(path, _report, max_bytes=MAX_SPOOL_BYTES)
 
 
 def _report(document: Any) -> Report:

@@ -7,9 +7,14 @@ what stands where the file should be is looked at before it is used.
 
 from __future__ import annotations
 
+import json
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 PRIVATE = 0o600
 SHARED = 0o660
@@ -44,14 +49,19 @@ def append(path: Path, data: bytes, *, max_bytes: int, mode: int) -> None:
         os.close(descriptor)
 
 
-def take(path: Path, *, max_bytes: int) -> list[bytes]:
+def take(path: Path, read: Callable[[Any], T], *, max_bytes: int) -> tuple[list[T], int]:
     """Take the lines that were there when this was called last, for the one reader of a file.
 
     A reader that dies in between finds them again.
 
     Args:
         path: as the writers name it.
+        read: makes something of a line's JSON; raises ValueError, KeyError or TypeError where that
+            is none of ours.
         max_bytes: whoever writes past it is not one of ours; the rest is thrown away.
+
+    Returns:
+        what the lines were, the oldest first, and the number of those that were nothing.
 
     Raises:
         OSError: the folder cannot be read or written.
@@ -61,7 +71,14 @@ def take(path: Path, *, max_bytes: int) -> list[bytes]:
     taken.unlink(missing_ok=True)
     if os.path.lexists(path):
         path.rename(taken)
-    return lines
+    found: list[T] = []
+    broken = 0
+    for line in lines:
+        try:
+            found.append(read(json.loads(line)))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            broken += 1
+    return found, broken
 
 
 def _read(path: Path, max_bytes: int) -> bytes:

@@ -118,6 +118,8 @@ class StatementIntake:
     def _map_telemetry(self) -> None:
         """Note under which keys pg_stat_statements knows the classes."""
         known = self._register.classes()
+        if all(record.query_keys for record in known):
+            return
         found = with_query_keys(known, self._store.query_classes())
         for record, mapped in zip(known, found, strict=True):
             if mapped.query_keys != record.query_keys:
