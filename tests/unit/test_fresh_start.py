@@ -20,6 +20,7 @@ def _settings(root: Path, database: str = "telemetry.db") -> Settings:
                 "data_dir": str(root),
                 "logs_dir": str(root / "logs"),
                 "policies_dir": str(root / "policies"),
+                "steering_dir": str(root / "steering"),
                 "telemetry_db": str(root / database),
             }
         }
@@ -46,6 +47,7 @@ def test_store_checkpoints_and_reports_go_to_the_shelf(tmp_path):
     moved = {
         "telemetry.db", "telemetry.db-wal", "telemetry.db-shm",
         "policies/knob/actor.keras", "final_report.json", "final_report.html",
+        "steering/kept-samples.json",
     }  # fmt: skip
     stay = {"logs/optimizer.log", "postgres/PG_VERSION"}
     for name in moved | stay:
