@@ -1,7 +1,7 @@
 """What a trial has measured, and what it proves: its plan, its blocks, its record.
 
 Windows go in block by block; each whole block yields one log ratio, each log ratio a judgement
-(see policy_learner). Nothing here knows a server or a clock.
+(see gate). Nothing here knows a server or a clock.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from backend.domain.load import SampleQuality
 from backend.domain.metrics import MetricsWindow, QueryKey
 from backend.domain.modes import Arm, TrialKind
 from backend.domain.records import TrialRecord
-from backend.policy_learner import (
+from backend.gate import (
     GateSettings,
     Judgement,
     judge_final,

@@ -9,7 +9,7 @@ from backend.config import Level1Section, Settings
 from backend.deployment import AUTOPILOT, Deployment
 from backend.domain.knobs import KnobSpace, KnobValue
 from backend.domain.modes import Arm, TrialKind
-from backend.policy_learner import GateSettings, trial_alpha
+from backend.gate import GateSettings, trial_alpha
 from backend.protocols import Clock, Store
 from backend.sample_filter import Reference
 from backend.trials import TrialPlan

@@ -19,7 +19,7 @@ from backend.domain.metrics import MetricsSnapshot, MetricsWindow
 from backend.domain.modes import Arm, SafetyAction, TrialKind, TrialState, Verdict
 from backend.domain.records import TrialRecord
 from backend.domain.safety import SafetyVerdict
-from backend.policy_learner import Judgement
+from backend.gate import Judgement
 from backend.protocols import Clock
 from backend.sample_filter import (
     COMPARABLE,

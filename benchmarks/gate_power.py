@@ -1,7 +1,7 @@
 """How often the gate is right, on simulated noise: ``python -m benchmarks.gate_power``.
 
 Draws the log ratios of pairs of windows with a known true effect, two a block, and lets the gate
-itself (``backend/policy_learner.py``) judge them: first as a promotion, with the allowance of a
+itself (``backend/gate.py``) judge them: first as a promotion, with the allowance of a
 day's first one, then, when it is accepted, as a probation. Each cell of the table reads
 
     promoted: kept by its own blocks alone -> kept with the pooled look
@@ -29,7 +29,7 @@ from rich.table import Table
 
 from backend.config import load_settings
 from backend.domain.modes import Verdict
-from backend.policy_learner import GateSettings, judge_probation, judge_promotion, trial_alpha
+from backend.gate import GateSettings, judge_probation, judge_promotion, trial_alpha
 
 EFFECTS = (-0.10, -0.05, 0.0, 0.05)
 """True relative change of the latency index."""

@@ -15,7 +15,7 @@ from backend.domain.knobs import KnobConfig, KnobValue
 from backend.domain.metrics import MetricsSnapshot, MetricsWindow
 from backend.domain.modes import Arm, TrialKind, Verdict
 from backend.domain.safety import SafetyVerdict
-from backend.policy_learner import GateSettings
+from backend.gate import GateSettings
 from backend.safety_monitor import SafetyMonitor, safety_limits
 from backend.sample_filter import Reference
 from backend.targets.simulated import SimulatedDatabase

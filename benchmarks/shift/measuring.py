@@ -22,7 +22,7 @@ from backend.domain.metrics import MetricsSnapshot, MetricsWindow, QueryKey
 from backend.domain.modes import Arm, TrialKind, Verdict
 from backend.domain.safety import SafetyVerdict
 from backend.errors import AdjustmentError, AutopilotError, MemoryBudgetError, StaleEpochError
-from backend.policy_learner import GateSettings
+from backend.gate import GateSettings
 from backend.protocols import AskTellAgent, Clock
 from backend.sample_filter import Reference, latency_index
 from backend.trials import ArmSwitch, MeasuredWindow, Trial, TrialPlan

@@ -17,7 +17,7 @@ from backend.domain.metrics import MetricsSnapshot, QueryCounters
 from backend.domain.modes import Arm, SafetyAction, TrialKind, TrialState, Verdict
 from backend.domain.safety import SafetyVerdict
 from backend.errors import AdjustmentError, ServerConnectionError
-from backend.policy_learner import GateSettings
+from backend.gate import GateSettings
 from backend.sample_filter import Reference
 from backend.targets.simulated import LoadScript, Noise, SimulatedDatabase
 from backend.trials import (

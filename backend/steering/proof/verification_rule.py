@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from statistics import fmean
 
-from backend.policy_learner import Interval, class_intervals, t_interval
+from backend.gate import Interval, class_intervals, t_interval
 
 MIN_PAIRS = 8
 MAX_SLOWDOWN = 0.10

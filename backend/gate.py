@@ -1,4 +1,4 @@
-"""Level 1: the gate. Whether a trial's evidence is enough to change what is deployed.
+"""The gate. Whether a trial's evidence is enough to change what is deployed.
 
 Pure statistics on one log ratio a block. The rule is set before the trial:
 

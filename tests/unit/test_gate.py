@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from backend.domain.modes import Verdict
-from backend.policy_learner import (
+from backend.gate import (
     GateSettings,
     Interval,
     class_intervals,
