@@ -19,11 +19,13 @@ from backend.domain.records import (
     ClientIntervalRecord,
     CommandRecord,
     EventRecord,
+    GenomeRecord,
     KnobSpaceRecord,
     KnobStatusRecord,
     KnownWorkloadRecord,
     LearningRecord,
     LeaseRecord,
+    PolicyUpdateRecord,
     PolicyVersionRecord,
     QueryClassRecord,
     StatusRecord,
@@ -128,6 +130,12 @@ class TelemetryWriter(Protocol):
     def add_policy_version(self, version: PolicyVersionRecord) -> int:
         """Insert and make it the only active one; returns the id."""
 
+    def add_policy_update(self, record: PolicyUpdateRecord) -> int:
+        """Append an attempt to replace a learned policy; returns the id."""
+
+    def add_genome(self, record: GenomeRecord) -> int:
+        """Append a measured genome; returns the id."""
+
     def add_event(self, event: EventRecord) -> int: ...
     def add_learning(self, record: LearningRecord) -> None: ...
     def add_knob_space(self, space: KnobSpaceRecord) -> None:
@@ -197,6 +205,10 @@ class TelemetryReader(SteeringReader, Protocol):
     def trial(self, trial_id: int) -> TrialRecord | None: ...
     def changes(self, *, limit: int = 500) -> Sequence[ChangeRecord]: ...
     def policy_versions(self, *, limit: int = 200) -> Sequence[PolicyVersionRecord]: ...
+    def policy_updates(self, *, limit: int = 200) -> Sequence[PolicyUpdateRecord]: ...
+    def genomes(self, *, study: str | None = None, limit: int = 1000) -> Sequence[GenomeRecord]:
+        """The newest measured genomes, of one study or of all."""
+
     def events(self, *, level: str | None = None, limit: int = 200) -> Sequence[EventRecord]: ...
     def learning(self, *, agent: str = "knob", limit: int = 1000) -> Sequence[LearningRecord]: ...
     def knob_spaces(self) -> Mapping[str, KnobSpaceRecord]:

@@ -14,8 +14,10 @@ from backend.domain.records import (
     ClientIntervalRecord,
     CommandRecord,
     EventRecord,
+    GenomeRecord,
     KnobStatusRecord,
     LearningRecord,
+    PolicyUpdateRecord,
     PolicyVersionRecord,
     QueryClassRecord,
     StatusRecord,
@@ -144,6 +146,16 @@ class CachedReader:
     def policy_versions(self, *, limit: int = 200) -> Sequence[PolicyVersionRecord]:
         """See TelemetryReader."""
         return self._get(("versions", limit), lambda: self._reader.policy_versions(limit=limit))
+
+    def policy_updates(self, *, limit: int = 200) -> Sequence[PolicyUpdateRecord]:
+        """See TelemetryReader."""
+        return self._get(("updates", limit), lambda: self._reader.policy_updates(limit=limit))
+
+    def genomes(self, *, study: str | None = None, limit: int = 1000) -> Sequence[GenomeRecord]:
+        """See TelemetryReader."""
+        return self._get(
+            ("genomes", study, limit), lambda: self._reader.genomes(study=study, limit=limit)
+        )
 
     def events(self, *, level: str | None = None, limit: int = 200) -> Sequence[EventRecord]:
         """See TelemetryReader."""

@@ -181,6 +181,36 @@ class SteeredClassRecord:
         )
 
 
+@dataclass(frozen=True)
+class ServedHint:
+    """A hint set as a policy version holds it: served in mode auto, and where ``pinned`` in every.
+
+    Args:
+        key: the query class.
+        text: its statement without literals.
+        evidence: the hint set with what proved it.
+        pinned: whether a human wants it served whatever the evidence says.
+    """
+
+    key: ClassKey
+    text: str
+    evidence: HintEvidence
+    pinned: bool = False
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What tells two of them apart: class, hint set, where and when it was proven, pin."""
+        evidence = self.evidence
+        return (
+            self.key,
+            evidence.hint_set,
+            tuple(sorted(evidence.settings.items())),
+            evidence.home,
+            evidence.verified_at,
+            self.pinned,
+        )
+
+
 class RunPurpose(str, Enum):
     """Why a statement was run on trial."""
 

@@ -194,6 +194,13 @@ def _field(name: str, hint: Any) -> _Field:
         return _Field(name, bool, bool)
     if hint is str:
         return _Field(name, _redacted if name in _FREE_TEXT else _same, _same)
+    if origin is tuple and dataclasses.is_dataclass(typing.get_args(hint)[0]):
+        item = typing.get_args(hint)[0]
+        return _Field(
+            name,
+            lambda values: [to_document(v) for v in values],
+            lambda values: tuple(from_document(item, v) for v in values),
+        )
     if origin is tuple:
         decode = _reals if typing.get_args(hint)[0] is float else _same
         clean = redact_deep if name in _FREE_TEXT else _same

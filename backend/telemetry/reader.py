@@ -18,7 +18,6 @@ from backend.domain.records import (
     KnobStatusRecord,
     KnownWorkloadRecord,
     LearningRecord,
-    PolicyVersionRecord,
     QueryClassRecord,
     QueryWindowRecord,
     StatusRecord,
@@ -34,7 +33,6 @@ from backend.telemetry.schema import (
     events,
     knob_spaces,
     learning,
-    policy_versions,
     present,
     query_classes,
     transitions,
@@ -51,7 +49,7 @@ _KEYS_A_STATEMENT = 500
 
 
 class TelemetryReaderTables(Connections):
-    """Implements ``backend.protocols.TelemetryReader`` but for the commands."""
+    """Implements ``backend.protocols.TelemetryReader`` but for commands and policies."""
 
     def status(self) -> StatusRecord | None:
         """The tuner's newest state, None before the first."""
@@ -117,10 +115,6 @@ class TelemetryReaderTables(Connections):
     def changes(self, *, limit: int = 500) -> Sequence[ChangeRecord]:
         """The newest journalled changes."""
         return self._newest(ChangeRecord, sa.select(changes), None, None, limit)
-
-    def policy_versions(self, *, limit: int = 200) -> Sequence[PolicyVersionRecord]:
-        """The newest policy versions."""
-        return self._newest(PolicyVersionRecord, sa.select(policy_versions), None, None, limit)
 
     def events(self, *, level: str | None = None, limit: int = 200) -> Sequence[EventRecord]:
         """The newest events, of one level or of all."""

@@ -1,7 +1,8 @@
 """Keeps the store small: what is older than a day is merged, what is past retention goes.
 
-The audit trail stays for good: changes, commands, policy versions, the trials behind them, and
-the windows of every trial that is kept. So does what stands for each query class.
+The audit trail stays for good: changes, commands, policy versions, the trials behind them, the
+windows of every trial that is kept, and what Level 1 and Level 2 deployed. So does what stands for
+each query class.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ from backend.telemetry.schema import (
     changes,
     client_intervals,
     events,
+    genomes,
     learning,
     leases,
     plan_runs,
+    policy_updates,
     policy_versions,
     query_classes,
     service_timings,
@@ -62,6 +65,9 @@ PLAN_RUNS_KEPT = 50_000
 """The newest plan runs stay, however old: each cost the server the time of a statement. Further
 ones go at once, since an explorer at work would make millions within retention."""
 
+GENOMES_KEPT = 20_000
+"""The newest genomes stay, however old: the next evolution begins with them."""
+
 _ROWS_A_TRANSACTION = 250
 """Other writers wait while one runs."""
 
@@ -86,7 +92,7 @@ class RetentionTables(Connections):
 
         Returns:
             How many rows went (of windows, intervals, trials, events, learning, transitions,
-            classes, plan runs, service timings).
+            classes, plan runs, service timings, policy updates, genomes).
 
         Raises:
             StoreError: a bound is not above 0, or the database failed.
@@ -107,6 +113,10 @@ class RetentionTables(Connections):
         gone += self._delete_but_the_newest(
             transitions, TRANSITIONS_KEPT, transitions.c.at < horizon
         )
+        of_no_use = policy_updates.c.deployed.is_(False) & (policy_updates.c.at < horizon)
+        gone += self._delete_in_steps(policy_updates, of_no_use)
+        of_no_use = genomes.c.deployed.is_(False) & (genomes.c.at < horizon)
+        gone += self._delete_but_the_newest(genomes, GENOMES_KEPT, of_no_use)
         gone += self._delete_but_the_newest(plan_runs, PLAN_RUNS_KEPT, sa.true())
         gone += self._delete_query_classes(horizon)
         self._delete_leases(horizon)

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from backend.telemetry.codec import dump_json, load_json
 
-SCHEMA_REVISION = "0003"
+SCHEMA_REVISION = "0004"
 """The newest migration: a store that carries it opens without looking further."""
 
 POSTGRESQL_SCHEMA = "autopilot"
@@ -248,6 +248,9 @@ policy_versions = sa.Table(
     _real("index"),
     _text("note"),
     _flag("active"),
+    # Digests of served_hints: the next version serves mostly the same.
+    sa.Column("steering", _Json, nullable=False, server_default="[]"),
+    sa.Column("weights", _Json, nullable=False, server_default="{}"),
     sqlite_autoincrement=True,
 )
 sa.Index(
@@ -256,6 +259,52 @@ sa.Index(
     unique=True,
     sqlite_where=sa.text("active"),
     postgresql_where=sa.text("active"),
+)
+
+served_hints = sa.Table(
+    "served_hints",
+    metadata,
+    sa.Column("digest", sa.Text, primary_key=True),
+    _json("document"),
+    sqlite_with_rowid=False,
+)
+
+policy_updates = sa.Table(
+    "policy_updates",
+    metadata,
+    _id(),
+    _time("at"),
+    _text("policy"),
+    _flag("deployed"),
+    _text("reason"),
+    _count("learnt_from"),
+    _count("judged_on"),
+    _real("gain"),
+    _real("gain_low"),
+    _real("gain_high"),
+    _real("coverage"),
+    _text("weights"),
+    _text("replaced"),
+    _real("duration_s"),
+    sqlite_autoincrement=True,
+)
+
+genomes = sa.Table(
+    "genomes",
+    metadata,
+    _id(),
+    _time("at"),
+    _text("study"),
+    _count("generation"),
+    _text("origin"),
+    _json("genes"),
+    _json("fitness"),
+    _json("profile"),
+    _json("comparison"),
+    _flag("deployed"),
+    _text("reason"),
+    sa.Index("ix_genomes_study", "study", "id"),
+    sqlite_autoincrement=True,
 )
 
 events = sa.Table(

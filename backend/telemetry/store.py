@@ -10,6 +10,7 @@ from backend.telemetry.commands import CommandTables
 from backend.telemetry.connections import make_engine, store_url
 from backend.telemetry.journal import JournalTables
 from backend.telemetry.opening import make_ready
+from backend.telemetry.policies import PolicyTables
 from backend.telemetry.retention import RetentionTables
 from backend.telemetry.steering import SteeringTables
 from backend.telemetry.summary import summary_text
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-class SqlStore(JournalTables, SteeringTables, CommandTables, RetentionTables):
+class SqlStore(JournalTables, SteeringTables, PolicyTables, CommandTables, RetentionTables):
     """Implements ``backend.protocols.Store`` on SQLite or PostgreSQL. Use :func:`open_store`.
 
     Every method raises StoreError where the database fails. Threads and processes may share a

@@ -16,7 +16,6 @@ from backend.domain.records import (
     KnobStatusRecord,
     KnownWorkloadRecord,
     LearningRecord,
-    PolicyVersionRecord,
     QueryClassRecord,
     QueryWindowRecord,
     StatusRecord,
@@ -32,7 +31,6 @@ from backend.telemetry.schema import (
     events,
     knob_spaces,
     learning,
-    policy_versions,
     present,
     query_classes,
     transitions,
@@ -47,7 +45,7 @@ WORKLOADS = "workloads"
 
 
 class TelemetryWriterTables(Connections):
-    """Implements ``backend.protocols.TelemetryWriter``."""
+    """Implements ``backend.protocols.TelemetryWriter`` but for policies."""
 
     def add_window(self, window: WindowRecord) -> int:
         """Append a window with its queries; returns the id."""
@@ -85,22 +83,6 @@ class TelemetryWriterTables(Connections):
             if updated.rowcount != 1:
                 raise StoreError(f"there is no trial {trial.id} to update")
             return trial.id
-
-    def add_policy_version(self, version: PolicyVersionRecord) -> int:
-        """Insert and make it the only active one, in one transaction; returns the id."""
-        row = to_row(version) | {"active": True}
-        with self._writing() as connection:
-            if not self.is_sqlite:
-                connection.execute(
-                    sa.text("LOCK TABLE policy_versions IN SHARE ROW EXCLUSIVE MODE")
-                )
-            connection.execute(
-                sa.update(policy_versions)
-                .where(policy_versions.c.active.is_(True))
-                .values(active=False)
-            )
-            statement = sa.insert(policy_versions).returning(policy_versions.c.id)
-            return int(connection.execute(statement, row).scalar_one())
 
     def add_event(self, event: EventRecord) -> int:
         """Append an event, secrets hidden; returns the id."""

@@ -23,10 +23,12 @@ from backend.domain.records import (
     ClientIntervalRecord,
     CommandRecord,
     EventRecord,
+    GenomeRecord,
     KnobSpaceRecord,
     KnobStatusRecord,
     KnownWorkloadRecord,
     LearningRecord,
+    PolicyUpdateRecord,
     PolicyVersionRecord,
     QueryClassRecord,
     QueryWindowRecord,
@@ -40,6 +42,7 @@ from backend.domain.steering import (
     HintEvidence,
     PlanRunRecord,
     RunPurpose,
+    ServedHint,
     ServiceTimingRecord,
     SteeredClassRecord,
     SteeringMode,
@@ -116,14 +119,6 @@ CHANGE = ChangeRecord(
     created_at=NOW,
     trial_id=7,
     detail="by hand",
-)
-VERSION = PolicyVersionRecord(
-    created_at=NOW,
-    author="knob agent",
-    config=CONFIG,
-    trial_id=7,
-    index=0.75,
-    note="promoted",
 )
 EVENT = EventRecord(NOW, "warning", "conflict", "somebody changed jit", detail={"knobs": ["jit"]})
 COMMAND = CommandRecord(
@@ -282,4 +277,44 @@ STEERING_STATUS = SteeringStatusRecord(
     where="stand-by",
     role="autopilot_explorer",
     served=3,
+)
+VERSION = PolicyVersionRecord(
+    created_at=NOW,
+    author="knob agent",
+    config=CONFIG,
+    trial_id=7,
+    index=0.75,
+    note="promoted",
+    steering=(
+        ServedHint(CLASS_KEY, STEERED_CLASS.text, EVIDENCE, pinned=True),
+        ServedHint(replace(CLASS_KEY, search_path="public"), STEERED_CLASS.text, EVIDENCE),
+    ),
+    weights={"knob policy": "knob-policy-0a1b2c3d.npz", "genome": "genome-4e5f6071.json"},
+)
+POLICY_UPDATE = PolicyUpdateRecord(
+    at=NOW,
+    policy="plan",
+    deployed=True,
+    reason="8.0 % less latency on held-out runs",
+    learnt_from=480,
+    judged_on=120,
+    gain=0.08,
+    gain_low=0.03,
+    gain_high=0.125,
+    coverage=0.75,
+    weights="plan-policy-0a1b2c3d.npz",
+    replaced="plan-policy-99887766.npz",
+    duration_s=4.5,
+)
+GENOME = GenomeRecord(
+    at=NOW,
+    study="evening",
+    generation=3,
+    origin="evolved",
+    genes={"actor_lr": 0.0005, "gamma": 0.25},
+    fitness={"trials_to_95": 21.5, "regret": 3.25, "harmful": 0.0},
+    profile={"calls_per_s": 120.0},
+    comparison={"gain": 0.1, "low": 0.02, "high": 0.18},
+    deployed=True,
+    reason="beats the default",
 )

@@ -32,6 +32,7 @@ from backend.domain.records import (
     EventRecord,
     KnobSpaceRecord,
     LearningRecord,
+    PolicyVersionRecord,
     StatusRecord,
     TransitionRecord,
     TrialRecord,
@@ -142,6 +143,8 @@ class TestTelemetry:
             store.trials(),
             store.changes(),
             store.policy_versions(),
+            store.policy_updates(),
+            store.genomes(),
             store.events(),
             store.learning(),
             store.transitions(),
@@ -158,6 +161,8 @@ class TestTelemetry:
         store.add_client_intervals([full.INTERVAL])
         store.add_query_classes([full.QUERY_CLASS])
         version_id = store.add_policy_version(full.VERSION)
+        update_id = store.add_policy_update(full.POLICY_UPDATE)
+        genome_id = store.add_genome(full.GENOME)
         event_id = store.add_event(full.EVENT)
         store.add_learning(full.LEARNING)
         store.add_knob_space(full.KNOB_SPACE)
@@ -174,6 +179,8 @@ class TestTelemetry:
         assert store.client_intervals() == [full.INTERVAL]
         assert store.query_classes() == {full.QUERY_CLASS.key: full.QUERY_CLASS}
         assert store.policy_versions() == [replace(full.VERSION, id=version_id)]
+        assert store.policy_updates() == [replace(full.POLICY_UPDATE, id=update_id)]
+        assert store.genomes() == [replace(full.GENOME, id=genome_id)]
         assert store.events() == [replace(full.EVENT, id=event_id)]
         assert store.learning() == [full.LEARNING]
         assert store.transitions() == [replace(full.TRANSITION, id=transition_id)]
@@ -324,6 +331,39 @@ class TestTelemetry:
             (root, None, False),
             (child, root, True),
         ]
+
+    def test_a_version_serves_nothing_unless_it_says_so(self, store: Store) -> None:
+        bare = PolicyVersionRecord(full.NOW, "server", {})
+        version_id = store.add_policy_version(bare)
+        assert store.policy_versions() == [replace(bare, id=version_id)]
+
+    def test_versions_keep_apart_what_each_of_them_serves(self, store: Store) -> None:
+        pinned, other = full.VERSION.steering
+        for steering in ((), (pinned,), (other, pinned), (other,)):
+            store.add_policy_version(replace(full.VERSION, steering=steering))
+        served = [version.steering for version in store.policy_versions()]
+        assert served == [(), (pinned,), (other, pinned), (other,)]
+        assert [version.steering for version in store.policy_versions(limit=1)] == [(other,)]
+
+    def test_a_served_statement_keeps_no_secret(self, store: Store) -> None:
+        hint = replace(full.VERSION.steering[0], text="ALTER ROLE a PASSWORD 'hunter2'")
+        store.add_policy_version(replace(full.VERSION, steering=(hint,)))
+        assert "hunter2" not in repr(store.policy_versions())
+
+    def test_an_update_that_could_not_be_judged(self, store: Store) -> None:
+        unknown = replace(full.POLICY_UPDATE, gain=None, gain_low=None, gain_high=math.nan)
+        store.add_policy_update(unknown)
+        store.add_policy_update(full.POLICY_UPDATE)
+        first, _second = store.policy_updates()
+        assert (first.gain, first.gain_low, first.gain_high) == (None, None, None)
+        assert [u.gain for u in store.policy_updates(limit=1)] == [0.08]
+
+    def test_genomes_by_study(self, store: Store) -> None:
+        for generation, study in enumerate(("a", "b", "a", "a")):
+            store.add_genome(replace(full.GENOME, study=study, generation=generation))
+        assert [g.generation for g in store.genomes()] == [0, 1, 2, 3]
+        assert [g.generation for g in store.genomes(study="a")] == [0, 2, 3]
+        assert [g.generation for g in store.genomes(study="a", limit=2)] == [2, 3]
 
     def test_events_by_level(self, store: Store) -> None:
         for level in ("info", "error", "info"):
@@ -555,6 +595,17 @@ class TestRetention:
         monkeypatch.setattr(retention, "TRANSITIONS_KEPT", 1)
         assert store.prune(self.NOW + timedelta(days=10), 5, 300) == 2
         assert [t.objective for t in store.transitions()] == [5]
+
+    def test_what_was_deployed_stays(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(retention, "GENOMES_KEPT", 2)
+        for number, deployed in enumerate((True, False, True, False, False)):
+            store.add_policy_update(
+                replace(full.POLICY_UPDATE, deployed=deployed, learnt_from=number)
+            )
+            store.add_genome(replace(full.GENOME, deployed=deployed, generation=number))
+        assert store.prune(self.NOW, 5, 300) == 4
+        assert [u.learnt_from for u in store.policy_updates()] == [0, 2]
+        assert [g.generation for g in store.genomes()] == [0, 2, 3, 4]
 
     def test_client_intervals_are_merged_by_class(self, store: Store) -> None:
         later = full.NOW + timedelta(seconds=2)

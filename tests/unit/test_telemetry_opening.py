@@ -112,8 +112,18 @@ def test_a_store_of_the_first_version_gets_what_is_new(url: str, path: Path) -> 
             "INSERT INTO learning (at, agent, step, replay_size, reward_terms) "
             "VALUES ('2026-03-01 12:00:00', 'knob', 7, 0, '{}')"
         )
+        connection.execute(
+            'INSERT INTO policy_versions (created_at, author, config, "index", note, active) '
+            "VALUES ('2026-03-01 12:00:00', 'server', '{\"work_mem\":8192}', 1.0, 'found', 1)"
+        )
     with closing(open_store(url)) as store:
         assert [record.step for record in store.learning()] == [7]
+        (old,) = store.policy_versions()
+        assert (old.config, old.steering, old.weights) == ({"work_mem": 8192}, (), {})
+        store.add_policy_version(full.VERSION)
+        assert [v.active for v in store.policy_versions()] == [False, True]
+        store.add_policy_update(full.POLICY_UPDATE)
+        store.add_genome(full.GENOME)
         store.add_knob_space(full.KNOB_SPACE)
         store.add_transition(full.TRANSITION)
         assert len(store.transitions()) == 1
