@@ -224,17 +224,15 @@ def verdict_badge(verdict: Verdict | None, running: str = "running") -> Componen
 def _diff_row(
     name: str, old: KnobValue | None, new: KnobValue | None, unit: str | None
 ) -> Component:
-    def text(value: KnobValue | None) -> str:
-        return "server's own" if value is None else fmt.knob_value(value, unit)
-
+    before, after = fmt.knob_change(old, new, unit, none="server's own")
     return html.Div(
         [
             html.Code(name, className="knob-name"),
             html.Span(
                 [
-                    html.Span(text(old), className="value-old"),
+                    html.Span(before, className="value-old"),
                     icon("arrow-right", "arrow"),
-                    html.Span(text(new), className="value-new"),
+                    html.Span(after, className="value-new"),
                 ],
                 className="values",
             ),

@@ -98,12 +98,9 @@ def knob_value(value: KnobValue | None, unit: str | None, *, native: bool = Fals
         return "on" if value else "off"
     if isinstance(value, str):
         return value
-    plain = f"{value:d}" if isinstance(value, int) else f"{value:g}"
-    if not unit:
-        return plain
-    exact = f"{plain}\u00a0×\u00a0{unit}" if unit[0].isdigit() else f"{plain}\u00a0{unit}"
-    if value < 0:
-        return plain
+    exact = _exact_knob_value(value, unit)
+    if not unit or value < 0:
+        return exact
     try:
         dimension, size = unit_size(unit)
     except ValueError:
@@ -111,6 +108,26 @@ def knob_value(value: KnobValue | None, unit: str | None, *, native: bool = Fals
     amount = float(value) * size
     text = bytes_text(amount) if dimension == "bytes" else ms_text(1000 * amount)
     return f"{text} ({exact})" if native and text != exact else text
+
+
+def _exact_knob_value(value: int | float, unit: str | None, *, every_digit: bool = False) -> str:
+    plain = str(value) if every_digit or isinstance(value, int) else f"{value:g}"
+    if not unit or value < 0:
+        return plain
+    return f"{plain}\u00a0×\u00a0{unit}" if unit[0].isdigit() else f"{plain}\u00a0{unit}"
+
+
+def knob_change(
+    before: KnobValue | None, after: KnobValue | None, unit: str | None, none: str = NONE
+) -> tuple[str, str]:
+    """Two values of a knob for people, exact where they would read alike; ``none`` for None."""
+    texts = [none if v is None else knob_value(v, unit) for v in (before, after)]
+    if texts[0] == texts[1] and before != after:
+        texts = [
+            _exact_knob_value(v, unit, every_digit=True) if isinstance(v, (int, float)) else text
+            for v, text in zip((before, after), texts, strict=True)
+        ]
+    return texts[0], texts[1]
 
 
 def parse_knob_text(text: object, unit: str | None) -> object:

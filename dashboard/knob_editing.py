@@ -192,17 +192,15 @@ def review_body(staged: Mapping[str, Any], knobs: Mapping[str, KnobStatusRecord]
         unit, context = (knob.unit, knob.context) if knob else (None, "reload")
         needs, tone = NEEDS.get(context, (context, "neutral"))
         risk = knob.risk if knob else "low"
+        before, after = fmt.knob_change(knob.value if knob else None, value, unit)
         table_rows.append(
             [
                 html.Code(name, className="knob-name"),
                 html.Span(
                     [
-                        html.Span(
-                            fmt.knob_value(knob.value if knob else None, unit),
-                            className="value-old",
-                        ),
+                        html.Span(before, className="value-old"),
                         ui.icon("arrow-right", "arrow"),
-                        html.Span(fmt.knob_value(value, unit), className="value-new"),
+                        html.Span(after, className="value-new"),
                     ],
                     className="values",
                 ),

@@ -6,10 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 
 from backend.domain.service_latency import ClassService, service_latency
 from backend.domain.steering import (
     ClassKey,
+    HintEvidence,
     ServiceTimingRecord,
     SteeredClassRecord,
     SteeringState,
@@ -93,17 +95,28 @@ class InService:
         return SavedTime(estimate_s, at_least_s, lasted_s)
 
 
+def _utc_now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
 class ServiceMemory:
     """Reads the timings and computes with them, at most once in ``LIVES_S``.
 
     Args:
         reader: the store itself; what is read here must not fill the pages' cache.
         clock: monotonic seconds.
+        now: the moment, aware.
     """
 
-    def __init__(self, reader: SteeringReader, clock: Callable[[], float] = time.monotonic) -> None:
-        self._reader, self._clock = reader, clock
+    def __init__(
+        self,
+        reader: SteeringReader,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        self._reader, self._clock, self._now = reader, clock, now
         self._lock = threading.Lock()
+        self._count_from: dict[ClassKey, tuple[HintEvidence, datetime]] = {}
         self._read_at_s = float("-inf")
         self._known = InService()
 
@@ -121,12 +134,26 @@ class ServiceMemory:
 
     def _timings(self) -> Iterator[ServiceTimingRecord]:
         """The newest ones, of each class those under the hint set that stands, as it stands."""
-        proven = {r.key: r.evidence for r in self._reader.steered_classes()}
+        now = self._now()
+        self._count_from = {
+            r.key: (r.evidence, self._begin(r.key, r.evidence, now))
+            for r in self._reader.steered_classes()
+            if r.evidence is not None
+        }
         for timing in self._reader.service_timings(limit=MOST_RECORDS):
-            evidence = proven.get(timing.key)
+            evidence, begin = self._count_from.get(timing.key, (None, now))
             if (
                 evidence is not None
                 and timing.hint_set == evidence.hint_set
-                and timing.started_at >= evidence.verified_at
+                and timing.started_at >= begin
             ):
                 yield timing
+
+    def _begin(self, key: ClassKey, evidence: HintEvidence, now: datetime) -> datetime:
+        """From when on timings count: since it was verified, if that is not yet to come.
+
+        Where the clock was set back since, what is measured from then on counts all the same: the
+        tuner judges by that, too.
+        """
+        seen, begin = self._count_from.get(key, (evidence, evidence.verified_at))
+        return min(begin if seen == evidence else evidence.verified_at, now)

@@ -37,6 +37,22 @@ def test_a_native_value_says_what_it_is_exactly():
 
 
 @pytest.mark.parametrize(
+    ("before", "after", "unit", "texts"),
+    [
+        (65536, 131072, "kB", (f"64{NBSP}MB", f"128{NBSP}MB")),
+        (65536, 65538, "kB", (f"65536{NBSP}kB", f"65538{NBSP}kB")),
+        (16384, 16385, "8kB", (f"16384{NBSP}×{NBSP}8kB", f"16385{NBSP}×{NBSP}8kB")),
+        (0.1, 0.1000000001, None, ("0.1", "0.1000000001")),
+        (None, 4096, "kB", ("unset", f"4{NBSP}MB")),
+        (4096, 4096, "kB", (f"4{NBSP}MB", f"4{NBSP}MB")),
+        (-1, 512, "8kB", ("-1", f"4{NBSP}MB")),
+    ],
+)
+def test_two_values_that_differ_never_read_alike(before, after, unit, texts):
+    assert fmt.knob_change(before, after, unit, none="unset") == texts
+
+
+@pytest.mark.parametrize(
     ("text", "unit", "native"),
     [
         ("64MB", "kB", 65536),

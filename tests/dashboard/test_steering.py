@@ -201,6 +201,22 @@ def test_timings_are_read_once_in_a_while_however_many_ask(store):
     assert memory.recall() is not first
 
 
+def test_a_clock_that_was_set_back_hides_no_timings_made_since():
+    store, now = FakeStore(empty=True), [NOW]
+    ahead = fake.evidence(NOW + timedelta(hours=3), "no_nestloop", {}, 200.0, 100.0)
+    store._steered = [
+        SteeredClassRecord(fake.STEERED, "SELECT", SteeringState.VERIFIED, NOW, evidence=ahead)
+    ]
+    store._timings = [timing("steered", [0.1] * 50, -10)]
+    memory = ServiceMemory(store, clock=iter(range(0, 1000, 20)).__next__, now=lambda: now[0])
+    assert memory.recall().classes == {}
+    store._timings.append(timing("steered", [0.1] * 30, 1))
+    now[0] = NOW + timedelta(minutes=5)
+    assert memory.recall().classes[fake.STEERED].steered.executions == 30
+    now[0] = NOW + timedelta(hours=9)
+    assert memory.recall().classes[fake.STEERED].steered.executions == 30
+
+
 # -- the strip --------------------------------------------------------------------------------
 
 
