@@ -1,11 +1,15 @@
 """The command line of the live comparison: what is refused, and what it says."""
 
 from __future__ import annotations
+
 from pathlib import Path
+
 import pytest
+
 from backend.errors import ConfigError
 from benchmarks import knob_live
 from benchmarks.live import methods
+
 
 @pytest.mark.parametrize(
     "options",
