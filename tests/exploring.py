@@ -91,6 +91,11 @@ class MadeUpClass:
         return self.others.get(hint_set.name, Behaviour(self.default.latency_s * 2.0))
 
 
+def slow(**others: Behaviour) -> MadeUpClass:
+    """A class of 2 s whose other plans take twice as long, but for those named."""
+    return MadeUpClass("slow", Behaviour(2.0), {**others})
+
+
 class MadeUpServer:
     """Classes by name; time passes on the clock while statements run.
 

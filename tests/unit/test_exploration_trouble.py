@@ -11,16 +11,11 @@ from backend.domain.plans import Guess, HintSet, RunOutcome
 from backend.domain.steering import SteeringMode, SteeringState
 from backend.errors import ServerConnectionError, ServerError
 from backend.steering.statements.read_only import ReadOnlyVerdict
-from tests.exploring import TOGGLES, Behaviour, MadeUpClass, World
+from tests.exploring import TOGGLES, Behaviour, MadeUpClass, World, slow
 
 LOCKED = "the server refused a statement on trial: canceling statement due to lock timeout (55P03)"
 BAD_VALUE = "the server refused a statement on trial: date/time field value out of range (22008)"
 BAD_PATH = 'the server refused a statement on trial: invalid value for "search_path" (22023)'
-
-
-def slow(**others: Behaviour) -> MadeUpClass:
-    """A class of 2 s whose other plans take twice as long, but for those named."""
-    return MadeUpClass("slow", Behaviour(2.0), {**others})
 
 
 def verified() -> World:
