@@ -19,10 +19,14 @@ from backend.learning import Learner
 from backend.lease import LEASE_TTL_S, TunerLease
 from backend.memory_budget import MemoryBudget
 from backend.parameter_adjuster import ParameterAdjuster
+from backend.policy_versions import PolicyVersions
 from backend.protocols import Clock, TargetDatabase
 from backend.recorder import Recorder
 from backend.safety_monitor import SafetyMonitor, safety_limits
 from backend.servers import postgres_target
+from backend.steering.register import SteeringRegister
+from backend.steering_parts import home_of, planner_settings
+from backend.targets.postgresql import PostgresTarget
 from backend.telemetry import SqlStore, open_store
 
 TargetFactory = Callable[[Settings], TargetDatabase]
@@ -41,6 +45,7 @@ class Components:
     budget: MemoryBudget
     adjuster: ParameterAdjuster
     deployment: Deployment
+    register: SteeringRegister
     collector: DataCollector
     recorder: Recorder
     learner: Learner
@@ -107,12 +112,18 @@ def _wire(
     adjuster = ParameterAdjuster(target, store, catalog, clock, sleep=clock.sleep)
     if info.can("alter_system"):
         adjuster.reconcile(lease.epoch)
+    policies = PolicyVersions(store, clock)
+    register = SteeringRegister(store, clock, home_of(settings, info), policies)
+    register.withdraw_proven_elsewhere()
+    is_real = isinstance(target, PostgresTarget)
     deployment = Deployment(
         target,
         adjuster,
         store,
         catalog,
-        clock,
+        versions=policies,
+        register=register,
+        in_force=planner_settings(settings, info) if is_real else lambda names: None,
         epoch=lambda: lease.epoch,
         allow_restart=info.can("restart"),
     )
@@ -138,6 +149,7 @@ def _wire(
         budget=budget,
         adjuster=adjuster,
         deployment=deployment,
+        register=register,
         collector=DataCollector(target, sampler),
         recorder=Recorder(store, target, clock),
         learner=Learner(settings, space, info.host, budget, store, clock),

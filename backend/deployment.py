@@ -1,36 +1,69 @@
 """What is deployed on the server, and the only ways to change it.
 
 Joins the parameter adjuster (one path for agent and human) with the policy versions: a deployment
-is a kept batch of knob changes *and* a version in the store, both or neither.
+is a kept batch of knob changes *and* a version in the store, both or neither. Going to an earlier
+version brings its hint sets and weights back as well.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 
 from backend.catalog.knobs import KnobCatalog
 from backend.domain.knobs import KnobConfig, KnobValue
 from backend.domain.modes import ChangeState, Mode
-from backend.domain.records import EventRecord, PolicyVersionRecord
+from backend.domain.records import PolicyVersionRecord
 from backend.domain.server import KnobReading
 from backend.errors import (
     AdjustmentError,
     AutopilotError,
-    ConfigError,
     ConflictError,
     FrozenError,
 )
 from backend.parameter_adjuster import AppliedBatch, ParameterAdjuster, ReconcileResult
-from backend.protocols import Clock, Store, TargetDatabase
+from backend.policy_versions import ALL_VERSIONS, AUTOPILOT, STEERING, PolicyVersions
+from backend.protocols import Store, TargetDatabase
+from backend.steering.register import SteeringRegister
+from backend.steering.restoring import Restoring
+
+__all__ = ["ALL_VERSIONS", "AUTOPILOT", "Arrival", "Deployment"]
 
 log = logging.getLogger(__name__)
 
-AUTOPILOT = "autopilot"
-ALL_VERSIONS = 5000
-"""So many of the newest policy versions are looked through; older ones are history."""
 _ALL_CHANGES = 100_000
+
+InForce = Callable[[Collection[str]], "Mapping[str, str] | None"]
+"""Names of planner settings → their values in force, as ``SHOW`` prints them; None where nobody
+can tell."""
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What came of going to a version.
+
+    Args:
+        version: the new one, which is deployed now.
+        steering: what became of the hint sets.
+    """
+
+    version: PolicyVersionRecord
+    steering: Restoring
+
+    @property
+    def told(self) -> str:
+        """For people."""
+        steering = self.steering
+        parts = [f"now policy version {self.version.id}"]
+        if steering.again:
+            parts.append(f"{len(steering.again)} hint sets are served again")
+        if steering.withdrawn:
+            parts.append(f"{len(steering.withdrawn)} hint sets are withdrawn")
+        if steering.anew:
+            anew = [f"{hint.key.fingerprint} ({why})" for hint, why in steering.anew]
+            parts.append(f"to be proven anew: {', '.join(anew)}")
+        return "; ".join(parts)
 
 
 class Deployment:
@@ -39,9 +72,11 @@ class Deployment:
     Args:
         target: the server, for reading.
         adjuster: the journalled writer.
-        store: policy versions and events.
+        store: the journal of changes.
         catalog: the writable knobs.
-        clock: time.
+        versions: of what is deployed.
+        register: what is served.
+        in_force: tells planner settings.
         epoch: the epoch under which we may act.
         allow_restart: whether the server may be restarted for restart knobs.
     """
@@ -52,19 +87,26 @@ class Deployment:
         adjuster: ParameterAdjuster,
         store: Store,
         catalog: KnobCatalog,
-        clock: Clock,
         *,
+        versions: PolicyVersions,
+        register: SteeringRegister,
+        in_force: InForce,
         epoch: Callable[[], int],
         allow_restart: bool,
     ) -> None:
         self._target, self._adjuster, self._store = target, adjuster, store
-        self._catalog, self._clock = catalog, clock
+        self._catalog, self._in_force = catalog, in_force
+        self.versions, self._register = versions, register
         self._epoch, self.allow_restart = epoch, allow_restart
         self.mode = Mode.OBSERVE
         self.frozen = False
         self.readings: Mapping[str, KnobReading] = {}
         self.present = KnobConfig({})
-        self.version: PolicyVersionRecord | None = None
+
+    @property
+    def version(self) -> PolicyVersionRecord | None:
+        """The version that is deployed; None before :meth:`adopt`."""
+        return self.versions.active
 
     @property
     def is_first_version(self) -> bool:
@@ -77,19 +119,24 @@ class Deployment:
         self.present = KnobConfig({name: r.value for name, r in self.readings.items()})
 
     def adopt(self) -> PolicyVersionRecord:
-        """Take what stands on the server as the deployed version, on start.
+        """Take what stands as the deployed version, on start.
 
-        A version of ours that still stands is continued; anything else becomes a new version
-        with the server's owner as author, since someone changed it while we were away.
+        A version of ours that still stands is continued. Other knobs become a new version with
+        the server's owner as author, since someone changed them while we were away; so do other
+        hint sets, which were found, or withdrawn, without a tuner.
         """
         self.refresh()
-        active = next((v for v in self._store.policy_versions() if v.active), None)
-        if active is not None and self._stands(active):
-            self.version = active
-            return active
-        note = "found on the server at the start" if active is None else "changed while away"
-        # Nothing was measured across the change, so a new chain begins at 1.
-        return self._add_version("server", 1.0, note, trial_id=None, parent=active)
+        versions, served = self.versions, self._register.hints()
+        active = versions.go_on()
+        if active is None or not self._stands(active):
+            note = "found on the server at the start" if active is None else "changed while away"
+            # Nothing was measured across the change, so a new chain begins at 1.
+            return versions.succeed(
+                "server", note, config=self.deviating, steering=served, index=1.0
+            )
+        if [hint.identity for hint in served] != [hint.identity for hint in active.steering]:
+            return versions.succeed(STEERING, "hint sets changed while away", steering=served)
+        return active
 
     def _stands(self, version: PolicyVersionRecord) -> bool:
         return self.deviating == dict(version.config)
@@ -175,7 +222,9 @@ class Deployment:
             allow_restart=self.allow_restart,
         )
         self.refresh()
-        version = self._add_version(author, index, "a change was undone", None, self.version)
+        version = self.versions.succeed(
+            author, "a change was undone", config=self.deviating, index=index
+        )
         if result.conflicts:
             names = ", ".join(row.knob for row in result.conflicts)
             raise ConflictError(f"{names}: changed by somebody else since, and left alone")
@@ -184,14 +233,65 @@ class Deployment:
     def return_to(
         self, version: PolicyVersionRecord, *, author: str, reason: str
     ) -> PolicyVersionRecord:
-        """Bring back an earlier version's configuration; needs nobody's leave."""
+        """Bring back an earlier version's knobs alone; needs nobody's leave.
+
+        For what was proven, or failed, by its knobs: hint sets and weights found since stand.
+        """
         entries = {name: version.config.get(name) for name in self.changed_since(version.config)}
         batch = self._adjuster.apply(
             entries, actor=author, epoch=self._epoch(), allow_restart=self.allow_restart
         )
         return self._keep(batch, author, version.index, reason, None)
 
-    def version_to_return_to(self, version_id: int | None) -> PolicyVersionRecord:
+    def go_to(self, version: PolicyVersionRecord, *, author: str, note: str) -> Arrival:
+        """Deploy a version again, wholly: knobs, hint sets, weights; needs nobody's leave.
+
+        A hint set whose proof does not count any more is not served; see ``steering.restoring``.
+
+        Raises:
+            AdjustmentError: the knobs did not take effect; what stood before stands.
+            ConflictError: somebody else changes them at this moment; likewise.
+        """
+        batch = self._adjuster.apply(
+            {name: version.config.get(name) for name in self.changed_since(version.config)},
+            actor=author,
+            epoch=self._epoch(),
+            allow_restart=self.allow_restart,
+        )
+        try:
+            self.refresh()
+            rows = self._adjuster.keepable(batch.batch_id) if batch.changes else ()
+            in_force = self._settings_under(version)
+            with self.versions.lock:
+                change = self._register.restoring(version, in_force)
+                with self.versions.together():
+                    if rows:
+                        self._adjuster.mark_kept(rows)
+                    self._store.save_steered_classes(change.records)
+                    arrived = self.versions.succeed(
+                        author,
+                        note,
+                        config=self.deviating,
+                        steering=change.served,
+                        weights=dict(version.weights),
+                        index=version.index,
+                    )
+                self._register.restored(change)
+        except Exception:
+            self._take_back(batch)
+            raise
+        return Arrival(arrived, change)
+
+    def _settings_under(self, version: PolicyVersionRecord) -> Mapping[str, str] | None:
+        """The planner settings in force that matter to a version's proofs."""
+        names = {
+            name
+            for hint in version.steering
+            for name in (*hint.evidence.under, *hint.evidence.settings_in_force)
+        }
+        return self._in_force(sorted(names)) if names else {}
+
+    def version_to_return_to(self, version_id: object) -> PolicyVersionRecord:
         """The policy version of that id; None: the one before the present.
 
         Raises:
@@ -199,14 +299,15 @@ class Deployment:
         """
         if version_id is None and self.version is not None:
             version_id = self.version.parent_id
-        versions = self._store.policy_versions(limit=ALL_VERSIONS)
-        found = next((v for v in versions if v.id is not None and v.id == version_id), None)
-        if found is None:
-            raise ConfigError(
-                f"there is no policy version {version_id!r:.40} to go back to",
-                remedy="the Decisions page and run.py report list the versions",
-            )
-        return found
+        return self.versions.find(version_id)
+
+    def values_under(self, version: PolicyVersionRecord) -> dict[str, KnobValue]:
+        """The values of the knobs that going to a version changes."""
+        values = {
+            name: version.config.get(name, self.default_of(name))
+            for name in self.changed_since(version.config)
+        }
+        return {name: value for name, value in values.items() if value is not None}
 
     def undo_left_open(self) -> ReconcileResult | None:
         """Undo what the journal still holds open; None where there is nothing.
@@ -225,11 +326,8 @@ class Deployment:
 
     def root_entries(self) -> Mapping[str, KnobValue]:
         """The entries that stood when this lineage began."""
-        versions = {v.id: v for v in self._store.policy_versions(limit=ALL_VERSIONS)}
-        version = self.version
-        while version is not None and version.parent_id in versions:
-            version = versions[version.parent_id]
-        return version.config if version is not None else {}
+        root = self.versions.root()
+        return root.config if root is not None else {}
 
     def changed_since(self, former: Mapping[str, KnobValue]) -> dict[str, KnobValue]:
         """The knobs whose entry differs from ``former``'s, with their present values."""
@@ -245,8 +343,8 @@ class Deployment:
             batch = self._adjuster.apply(
                 entries, actor=author, epoch=self._epoch(), allow_restart=True
             )
-            self.version = None  # a new lineage: comparisons go back to here, not further
-            self._keep(batch, author, 1.0, "all entries removed", None)
+            # A new lineage: comparisons go back to here, not further.
+            self._keep(batch, author, 1.0, "all entries removed", None, begins=True)
 
     def _keep(
         self,
@@ -255,18 +353,24 @@ class Deployment:
         index: float,
         note: str,
         trial_id: int | None,
+        *,
+        begins: bool = False,
     ) -> PolicyVersionRecord:
-        """Make an applied batch the deployed state: changes and version, both or neither."""
-        parent = self.version
+        """Make an applied batch the deployed state: changes and version, both or neither.
+
+        ``begins``: a lineage, so that the version has no parent.
+        """
+        root: dict[str, None] = {"parent_id": None} if begins else {}
         try:
             self.refresh()
             rows = self._adjuster.keepable(batch.batch_id) if batch.changes else ()
-            with self._store.transaction():
+            with self.versions.together():
                 if rows:
                     self._adjuster.mark_kept(rows)
-                return self._add_version(author, index, note, trial_id, parent)
+                return self.versions.succeed(
+                    author, note, config=self.deviating, index=index, trial_id=trial_id, **root
+                )
         except Exception:
-            self.version = parent
             self._take_back(batch)
             raise
 
@@ -279,35 +383,6 @@ class Deployment:
             self.refresh()
         except AutopilotError as error:
             log.error("batch %s is neither kept nor undone: %s", batch.batch_id, error.message)
-
-    def _add_version(
-        self,
-        author: str,
-        index: float,
-        note: str,
-        trial_id: int | None,
-        parent: PolicyVersionRecord | None,
-    ) -> PolicyVersionRecord:
-        record = PolicyVersionRecord(
-            created_at=self._clock.now(),
-            author=author,
-            config=self.deviating,
-            parent_id=parent.id if parent else None,
-            trial_id=trial_id,
-            index=index,
-            note=note,
-        )
-        version_id = self._store.add_policy_version(record)
-        self._store.add_event(
-            EventRecord(
-                at=self._clock.now(),
-                level="info",
-                kind="policy_version",
-                message=f"policy version {version_id} by {author}: {note}",
-            )
-        )
-        self.version = replace(record, id=version_id)
-        return self.version
 
     def may_act(self) -> None:
         """Raise FrozenError while the freeze switch is on."""

@@ -21,7 +21,7 @@ class OperatorCommands:
 
     Args:
         parts, loop, clock: the tuner's.
-        steer: carries out STEER.
+        steer: carries out STEER, told its payload and who asks.
     """
 
     def __init__(
@@ -29,12 +29,13 @@ class OperatorCommands:
         parts: Components,
         loop: TuningLoop,
         clock: Clock,
-        steer: Callable[[Mapping[str, object]], str],
+        steer: Callable[[Mapping[str, object], str], str],
     ) -> None:
         self._parts, self._loop, self._clock = parts, loop, clock
         self._handlers: dict[CommandKind, Callable[[CommandRecord], str]] = {
             CommandKind.SET_KNOBS: self._set_knobs,
             CommandKind.ROLL_BACK: self._roll_back,
+            CommandKind.DEPLOY_VERSION: self._deploy_version,
             CommandKind.PAUSE: lambda command: self._pause(True),
             CommandKind.RESUME: lambda command: self._pause(False),
             CommandKind.FREEZE: lambda command: self._freeze(True),
@@ -42,7 +43,7 @@ class OperatorCommands:
             CommandKind.SET_MODE: self._set_mode,
             CommandKind.APPROVE: self._approve,
             CommandKind.DECLINE: self._decline,
-            CommandKind.STEER: lambda command: steer(command.payload),
+            CommandKind.STEER: lambda command: steer(command.payload, command.actor),
         }
         self._refuse_interrupted()
 
@@ -130,11 +131,24 @@ class OperatorCommands:
         else:
             wanted = deployment.version_to_return_to(payload.get("version_id"))
             self._loop.stand_down(reason)
-            version = deployment.return_to(
-                wanted, author=command.actor, reason=f"rolled back by {command.actor}"
+            arrival = deployment.go_to(
+                wanted, author=command.actor, note=f"rolled back to version {wanted.id}"
             )
             self._changed_by_hand()
+            return f"rolled back; {arrival.told}"
         return f"rolled back; now policy version {version.id}"
+
+    def _deploy_version(self, command: CommandRecord) -> str:
+        parts, deployment = self._parts, self._parts.deployment
+        wanted = deployment.versions.find(command.payload.get("version_id"))
+        self._may_change()
+        parts.budget.check(deployment.present.replace(deployment.values_under(wanted)))
+        self._loop.stand_down(f"{command.actor} deploys policy version {wanted.id}")
+        arrival = deployment.go_to(
+            wanted, author=command.actor, note=f"version {wanted.id} deployed by hand"
+        )
+        self._changed_by_hand()
+        return f"deployed; {arrival.told}"
 
     def _pause(self, paused: bool) -> str:
         if not paused:

@@ -22,11 +22,10 @@ from backend.observer import Observer
 from backend.protocols import Clock, Store
 from backend.steering.places import SteeringPlaces
 from backend.steering.refusals import said
-from backend.steering.register import SteeringRegister
 from backend.steering.serving.service import SteeringService
 from backend.steering.statements.intake import StatementIntake
 from backend.steering.turns import ExplorationTurns
-from backend.steering_parts import Explorer, build_explorer, explores, home_of
+from backend.steering_parts import Explorer, build_explorer, explores
 from backend.targets.postgresql import PostgresTarget
 from backend.tuning_loop import TuningLoop
 
@@ -114,13 +113,13 @@ class SteeringJobs:
         if self._intake is not None:
             self._intake.take()
 
-    def steer(self, payload: Mapping[str, object]) -> str:
+    def steer(self, payload: Mapping[str, object], actor: str = "operator") -> str:
         """An operator's command STEER; the answer is for people.
 
         Raises:
             SteeringError: with the remedy.
         """
-        return self._service.set_mode(payload)
+        return self._service.set_mode(payload, actor)
 
     def stop(self) -> None:
         """Have the explorer end its turn soon; safe from any thread."""
@@ -239,8 +238,7 @@ def build_steering_jobs(
         StoreError: the store cannot be read or written.
     """
     settings, deployment = parts.settings, parts.deployment
-    register = SteeringRegister(parts.store, clock, home_of(settings, parts.info))
-    register.withdraw_proven_elsewhere()
+    register = parts.register
     places = SteeringPlaces(settings.paths.steering_dir)
     explorer = None
     if explores(settings) and isinstance(parts.target, PostgresTarget):

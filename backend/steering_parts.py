@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import logging
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,16 +16,22 @@ from backend.config_loading import parse_url
 from backend.db_connector import DatabaseConnector
 from backend.domain.server import ServerInfo
 from backend.domain.steering import DatabaseIdentity
+from backend.errors import ServerError
 from backend.plan_learning import PlanLearner
 from backend.protocols import Clock, Store
 from backend.servers import embedded_server
 from backend.steering.places import SteeringPlaces
+from backend.steering.refusals import said
 from backend.steering.register import SteeringRegister
 from backend.steering.running.runner import StatementRunner
 from backend.steering.running.trial_session import EXPLORER_APPLICATION
 from backend.steering.search.exploration import LiveExploration
 from backend.steering.statements.read_only import ReadOnlyCheck
 from backend.steering.statements.sample_book import SampleBook
+
+log = logging.getLogger(__name__)
+
+_SEARCH_PATH = '"$user", public'
 
 
 @dataclass
@@ -68,6 +76,28 @@ def explorer_url(settings: Settings) -> URL:
     if settings.is_embedded:
         return embedded_server(settings).explorer_dsn()
     return settings.foreign_url()
+
+
+def planner_settings(
+    settings: Settings, info: ServerInfo
+) -> Callable[[Collection[str]], Mapping[str, str] | None]:
+    """What tells planner settings in force, as sessions that try statements see them.
+
+    It is asked with names and answers name → value as ``SHOW`` prints it; None where the server
+    does not tell.
+    """
+
+    def in_force(names: Collection[str]) -> Mapping[str, str] | None:
+        catalog = load_hint_sets(info.version, info.host)
+        runner = StatementRunner(explorer_url(settings), catalog, search_path=_SEARCH_PATH)
+        with closing(runner):
+            try:
+                return runner.in_force(names)
+            except ServerError as error:
+                log.warning("the planner settings in force cannot be read: %s", said(error))
+                return None
+
+    return in_force
 
 
 def build_explorer(

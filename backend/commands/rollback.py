@@ -37,11 +37,10 @@ def roll_back(settings: Settings, to: int | None) -> str:
 def _do_it(settings: Settings, to: int | None) -> str:
     parts = build_components(settings, SystemClock())
     try:
-        version = parts.deployment.return_to(
-            parts.deployment.version_to_return_to(to),
-            author=operator(),
-            reason="rolled back from the command line",
+        wanted = parts.deployment.version_to_return_to(to)
+        arrival = parts.deployment.go_to(
+            wanted, author=operator(), note=f"rolled back to version {wanted.id}"
         )
-        return f"rolled back; now policy version {version.id}"
+        return f"rolled back; {arrival.told}"
     finally:
         parts.close()

@@ -97,6 +97,7 @@ class CommandKind(str, Enum):
 
     SET_KNOBS = "set_knobs"
     ROLL_BACK = "roll_back"
+    DEPLOY_VERSION = "deploy_version"
     PAUSE = "pause"
     RESUME = "resume"
     FREEZE = "freeze"

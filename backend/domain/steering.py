@@ -180,6 +180,13 @@ class SteeredClassRecord:
             mode is Mode.AUTO and self.state is SteeringState.VERIFIED
         )
 
+    @property
+    def hint(self) -> ServedHint | None:
+        """What a policy version holds of it; None where it is not served in mode auto."""
+        if self.evidence is None or not self.is_served(Mode.AUTO):
+            return None
+        return ServedHint(self.key, self.text, self.evidence, self.mode is SteeringMode.PIN)
+
 
 @dataclass(frozen=True)
 class ServedHint:

@@ -1,27 +1,33 @@
 """What stands for each query class: the one place where it changes, kept in the store.
 
-Shared by the explorer, which proves hint sets, and by the service, which watches them and carries
-out what operators want. Each runs in a thread of its own.
+Shared by the explorer, which proves hint sets, by the service, which watches them and carries out
+what operators want, and by the tuner, which goes back to earlier versions of it. Each runs in a
+thread of its own. A change of what is served makes a policy version.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 from backend.domain.modes import Mode
+from backend.domain.records import PolicyVersionRecord
 from backend.domain.steering import (
     ClassKey,
     DatabaseIdentity,
     HintEvidence,
+    ServedHint,
     SteeredClassRecord,
     SteeringMode,
     SteeringState,
 )
 from backend.errors import SteeringError
+from backend.policy_versions import STEERING, PolicyVersions
 from backend.protocols import Clock, Store
+from backend.steering.restoring import Restoring, hints_of, restoring
 
 
 class SteeringRegister:
@@ -33,11 +39,19 @@ class SteeringRegister:
         store: holds the records over restarts.
         clock: time.
         home: the database that hint sets are proven for and served in; None where neither is done.
+        versions: of what is deployed; None where nothing is.
     """
 
-    def __init__(self, store: Store, clock: Clock, home: DatabaseIdentity | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        home: DatabaseIdentity | None = None,
+        versions: PolicyVersions | None = None,
+    ) -> None:
         self._store, self._clock, self._home = store, clock, home
-        self._lock = threading.Lock()
+        self._versions = versions
+        self._lock = threading.RLock() if versions is None else versions.lock
         self._classes = {record.key: record for record in store.steered_classes()}
 
     def classes(self) -> tuple[SteeredClassRecord, ...]:
@@ -150,8 +164,15 @@ class SteeringRegister:
                 changes["reason"] += "; its pin does not count here"
             self.update(record.key, **changes)
 
-    def set_mode(self, key: ClassKey, mode: SteeringMode) -> SteeredClassRecord:
+    def set_mode(
+        self, key: ClassKey, mode: SteeringMode, author: str = "operator"
+    ) -> SteeredClassRecord:
         """An operator decides.
+
+        Args:
+            key: the class.
+            mode: what they want.
+            author: who they are.
 
         Raises:
             SteeringError: the class is not known, or is pinned without a hint set that was ever
@@ -170,7 +191,31 @@ class SteeringRegister:
                     f"the hint set of {key.fingerprint} was proven {elsewhere}",
                     remedy="wait until it was explored here, or choose auto or off",
                 )
-            return self._change(key, mode=mode)
+            return self._change(key, author, mode=mode)
+
+    def hints(self) -> tuple[ServedHint, ...]:
+        """What a policy version holds of the classes."""
+        return hints_of(self.classes())
+
+    def restoring(
+        self, version: PolicyVersionRecord, in_force: Mapping[str, str] | None
+    ) -> Restoring:
+        """What going to a version changes here; nothing changes before :meth:`restored`.
+
+        The caller holds the versions' lock from here to there, and stores the records between.
+
+        Args:
+            version: where to go.
+            in_force: planner settings, once its knobs stand; None where nobody could tell.
+        """
+        return restoring(
+            self._classes, version, home=self._home, in_force=in_force, now=self._clock.now()
+        )
+
+    def restored(self, done: Restoring) -> None:
+        """What :meth:`restoring` told is stored by now."""
+        with self._lock:
+            self._classes.update({record.key: record for record in done.records})
 
     def served(self, mode: Mode) -> tuple[SteeredClassRecord, ...]:
         """The classes that are steered now."""
@@ -197,16 +242,49 @@ class SteeringRegister:
             )
         return record
 
-    def _change(self, key: ClassKey, **changes: Any) -> SteeredClassRecord:
+    def _change(self, key: ClassKey, author: str = STEERING, **changes: Any) -> SteeredClassRecord:
         changed = replace(self._known(key), **changes, updated_at=self._clock.now())
-        self._save(changed)
+        self._save(changed, author)
         return changed
 
-    def _save(self, record: SteeredClassRecord) -> None:
-        self._store.save_steered_classes([record])
+    def _save(self, record: SteeredClassRecord, author: str = STEERING) -> None:
+        former = self._classes.get(record.key)
+        note = _what_changed(former, record)
+        with self._together(bool(note)):
+            self._store.save_steered_classes([record])
+            if note and self._versions is not None and self._versions.active is not None:
+                classes = {**self._classes, record.key: record}.values()
+                self._versions.succeed(author, note, steering=hints_of(classes))
         self._classes[record.key] = record
+
+    def _together(self, makes_a_version: bool) -> AbstractContextManager[None]:
+        if self._versions is None or not makes_a_version:
+            return nullcontext()
+        return self._versions.together()
 
 
 def _decided(record: SteeredClassRecord) -> tuple[object, ...]:
     """What people and judgements change of a record."""
     return record.state, record.mode, record.evidence
+
+
+def _what_changed(former: SteeredClassRecord | None, record: SteeredClassRecord) -> str:
+    """What a record's change means for what is served, for people; "" for nothing."""
+    before, now = former.hint if former is not None else None, record.hint
+    name = record.key.fingerprint
+    if now is None:
+        if before is None:
+            return ""
+        why = record.reason or record.state.value
+        if record.mode is SteeringMode.OFF:
+            why = "switched off"
+        return f"{before.evidence.hint_set} is not served for {name} any more: {why}"
+    evidence = now.evidence
+    if before is not None and before.identity == now.identity:
+        return ""
+    if before is not None and before.pinned is not now.pinned:
+        return (
+            f"{evidence.hint_set} for {name} {'pinned' if now.pinned else 'left to the autopilot'}"
+        )
+    low, high = -100.0 * evidence.ci_high, -100.0 * evidence.ci_low
+    return f"{evidence.hint_set} for {name}: {low:.0f} to {high:.0f} % less time"

@@ -101,11 +101,12 @@ class SteeringService:
             self._take_timings()
             self._record_timings()
 
-    def set_mode(self, payload: Mapping[str, Any]) -> str:
+    def set_mode(self, payload: Mapping[str, Any], actor: str = "operator") -> str:
         """Carry out an operator's command STEER.
 
         Args:
             payload: ``fingerprint``, ``search_path`` and ``mode``, as anybody may have sent it.
+            actor: who sent it.
 
         Returns:
             What came of it, for people.
@@ -115,7 +116,7 @@ class SteeringService:
         """
         key, mode = _wanted(payload)
         with self._lock:
-            record = self._register.set_mode(key, mode)
+            record = self._register.set_mode(key, mode, actor)
             self._write_table()
             return self._answer(record)
 
