@@ -129,7 +129,7 @@ class Rollout:
 
         None too where its workload is not known any more: then it stands, as before.
         """
-        version, store = self._deployment.version, self._store
+        version, store = self._deployment.versions.knobs_since(), self._store
         if version is None or version.author != AUTOPILOT or version.trial_id is None:
             return None
         promotion = store.trial(version.trial_id)
