@@ -145,17 +145,32 @@ class CachedReader:
 
     def policy_versions(self, *, limit: int = 200) -> Sequence[PolicyVersionRecord]:
         """See TelemetryReader."""
-        return self._get(("versions", limit), lambda: self._reader.policy_versions(limit=limit))
+        return self._get(
+            ("versions", limit),
+            lambda: self._reader.policy_versions(limit=limit),
+            self._newest_id(self.policy_versions) if limit > 1 else None,
+        )
 
     def policy_updates(self, *, limit: int = 200) -> Sequence[PolicyUpdateRecord]:
         """See TelemetryReader."""
-        return self._get(("updates", limit), lambda: self._reader.policy_updates(limit=limit))
+        return self._get(
+            ("updates", limit),
+            lambda: self._reader.policy_updates(limit=limit),
+            self._newest_id(self.policy_updates) if limit > 1 else None,
+        )
 
     def genomes(self, *, study: str | None = None, limit: int = 1000) -> Sequence[GenomeRecord]:
         """See TelemetryReader."""
         return self._get(
-            ("genomes", study, limit), lambda: self._reader.genomes(study=study, limit=limit)
+            ("genomes", study, limit),
+            lambda: self._reader.genomes(study=study, limit=limit),
+            self._newest_id(self.genomes) if limit > 1 else None,
         )
+
+    def _newest_id(self, read: Callable[..., Sequence[Any]]) -> object:
+        # These too are written once; of the versions the newest is the one that is deployed.
+        newest = read(limit=1)
+        return newest[-1].id if newest else None
 
     def events(self, *, level: str | None = None, limit: int = 200) -> Sequence[EventRecord]:
         """See TelemetryReader."""

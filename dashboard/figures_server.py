@@ -89,9 +89,10 @@ def index_figure(
 def _deployments(
     shown: Sequence[PolicyVersionRecord], versions: Sequence[PolicyVersionRecord], viewer: Viewer
 ) -> list[Figure]:
-    """One mark a deployed version; a promotion has a trial, any other change has none."""
+    """One mark a version with other knobs; a promotion has a trial, any other change has none."""
     colours = palette(viewer.dark)
     configs = {v.id: v.config for v in versions}
+    shown = [v for v in shown if v.config != configs.get(v.parent_id)]
     marks = []
     for name, symbol, colour, rows in (
         ("promotion", "triangle-up", colours.violet, [v for v in shown if v.trial_id is not None]),
@@ -135,7 +136,7 @@ def _changed(
         if before.get(name) != version.config.get(name)
     )
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{', '.join(names[:most])}{more}" if names else "nothing changed"
+    return f"{', '.join(names[:most])}{more}"
 
 
 def latency_figure(

@@ -186,6 +186,11 @@ class Viewer:
         today = self.local(now or datetime.now(timezone.utc)).date()
         return f"{local:%H:%M:%S}" if local.date() == today else f"{local:%d %b %H:%M}"
 
+    def moment(self, at: datetime) -> str:
+        """``22 Nov 2026 14:03:22 UTC+01:00``: the moment in full, in the viewer's zone."""
+        offset = f"{self.local(at):%z}"
+        return f"{self.local(at):%d %b %Y %H:%M:%S} UTC{offset[:3]}:{offset[3:5]}"
+
     def plot_time(self, at: datetime) -> str:
         """The moment as the plots take it: local, without an offset (they ignore offsets)."""
         return self.local(at).replace(tzinfo=None).isoformat(timespec="milliseconds")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 import dash_bootstrap_components as dbc
@@ -111,14 +110,9 @@ def _measured(record: SteeredClassRecord, view: View) -> Component:
             ),
             ("Pairs of runs", str(evidence.pairs)),
             ("Different statements", str(evidence.statements)),
-            ("Verified", _moment(evidence.verified_at, view)),
+            ("Verified", view.viewer.moment(evidence.verified_at)),
         ]
     )
-
-
-def _moment(at: datetime, view: View) -> str:
-    offset = f"{view.viewer.local(at):%z}"
-    return f"{view.viewer.local(at):%d %b %Y %H:%M:%S} UTC{offset[:3]}:{offset[3:5]}"
 
 
 def _explored(record: SteeredClassRecord, view: View) -> Component:
@@ -133,7 +127,7 @@ def _explored(record: SteeredClassRecord, view: View) -> Component:
             ("Server's time spent", fmt.duration_text(record.explored_s)),
             ("Search path", html.Code(record.key.search_path)),
             ("Fingerprint", html.Code(record.key.fingerprint)),
-            ("Changed", _moment(record.updated_at, view)),
+            ("Changed", view.viewer.moment(record.updated_at)),
         ]
     )
 
@@ -161,7 +155,7 @@ def _served(service: ClassService | None, view: View) -> Component | None:
             ),
             html.P(
                 [
-                    f"Timed at the clients since {_moment(service.began_at, view)}. ",
+                    f"Timed at the clients since {view.viewer.moment(service.began_at)}. ",
                     _ratio_text("Mean", service.ratio),
                     _ratio_text("Typical execution", service.typical),
                     f"Not compared: {service.hindrance}." if service.hindrance else "",

@@ -20,6 +20,7 @@ KIND_MEANINGS: Mapping[TrialKind, str] = {
     TrialKind.PROBE: "one quick look; cheap and noisy",
     TrialKind.PROMOTION: "randomised blocks; only this can change what is deployed",
     TrialKind.PROBATION: "a deployed change has to prove itself again",
+    TrialKind.RECHECK: "a change that has stood for a while is compared again",
     TrialKind.FINAL: "the final against the initial configuration",
 }
 
@@ -127,7 +128,7 @@ def _row(
     return [
         html.Button(
             f"#{trial.id}",
-            id={"type": "trial", "id": trial.id or 0},
+            id={"type": "trial", "id": trial.id or 0, "place": "list"},
             type="button",
             className="link-button",
             title="Show the evidence",

@@ -10,63 +10,14 @@ from dash import ALL, Input, Output, ctx, dcc, html
 from dash.development.base_component import Component
 from dash.exceptions import PreventUpdate
 
-from backend.domain.modes import CommandKind, TrialKind
+from backend.domain.modes import TrialKind
 from backend.domain.records import TrialRecord
 from dashboard import components as ui
-from dashboard import figures_trials
+from dashboard import decisions_versions, figures_trials
 from dashboard import format as fmt
 from dashboard.live import Page, View
 from dashboard.services import Services
 from dashboard.trial_table import approval, interval_text, is_waiting, trial_table
-
-MOST_VERSIONS = 30
-
-
-def versions(view: View) -> object:
-    """What was deployed, newest first, each with its evidence and a way back."""
-    rows = list(reversed(view.reader.policy_versions()))
-    if not rows:
-        return ui.empty("No version yet", "The server as found becomes version 1.", "layers")
-    statuses = {k.name: k for k in view.reader.knob_statuses()}
-    body = []
-    for version in rows[:MOST_VERSIONS]:
-        values = ", ".join(
-            f"{name} = {fmt.knob_value(v, statuses[name].unit if name in statuses else None)}"
-            for name, v in version.config.items()
-        )
-        body.append(
-            [
-                html.Div(
-                    [
-                        html.B(str(version.id)),
-                        " ",
-                        ui.badge("deployed", "good") if version.active else None,
-                    ]
-                ),
-                view.viewer.time(version.created_at, now=view.now),
-                html.Div([html.Div(version.author), html.Div(version.note, className="small")]),
-                html.Div(
-                    [
-                        html.B(f"{version.index:.3f}"),
-                        " ",
-                        html.Span(fmt.percent(version.index - 1, signed=True), className="small"),
-                    ]
-                ),
-                html.Div(values or "the server as found", className="small"),
-                ""
-                if version.active
-                else ui.command_button(
-                    CommandKind.ROLL_BACK,
-                    {"version_id": version.id},
-                    "Return to it",
-                    place="versions",
-                    icon_name="arrow-counterclockwise",
-                    confirm=f"Put the server back to version {version.id}? "
-                    "This works in every mode.",
-                ),
-            ]
-        )
-    return ui.table(["Version", "When", "By", "Index", "Knobs", ""], body)
 
 
 def _selected(view: View) -> TrialRecord | None:
@@ -185,11 +136,7 @@ def frame() -> Component:
                     ui.select("decisions-verdict", "Verdict of the trials", verdicts, "all"),
                 ],
             ),
-            ui.card(
-                "Deployed versions",
-                html.Div(ui.skeleton(), id="decisions-versions"),
-                class_name="spaced",
-            ),
+            *decisions_versions.section(),
             dcc.Store(id="decisions-selected"),
             dbc.Modal(
                 [
@@ -218,13 +165,14 @@ def frame() -> Component:
 
 
 def setup(app: dash.Dash, _services: Services) -> None:
-    """A trial's number opens its evidence."""
+    """A trial's number opens its evidence; a version's button the way back to it."""
+    decisions_versions.register(app)
 
     @app.callback(
         Output("decisions-selected", "data"),
         Output("decisions-dialog", "is_open"),
         Output("decisions-title", "children"),
-        Input({"type": "trial", "id": ALL}, "n_clicks"),
+        Input({"type": "trial", "id": ALL, "place": ALL}, "n_clicks"),
         prevent_initial_call=True,
     )
     def choose(_clicks: list[int | None]) -> Any:
@@ -242,7 +190,7 @@ PAGE = Page(
     follows_commands=True,
     parts={
         "decisions-trials.children": trial_table,
-        "decisions-versions.children": versions,
+        **decisions_versions.PARTS,
         "decisions-detail.children": detail,
         "decisions-blocks.figure": lambda v: figures_trials.blocks_figure(_selected(v), v.viewer),
         "decisions-windows.figure": _windows_figure,
@@ -251,6 +199,7 @@ PAGE = Page(
         ("decisions-kind", "value"),
         ("decisions-verdict", "value"),
         ("decisions-selected", "data"),
+        *decisions_versions.CHOICES,
     ),
     setup=setup,
 )

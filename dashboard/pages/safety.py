@@ -14,6 +14,7 @@ from backend.domain.records import StatusRecord, WindowRecord
 from dashboard import components as ui
 from dashboard import format as fmt
 from dashboard import metric_names as names
+from dashboard.decisions_undone import undone_table
 from dashboard.layouts_controls import controls
 from dashboard.live import Page, View
 
@@ -256,6 +257,14 @@ def frame() -> Component:
                         hint_text="From the section "
                         "safety of config.yaml. Now: the newest window's reading.",
                     ),
+                    ui.card(
+                        "Undone deployments",
+                        html.Div(ui.skeleton(), id="safety-undone"),
+                        class_name="span-3",
+                        hint_id="hint-undone",
+                        hint_text="Versions whose knobs, hint sets or weights were taken back: "
+                        "each part has the value again that stood before.",
+                    ),
                     ui.card("Controls", html.Div(ui.skeleton(), id="safety-controls")),
                     ui.card(
                         "Events",
@@ -279,6 +288,7 @@ PAGE = Page(
     parts={
         "safety-state.children": state,
         "safety-limits.children": limit_table,
+        "safety-undone.children": undone_table,
         "safety-controls.children": _controls,
         "safety-events.children": events,
     },

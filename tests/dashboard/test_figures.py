@@ -93,7 +93,8 @@ def test_the_index_figure_shades_phases_and_marks_promotions(run):
     bands = [s for s in figure["layout"]["shapes"] if s["type"] == "rect"]
     assert len(bands) == len({w.phase for w in windows})
     traces = index_of(run)
-    assert len(traces["promotion"]["x"]) == len(run.policy_versions()) - 1
+    proven = [v for v in run.policy_versions() if v.trial_id is not None]
+    assert len(traces["promotion"]["x"]) == len(proven) == 4
     candidates = sum(w.arm is Arm.CANDIDATE and w.index is not None for w in windows)
     assert len(traces["another, in a trial"]["x"]) == candidates > 0
     known = sum(w.index is not None for w in windows)
@@ -109,7 +110,7 @@ def test_in_a_probation_the_candidate_is_drawn_as_what_is_deployed(run):
 
 
 def test_a_deployed_version_says_what_changed_and_an_undone_one_is_no_promotion(run):
-    versions = run.policy_versions()
+    versions = [v for v in run.policy_versions() if v.id <= 5]
     last = versions[-1]
     undone = replace(
         last,
@@ -120,6 +121,8 @@ def test_a_deployed_version_says_what_changed_and_an_undone_one_is_no_promotion(
     )
     traces = index_of(run, versions=[*versions, undone])
     assert len(traces["promotion"]["x"]) == len(versions) - 1
+    steering = replace(undone, id=undone.id + 1, parent_id=undone.id, steering=())
+    assert index_of(run, versions=[*versions, undone, steering]) == traces
     assert traces["promotion"]["customdata"][1] == (
         "version 3: effective_io_concurrency, random_page_cost"
     )

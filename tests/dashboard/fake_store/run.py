@@ -12,6 +12,7 @@ from backend.domain.records import EventRecord, LearningRecord, QueryClassRecord
 from tests.dashboard import fake_steering
 from tests.dashboard.fake_steering import HOSTILE
 from tests.dashboard.fake_store.knobs import knob_statuses
+from tests.dashboard.fake_store.policies import write_policies
 from tests.dashboard.fake_store.telemetry import write_telemetry
 from tests.dashboard.fake_store.timeline import QUERIES, Timeline
 from tests.dashboard.fake_store.trials import write_trials
@@ -32,6 +33,7 @@ def write_run(store: FakeStore, rng: random.Random) -> None:
     _learning(store, line, rng)
     _events(store, line)
     _steering(store, rng)
+    write_policies(store, line)
     store._status = StatusRecord(
         at=store.now,
         mode=Mode.AUTO,

@@ -15,8 +15,10 @@ from backend.domain.records import (
     ClientIntervalRecord,
     CommandRecord,
     EventRecord,
+    GenomeRecord,
     KnobStatusRecord,
     LearningRecord,
+    PolicyUpdateRecord,
     PolicyVersionRecord,
     QueryClassRecord,
     StatusRecord,
@@ -56,6 +58,8 @@ class FakeStore:
         self._learning: list[LearningRecord] = []
         self._knobs: list[KnobStatusRecord] = []
         self._commands: list[CommandRecord] = []
+        self._updates: list[PolicyUpdateRecord] = []
+        self._genomes: list[GenomeRecord] = []
         self._steered: list[SteeredClassRecord] = []
         self._timings: list[ServiceTimingRecord] = []
         self._plan_runs: list[PlanRunRecord] = []
@@ -118,6 +122,14 @@ class FakeStore:
     def policy_versions(self, *, limit: int = 200) -> Sequence[PolicyVersionRecord]:
         self._read()
         return self._versions[-limit:]
+
+    def policy_updates(self, *, limit: int = 200) -> Sequence[PolicyUpdateRecord]:
+        self._read()
+        return self._updates[-limit:]
+
+    def genomes(self, *, study: str | None = None, limit: int = 1000) -> Sequence[GenomeRecord]:
+        self._read()
+        return [g for g in self._genomes if study in (None, g.study)][-limit:]
 
     def events(self, *, level: str | None = None, limit: int = 200) -> Sequence[EventRecord]:
         self._read()
@@ -206,6 +218,8 @@ class FakeStore:
                 )
             self._change(knobs, command.actor, f"human-{command.id}")
             return CommandState.DONE, f"applied and read back: {', '.join(knobs)}"
+        if command.kind is CommandKind.ROLL_BACK and "version_id" in payload:
+            return self._return_to(payload["version_id"], command.actor)
         if command.kind is CommandKind.ROLL_BACK:
             batch = payload.get("batch_id") or self._changes[-1].batch_id
             undone = [c for c in self._changes if c.batch_id == batch]
@@ -228,6 +242,25 @@ class FakeStore:
             fields[command.kind] = {"mode": Mode(payload["mode"])}
         self.beat(**fields.get(command.kind, {}))
         return CommandState.DONE, "done"
+
+    def _return_to(self, version_id: int, actor: str) -> tuple[CommandState, str]:
+        wanted = next((v for v in self._versions if v.id == version_id), None)
+        if wanted is None:
+            return CommandState.REFUSED, f"there is no policy version {version_id}"
+        present = self._versions[-1]
+        assert present.id is not None
+        version = replace(
+            wanted,
+            id=present.id + 1,
+            parent_id=present.id,
+            trial_id=None,
+            created_at=datetime.now(timezone.utc),
+            author=actor,
+            note=f"rolled back by {actor}",
+            active=True,
+        )
+        self._versions = [*(replace(v, active=False) for v in self._versions), version]
+        return CommandState.DONE, f"rolled back; now policy version {version.id}"
 
     def _steer(self, payload: Mapping[str, Any]) -> tuple[CommandState, str]:
         wanted = SteeringMode(payload["mode"])
