@@ -48,6 +48,13 @@ def debian_server() -> Iterator[EmbeddedPostgres]:
             server.destroy()
 
 
+@pytest.fixture(scope="session", params=["embedded_server", "debian_server"])
+def server(request: pytest.FixtureRequest) -> EmbeddedPostgres:
+    """A started server, of each kind in turn."""
+    found: EmbeddedPostgres = request.getfixturevalue(request.param)
+    return found
+
+
 @pytest.fixture
 def steered(embedded_server: EmbeddedPostgres) -> Iterator[tuple[Engine, Sent]]:
     """An engine of one connection for `LOOK` and `OTHER`."""

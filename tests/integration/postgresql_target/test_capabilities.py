@@ -1,0 +1,112 @@
+"""What the PostgreSQL target says it can and cannot do on a server, and why."""
+
+from __future__ import annotations
+
+import pytest
+
+from backend.db_connector import DatabaseConnector
+from backend.embedded_postgres import EmbeddedPostgres
+from backend.errors import PrivilegeError
+from backend.protocols import TargetDatabase
+from backend.targets.postgresql import PostgresTarget
+from tests.waiting import set_and_wait
+
+pytestmark = pytest.mark.integration
+
+
+def test_describe(server: EmbeddedPostgres, target: PostgresTarget) -> None:
+    assert isinstance(target, TargetDatabase)
+    info = target.describe()
+    assert info.kind == "postgresql"
+    assert info.version == server.version
+    assert info.server_id.isdigit()
+    assert info.server_id == target.describe().server_id
+    assert str(server.port) in info.address
+    assert server.password not in repr(info)
+    assert info.host.is_local
+    assert info.host.memory_bytes > 0
+    assert info.host.cpu_count > 0
+    for capability in ("alter_system", "reload", "statement_statistics", "file_settings"):
+        assert info.can(capability), info.missing
+    assert not info.can("restart")
+    assert "restart" in info.missing
+
+
+def test_a_restarter_gives_the_capability(server: EmbeddedPostgres) -> None:
+    target = PostgresTarget(DatabaseConnector(server.dsn()), restarter=server.restart)
+    assert target.describe().can("restart")
+    target.close()
+
+
+def test_a_newer_version_is_only_observed(
+    target: PostgresTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DatabaseConnector, "server_version", 190000)
+    info = target.describe()
+    assert not info.can("alter_system")
+    assert "observe only" in info.missing["alter_system"]
+
+
+def test_a_role_without_privileges_is_told_what_it_lacks(
+    stranger: DatabaseConnector, server: EmbeddedPostgres
+) -> None:
+    target = PostgresTarget(stranger)
+    info = target.describe()
+    for capability in ("alter_system", "reload", "read_all_stats", "file_settings", "terminate"):
+        assert not info.can(capability)
+        assert "autopilot_stranger" in info.missing[capability]
+    with pytest.raises(PrivilegeError) as caught:
+        target.write_entries({"work_mem": 5000})
+    assert 'ON PARAMETER work_mem TO "autopilot_stranger"' in str(caught.value.remedy)
+    with pytest.raises(PrivilegeError):
+        target.reload()
+    with pytest.raises(PrivilegeError):
+        target.config_file_errors()
+    assert target.read_knobs(["work_mem"])["work_mem"].value == 4096
+    assert target.snapshot().counters["xact_commit"] > 0
+    target.close()
+
+
+def test_the_sql_that_is_named_grants_what_is_missing(
+    stranger: DatabaseConnector, server: EmbeddedPostgres
+) -> None:
+    target = PostgresTarget(stranger)
+    admin = DatabaseConnector(server.dsn())
+    missing = target.describe().missing
+    for capability in ("alter_system", "reload", "read_all_stats", "file_settings", "terminate"):
+        for statement in missing[capability].partition("--")[0].split(";"):
+            if statement.strip():
+                admin.execute(statement.strip())
+    admin.close()
+    info = target.describe()
+    for capability in ("alter_system", "reload", "read_all_stats", "file_settings", "terminate"):
+        assert info.can(capability), capability
+    set_and_wait(target, "work_mem", 5555)
+    assert target.read_knobs(["work_mem"])["work_mem"].entry == "5555"
+    target.write_entries({"work_mem": None})
+    target.reload()
+    target.close()
+
+
+def test_what_could_not_be_undone_is_not_done(
+    stranger: DatabaseConnector, server: EmbeddedPostgres
+) -> None:
+    admin = DatabaseConnector(server.dsn())
+    admin.execute("GRANT SET, ALTER SYSTEM ON PARAMETER work_mem TO autopilot_stranger")
+    admin.close()
+    target = PostgresTarget(stranger)
+    info = target.describe()
+    target.close()
+    assert not info.can("alter_system")
+    assert "pg_file_settings" in info.missing["alter_system"]
+
+
+def test_a_database_without_the_extension(server: EmbeddedPostgres) -> None:
+    target = PostgresTarget(DatabaseConnector(server.dsn(dbname="template1")))
+    info = target.describe()
+    assert not info.can("statement_statistics")
+    assert "CREATE EXTENSION pg_stat_statements" in info.missing["statement_statistics"]
+    snapshot = target.snapshot()
+    assert snapshot.queries == {}
+    assert snapshot.counters["wal_bytes"] > 0
+    target.close()
