@@ -187,12 +187,15 @@ class Recorded:
         return cls(address, store.knob_spaces(), store.transitions(limit=MOST))
 
 
-def training_data(recorded: Sequence[Recorded], quality_floor: float) -> TrainingData:
+def training_data(
+    recorded: Sequence[Recorded], quality_floor: float, target: KnobSpace | None = None
+) -> TrainingData:
     """Sort recorded transitions into episodes; what cannot be used is counted by reason.
 
     Args:
-        recorded: what the stores hold; the first one with a transition decides on the knobs.
+        recorded: what the stores hold.
         quality_floor: transitions below it are left out.
+        target: the knobs that count; None: those of the first store with a transition.
 
     Raises:
         AutopilotError: nothing is left, and why.
@@ -204,7 +207,7 @@ def training_data(recorded: Sequence[Recorded], quality_floor: float) -> Trainin
             f"no transitions are recorded in {where}",
             remedy="let the tuner measure for a while, or name another store with --store",
         )
-    target = _target_space(recorded)
+    target = target or _target_space(recorded)
     spaces = {
         (number, name): space
         for number, part in enumerate(recorded)
