@@ -11,14 +11,14 @@ effect. https://www.postgresql.org/docs/current/sql-altersystem.html
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from backend.adjustment.epoch import EpochGuard
 from backend.adjustment.fitness import restart_needed
+from backend.adjustment.intent import Intents, new_batch_id, row_id
 from backend.adjustment.readback import Goal, Readback
-from backend.adjustment.restore import RESTORE_TIMEOUT_S, ReconcileResult, Restorer, row_id
+from backend.adjustment.restore import RESTORE_TIMEOUT_S, ReconcileResult, Restorer
 from backend.catalog import KnobCatalog
 from backend.catalog.entries import entry_text, same_entry, writable_entry
 from backend.domain.knobs import Knob, KnobValue
@@ -82,11 +82,10 @@ class ParameterAdjuster:
         self._target = target
         self._journal = journal
         self._catalog = catalog
-        self._clock = clock
         self._readback = Readback(target, self._knob, clock, sleep)
         self._guard = EpochGuard(journal)
         self._restorer = Restorer(target, journal, self._readback, self._knob, self._guard)
-        self._last_undone: dict[object, tuple[ChangeRecord, ...]] = {}
+        self._intents = Intents(journal, clock)
 
     # -- changing ---------------------------------------------------------------------------
 
@@ -218,7 +217,7 @@ class ParameterAdjuster:
                 remedy="the journal holds it open; it is tried again",
             )
         if rows and not result.conflicts:
-            self._last_undone = {_signature(rows): result.rolled_back}
+            self._intents.remember_undone(rows, result.rolled_back)
         if kept:
             result += self._undo_kept(kept, epoch, reason, actor, allow_restart)
         return result
@@ -232,7 +231,7 @@ class ParameterAdjuster:
             StaleEpochError: somebody else has the lease.
             ServerConnectionError: the server cannot be reached; everything stays open.
         """
-        self._last_undone = {}
+        self._intents.forget_undone()
         opened = list(self._journal.open_changes())
         return self._restorer.restore(opened, epoch, ChangeState.ROLLED_BACK, "reconciled")
 
@@ -253,9 +252,9 @@ class ParameterAdjuster:
         restart = restart_needed(
             goals, readings, self._catalog, self._target, allow_restart=allow_restart
         )
-        rows = self._journalled(goals, readings, actor, epoch, trial_id)
+        rows = self._intents.note(goals, readings, actor, epoch, trial_id)
         if not rows:
-            return AppliedBatch(_new_batch_id(), ())
+            return AppliedBatch(new_batch_id(), ())
         try:
             self._guard.check(epoch)
             self._target.write_entries(
@@ -278,41 +277,6 @@ class ParameterAdjuster:
             raise self._undo_failed(rows, epoch, error) from error
         applied = tuple(replace(row, state=ChangeState.APPLIED) for row in rows)
         return AppliedBatch(rows[0].batch_id, applied, restarted=restart)
-
-    def _journalled(
-        self,
-        goals: Sequence[Goal],
-        readings: Mapping[str, KnobReading],
-        actor: str,
-        epoch: int,
-        trial_id: int | None,
-    ) -> tuple[ChangeRecord, ...]:
-        batch_id, now = _new_batch_id(), self._clock.now()
-        rows = tuple(
-            ChangeRecord(
-                batch_id=batch_id,
-                epoch=epoch,
-                actor=actor,
-                knob=goal.name,
-                before_entry=readings[goal.name].entry,
-                after_entry=goal.entry,
-                before_value=readings[goal.name].value,
-                after_value=goal.value,
-                state=ChangeState.PENDING,
-                created_at=now,
-                trial_id=trial_id,
-            )
-            for goal in goals
-        )
-        if not rows:
-            return rows
-        # The arms of a trial change places many times: the same step from the same place opens
-        # its rows again instead of adding new ones each time.
-        again = self._last_undone.get(_signature(rows)) if trial_id is not None else None
-        if again is not None:
-            self._journal.settle_changes([row_id(r) for r in again], ChangeState.PENDING)
-            return tuple(replace(row, state=ChangeState.PENDING) for row in again)
-        return tuple(self._journal.add_changes(rows))
 
     def _undo_failed(
         self, rows: Sequence[ChangeRecord], epoch: int, error: Exception
@@ -387,16 +351,3 @@ class ParameterAdjuster:
         if missing:
             raise AdjustmentError(f"this server has no knob named {', '.join(missing)}")
         return readings
-
-
-def _new_batch_id() -> str:
-    return uuid.uuid4().hex[:16]
-
-
-def _signature(rows: Sequence[ChangeRecord]) -> object:
-    """What makes two batches the same step from the same place within one trial."""
-    first = rows[0]
-    steps = sorted(
-        (r.knob, r.before_entry or "", r.after_entry or "", repr(r.before_value)) for r in rows
-    )
-    return first.epoch, first.actor, first.trial_id, tuple(steps)

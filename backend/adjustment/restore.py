@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from backend.adjustment.epoch import EpochGuard
+from backend.adjustment.intent import row_id
 from backend.adjustment.readback import Goal, Readback
 from backend.catalog.entries import same_entry, same_value, writable_entry
 from backend.domain.knobs import Knob, KnobValue
@@ -268,13 +269,6 @@ class Restorer:
                 )
         left = tuple(r for name in problems for r in by_knob[name])
         return result + ReconcileResult(unsettled=left)
-
-
-def row_id(row: ChangeRecord) -> int:
-    """Return the id that the journal gave the row."""
-    if row.id is None:
-        raise ValueError(f"the change of {row.knob} was never journalled")
-    return row.id
 
 
 def _in_effect(rows: Sequence[ChangeRecord], reading: KnobReading) -> bool:
