@@ -29,6 +29,7 @@ from backend.commands.options import (
     SeedOption,
     WorkloadOption,
 )
+from backend.commands.policy import app as policy
 from backend.commands.steering import app as steering
 from backend.config import PathSettings, Settings
 from backend.errors import AutopilotError
@@ -45,6 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(steering, name="steering")
+app.add_typer(policy, name="policy")
 
 
 def _options(
@@ -355,9 +357,12 @@ def rollback(
     dsn: DsnOption = None,
     data_dir: DataDirOption = None,
 ) -> None:
-    """Bring back an earlier configuration, whether or not the tuner is running."""
+    """Go back to an earlier policy version, whether or not the tuner is running.
+
+    The short way of run.py policy rollback.
+    """
     settings = _options(config, dsn, data_dir).settings()
-    from backend.commands.rollback import roll_back
+    from backend.commands.policy_actions import roll_back
 
     console.print(roll_back(settings, to), markup=False)
 

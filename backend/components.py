@@ -115,6 +115,7 @@ def _wire(
     policies = PolicyVersions(store, clock)
     register = SteeringRegister(store, clock, home_of(settings, info), policies)
     register.withdraw_proven_elsewhere()
+    weights = settings.paths.policies_dir / "weights"
     is_real = isinstance(target, PostgresTarget)
     deployment = Deployment(
         target,
@@ -124,6 +125,7 @@ def _wire(
         versions=policies,
         register=register,
         in_force=planner_settings(settings, info) if is_real else lambda names: None,
+        has_weights=lambda name: (weights / name).is_file(),
         epoch=lambda: lease.epoch,
         allow_restart=info.can("restart"),
     )

@@ -46,10 +46,12 @@ class Arrival:
     Args:
         version: the new one, which is deployed now.
         steering: what became of the hint sets.
+        lost: the weights whose files are gone; the former ones stay.
     """
 
     version: PolicyVersionRecord
     steering: Restoring
+    lost: tuple[str, ...] = ()
 
     @property
     def told(self) -> str:
@@ -63,6 +65,8 @@ class Arrival:
         if steering.anew:
             anew = [f"{hint.key.fingerprint} ({why})" for hint, why in steering.anew]
             parts.append(f"to be proven anew: {', '.join(anew)}")
+        if self.lost:
+            parts.append(f"the weights of the {' and the '.join(self.lost)} are gone: others stay")
         return "; ".join(parts)
 
 
@@ -77,6 +81,7 @@ class Deployment:
         versions: of what is deployed.
         register: what is served.
         in_force: tells planner settings.
+        has_weights: whether a file of weights is there.
         epoch: the epoch under which we may act.
         allow_restart: whether the server may be restarted for restart knobs.
     """
@@ -91,12 +96,14 @@ class Deployment:
         versions: PolicyVersions,
         register: SteeringRegister,
         in_force: InForce,
+        has_weights: Callable[[str], bool],
         epoch: Callable[[], int],
         allow_restart: bool,
     ) -> None:
         self._target, self._adjuster, self._store = target, adjuster, store
         self._catalog, self._in_force = catalog, in_force
         self.versions, self._register = versions, register
+        self._has_weights = has_weights
         self._epoch, self.allow_restart = epoch, allow_restart
         self.mode = Mode.OBSERVE
         self.frozen = False
@@ -264,6 +271,10 @@ class Deployment:
             in_force = self._settings_under(version)
             with self.versions.lock:
                 change = self._register.restoring(version, in_force)
+                lost = [
+                    name for name, file in version.weights.items() if not self._has_weights(file)
+                ]
+                kept = {name: self.versions.weights.get(name, "") for name in lost}
                 with self.versions.together():
                     if rows:
                         self._adjuster.mark_kept(rows)
@@ -273,14 +284,14 @@ class Deployment:
                         note,
                         config=self.deviating,
                         steering=change.served,
-                        weights=dict(version.weights),
+                        weights={n: f for n, f in {**version.weights, **kept}.items() if f},
                         index=version.index,
                     )
                 self._register.restored(change)
         except Exception:
             self._take_back(batch)
             raise
-        return Arrival(arrived, change)
+        return Arrival(arrived, change, tuple(lost))
 
     def _settings_under(self, version: PolicyVersionRecord) -> Mapping[str, str] | None:
         """The planner settings in force that matter to a version's proofs."""

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from backend.commands.asking import ask_tuner, open_for_reading, tuner_is_at_work
+from backend.commands.asking import ask_tuner, open_for_reading, operator, tuner_is_at_work
 from backend.commands.steering_server import KeptStatements
 from backend.config import Settings
 from backend.domain.clock import SystemClock
@@ -19,6 +19,7 @@ from backend.domain.modes import CommandKind, Mode
 from backend.domain.plans import HintSet
 from backend.domain.steering import SteeredClassRecord, SteeringMode
 from backend.errors import AutopilotError, SteeringError
+from backend.policy_versions import PolicyVersions
 from backend.protocols import TelemetryReader
 from backend.steering.export.hint_plan import HintTable, hint_comments, hint_table, proven_classes
 from backend.steering.export.misestimate_report import misestimate_report
@@ -133,7 +134,10 @@ def set_mode(settings: Settings, beginning: str, mode: SteeringMode) -> str:
                     "mode": mode.value,
                 },
             )
-        SteeringRegister(store, SystemClock()).set_mode(key, mode)
+        clock = SystemClock()
+        versions = PolicyVersions(store, clock)
+        versions.go_on()
+        SteeringRegister(store, clock, versions=versions).set_mode(key, mode, operator())
     return f"{key.fingerprint}: {mode.value}, from the tuner's next start on (none runs now)"
 
 
