@@ -6,9 +6,11 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import Any
 
 from backend.config import Settings, load_settings
+from backend.demonstration import Act, acts_of
 from backend.errors import ConfigError
 
 ENVIRONMENT_KEY = "AUTOPILOT_RUN"
@@ -51,6 +53,15 @@ class RunOptions:
         if self.duration_days is None:
             return None
         return self.duration_days * SECONDS_PER_DAY / self.time_scale
+
+    @property
+    def acts(self) -> tuple[Act, ...]:
+        """What happens to the demo's server in this run; nothing where it is no demonstration."""
+        return acts_of(self.duration_days) if self.from_defaults else ()
+
+    def past_s(self, now: datetime) -> float:
+        """Real seconds since the run began; 0 where nobody has said when."""
+        return 0.0 if self.begun_at is None else max(now.timestamp() - self.begun_at, 0.0)
 
     def settings(self) -> Settings:
         """The settings of this run.

@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -22,7 +22,7 @@ from backend.steering.client.plugin import DEFAULT_SHARE
 from backend.steering.places import SteeringPlaces
 from backend.workload.clients import Client, ClientPool
 from backend.workload.latency import LatencyHistogram
-from backend.workload.schedule import Arrival, ArrivalSchedule
+from backend.workload.schedule import Arrival
 from backend.workload.statements import STATEMENTS
 
 QUEUE_PER_CONNECTION = 16
@@ -149,7 +149,7 @@ class WorkloadGenerator:
 
     Args:
         url: the database that holds the demo store.
-        schedule: what arrives when.
+        schedule: what arrives when, in the order of time.
         max_concurrency: connections, and so statements in flight, at most.
         statement_timeout_s: set on each connection; the server cancels what takes longer.
         application_name: how the connections are named, so that the tuner knows the workload.
@@ -167,7 +167,7 @@ class WorkloadGenerator:
     def __init__(
         self,
         url: URL,
-        schedule: ArrivalSchedule,
+        schedule: Iterable[Arrival],
         *,
         max_concurrency: int = 8,
         statement_timeout_s: float = 30,

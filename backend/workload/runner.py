@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy.engine import URL
 
@@ -15,10 +15,20 @@ from backend.steering.client.plugin import DEFAULT_SHARE
 from backend.steering.places import SteeringPlaces
 from backend.workload.generator import ClientInterval, WorkloadGenerator, WorkloadStats
 from backend.workload.mixes import mix_named
-from backend.workload.schedule import ArrivalSchedule
+from backend.workload.schedule import Arrival, ArrivalSchedule
 from backend.workload.shape import DEMO_SCALE, StoreShape
+from backend.workload.shifted import ShiftedSchedule
 
 APPLICATION_NAME = "autopilot_demo"
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Clients turn to the mix named ``mix``, at its own rate, between two real seconds."""
+
+    mix: str
+    from_s: float
+    until_s: float
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,7 @@ class WorkloadSettings:
     parameter_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     steering: SteeringPlaces | None = None
     default_share: float = DEFAULT_SHARE
+    shift: Shift | None = None
 
     @classmethod
     def of(cls, section: WorkloadSection, time_scale: float) -> WorkloadSettings:
@@ -76,6 +87,20 @@ class WorkloadSettings:
             parameter_ranges=self.parameter_ranges,
         )
 
+    def arrivals(self) -> Iterable[Arrival]:
+        """Return what is offered: the frozen arrivals, those of a ``shift`` in their midst.
+
+        Raises:
+            WorkloadError: see :meth:`schedule`.
+        """
+        usual, shift = self.schedule(), self.shift
+        if shift is None:
+            return usual
+        turned = replace(
+            self, mix=shift.mix, queries_per_hour=None, query_distribution={}, shift=None
+        )
+        return ShiftedSchedule(usual, turned.schedule(), shift.from_s, shift.until_s)
+
 
 def run_workload(
     url: URL,
@@ -96,7 +121,7 @@ def run_workload(
     """
     generator = WorkloadGenerator(
         url,
-        settings.schedule(),
+        settings.arrivals(),
         max_concurrency=settings.max_concurrency,
         statement_timeout_s=settings.statement_timeout_s,
         application_name=settings.application_name,

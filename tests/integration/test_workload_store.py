@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from backend.workload.generator import (
     StatementRecord,
     WorkloadGenerator,
 )
+from backend.workload.growth import GROWN_FROM, grow, shrink
 from backend.workload.mixes import MIXES
 from backend.workload.runner import WorkloadSettings, interval_records, run_workload
 from backend.workload.schedule import ArrivalSchedule
@@ -37,19 +38,13 @@ from backend.workload.scope import Scope
 from backend.workload.shape import StoreShape
 from backend.workload.statements import STATEMENTS
 from backend.workload.store import DemoStore
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
 SCALE = 0.005
 SHAPE = StoreShape.at_scale(SCALE)
 DATABASE = "workload_test"
-
-
-def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
-        time.sleep(0.02)
 
 
 def rows(url: URL, sql: str) -> list[tuple[Any, ...]]:
@@ -164,6 +159,36 @@ def test_every_statement_finds_or_writes_rows(store: DemoStore, url: URL, name: 
     assert touched > 0 or name in {"never_bought", "city_returns", "supplier_shipments"}
 
 
+COUNTS = """SELECT (SELECT count(*) FROM shop.orders), (SELECT count(*) FROM shop.order_items),
+                   (SELECT count(*) FROM shop.events)"""
+
+
+def test_the_store_grows_by_the_share_asked_for_once_and_shrinks_again(
+    store: DemoStore, url: URL
+) -> None:
+    loaded = rows(url, COUNTS)[0]
+    for _ in range(2):  # what is there is not added again
+        grow(url, SHAPE, 0.25, 0.0, threading.Event())
+        grown = [now / before for now, before in zip(rows(url, COUNTS)[0], loaded, strict=True)]
+        assert grown == pytest.approx([1.25, 1.25, 1.25], abs=0.03)
+    whole = f"""SELECT count(*) FROM shop.orders o WHERE o.order_id >= {GROWN_FROM} AND o.total <>
+                (SELECT sum(round(quantity * unit_price * (1 - discount), 2))
+                 FROM shop.order_items i WHERE i.order_id = o.order_id)"""
+    assert rows(url, whole) == [(0,)]
+    shrink(url)
+    assert rows(url, COUNTS)[0] == loaded
+
+
+def test_growth_stops_when_it_is_told(store: DemoStore, url: URL) -> None:
+    before, stop = rows(url, COUNTS)[0], threading.Event()
+    stop.set()
+    try:
+        grow(url, SHAPE, 1.0, 3600.0, stop)
+        assert before < rows(url, COUNTS)[0]
+    finally:
+        shrink(url)
+
+
 @pytest.fixture(params=["plain", "steered"])
 def places(request: pytest.FixtureRequest, tmp_path: Path) -> SteeringPlaces | None:
     """No plug-in, or one that steers every query of the pages (to the plan that it has anyway)."""
@@ -207,7 +232,7 @@ def test_offered_statements_complete_and_are_counted_once(
 ) -> None:
     load = generator(url, places)
     load.start()
-    wait_until(lambda: load.stats().completed >= 100, "100 completed statements")
+    eventually(lambda: load.stats().completed >= 100, "100 completed statements")
     named = rows(url, "SELECT count(*) FROM pg_stat_activity WHERE application_name ="
                  " 'autopilot_demo'")  # fmt: skip
     load.stop()
@@ -236,15 +261,15 @@ def test_killed_connections_are_counted_and_replaced(
     load = generator(url, places)
     load.start()
     try:
-        wait_until(lambda: load.stats().connected == 4, "four connections")
+        eventually(lambda: load.stats().connected == 4, "four connections")
         rows(
             url,
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE application_name = 'autopilot_demo'",
         )
-        wait_until(lambda: load.stats().errors >= 1, "errors after the kill")
+        eventually(lambda: load.stats().errors >= 1, "errors after the kill")
         before = load.stats().completed
-        wait_until(lambda: load.stats().completed > before + 50, "statements after the kill")
+        eventually(lambda: load.stats().completed > before + 50, "statements after the kill")
         assert load.stats().connected == 4
     finally:
         load.stop()
@@ -259,10 +284,10 @@ def test_a_server_restart_is_survived(
     load = generator(url, places)
     load.start()
     try:
-        wait_until(lambda: load.stats().completed >= 20, "a running workload")
+        eventually(lambda: load.stats().completed >= 20, "a running workload")
         embedded_server.restart()
         before = load.stats()
-        wait_until(lambda: load.stats().completed > before.completed + 50, "work after a restart")
+        eventually(lambda: load.stats().completed > before.completed + 50, "work after a restart")
         assert load.stats().errors >= 1
     finally:
         load.stop()
@@ -275,13 +300,13 @@ def test_overload_is_bounded_and_dropped_arrivals_are_counted(store: DemoStore, 
         load = generator(url, None, rate_per_s=1000)
         load.start()
         try:
-            wait_until(
+            eventually(
                 lambda: load.stats().dropped > 0 and load.stats().uptime_s > 2 * LATE_AFTER_S,
                 "dropped arrivals, and others that waited long enough to be late",
             )
             assert load.stats().waiting <= 4 * 16
             cursor.execute("ROLLBACK")
-            wait_until(lambda: load.stats().late > 0, "late arrivals once the lock is gone")
+            eventually(lambda: load.stats().late > 0, "late arrivals once the lock is gone")
         finally:
             load.stop()
     stats = load.stats()
@@ -299,10 +324,10 @@ def test_a_slow_statement_times_out_and_the_connection_stays(
         cursor.execute("BEGIN; LOCK TABLE shop.orders, shop.products IN ACCESS EXCLUSIVE MODE")
         load.start()
         try:
-            wait_until(lambda: load.stats().timeouts >= 2, "timeouts")
+            eventually(lambda: load.stats().timeouts >= 2, "timeouts")
             cursor.execute("ROLLBACK")
             before = load.stats().completed
-            wait_until(lambda: load.stats().completed > before + 20, "work after the lock")
+            eventually(lambda: load.stats().completed > before + 20, "work after the lock")
             assert load.stats().errors == 0
         finally:
             load.stop()
@@ -315,7 +340,7 @@ def test_the_plug_in_steers_the_classes_of_its_table_and_reports_all_it_timed(
     seen: list[StatementRecord] = []
     load = generator(url, places, on_record=seen.append)
     load.start()
-    wait_until(lambda: load.stats().completed >= 200, "200 completed statements")
+    eventually(lambda: load.stats().completed >= 200, "200 completed statements")
     load.stop()
     pages = {name for name, s in STATEMENTS.items() if s.kind in ("simple", "two-table join")}
     timed = sum(record.class_name in pages for record in seen)
