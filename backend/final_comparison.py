@@ -5,9 +5,11 @@ from __future__ import annotations
 from backend.config import Level1Section
 from backend.deployment import AUTOPILOT, Deployment
 from backend.domain.modes import Mode, TrialKind
+from backend.domain.records import EventRecord
+from backend.protocols import Clock, Store
 from backend.trial_planner import RunSchedule, TrialPlanner
 from backend.trials import TrialPlan
-from backend.workloads import Workload
+from backend.workloads import Workloads
 
 MAX_COMPARISONS = 3
 """So often it is begun; where each was aborted or lost its load, the run ends without one."""
@@ -27,8 +29,11 @@ class FinalComparison:
         schedule: RunSchedule,
         planner: TrialPlanner,
         deployment: Deployment,
+        store: Store,
+        clock: Clock,
         level1: Level1Section,
     ) -> None:
+        self._store, self._clock = store, clock
         self._schedule, self._planner = schedule, planner
         self._deployment, self._level1 = deployment, level1
         self._begun = 0
@@ -41,12 +46,19 @@ class FinalComparison:
         """Whether a trial that still runs has to make room for it."""
         return self.due(now_s - GRACE_S)
 
-    def given_up(self, now_s: float, hindrance: str) -> str:
-        """Why the run ends without it; "" where it may still be made.
+    def gives_up(self, now_s: float, hindrance: str) -> bool:
+        """Whether the run ends without it, which is told as an event.
 
         ``hindrance`` is what stands in its way just now, "" for nothing; it may last for as long
         as the comparison would have taken.
         """
+        why = self._given_up(now_s, hindrance)
+        if why:
+            told = f"the final comparison could not be made ({why})"
+            self._tell("warning", "not_compared", told)
+        return bool(why)
+
+    def _given_up(self, now_s: float, hindrance: str) -> str:
         mode = self._deployment.mode
         if mode is not Mode.AUTO or self._begun >= MAX_COMPARISONS:
             return f"tried {self._begun} times, mode {mode.value}"
@@ -54,9 +66,13 @@ class FinalComparison:
         longest_s = 2 * blocks * 4 * (level1.window_s + level1.settle_s)
         return hindrance if hindrance and self.due(now_s - longest_s) else ""
 
-    def plan(self, workload: Workload) -> TrialPlan:
-        """The comparison on this workload; counts as one attempt."""
+    def plan(self, workloads: Workloads) -> TrialPlan:
+        """The comparison on the workload in force; counts as one attempt."""
         self._begun += 1
+        workload = workloads.in_force
+        number, known = workload.number, len(workloads.known)
+        told = f"the final comparison is made on workload {number} of {known}"
+        self._tell("info", "final_comparison", told)
         former = self._deployment.root_entries()
         plan = self._planner.plan(
             TrialKind.FINAL,
@@ -66,3 +82,6 @@ class FinalComparison:
             workload.noise,
         )
         return self._planner.turned_around(plan, former, self._schedule.compare_blocks)
+
+    def _tell(self, level: str, kind: str, message: str) -> None:
+        self._store.add_event(EventRecord(self._clock.now(), level, kind, message))

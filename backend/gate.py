@@ -279,6 +279,38 @@ def judge_probation(
     return Judgement(Verdict.REJECT, interval, (unclear, together))
 
 
+def judge_recheck(
+    block_log_ratios: Sequence[float],
+    max_blocks: int,
+    undone_above: float,
+    alpha: float = 0.05,
+) -> Judgement:
+    """Whether what has stood for a while still beats what it replaced.
+
+    Looks from the third block on, with equal parts of ``alpha``. Accept (it stands): its interval
+    lies below 0. Reject (it goes): its interval lies above ``undone_above``. Else, after
+    ``max_blocks``, inconclusive: it stands, since what a promotion and a probation have proven is
+    not given up for want of evidence.
+
+    Args:
+        block_log_ratios: log(what stands / what it replaced), one a block.
+        max_blocks: blocks after which there is a verdict.
+        undone_above: log ratio; -0.02 undoes what gains less than 2 %, 0.02 what costs more.
+        alpha: chance, over all looks, that a side of the interval misses.
+    """
+    blocks = len(block_log_ratios)
+    if blocks < min(3, max_blocks) or blocks < 2:
+        return Judgement(None, None, (f"{blocks} of at least 3 blocks",))
+    interval = t_interval(block_log_ratios, alpha / max(max_blocks - 2, 1))
+    if interval.high < 0:
+        return Judgement(Verdict.ACCEPT, interval, (f"still better: {interval}",))
+    if interval.low > math.expm1(undone_above):
+        worse = "proven worse" if interval.low > 0 else "too small a gain is left"
+        return Judgement(Verdict.REJECT, interval, (f"{worse}: {interval}",))
+    verdict = Verdict.INCONCLUSIVE if blocks >= max_blocks else None
+    return Judgement(verdict, interval, (f"not clear: {interval}",))
+
+
 def judge_probe(log_ratio: float, promising_below: float) -> Judgement:
     """Whether a probe's single ratio goes beyond the noise of one window.
 

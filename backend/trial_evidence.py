@@ -24,9 +24,12 @@ from backend.gate import (
     judge_probation,
     judge_probe,
     judge_promotion,
+    judge_recheck,
 )
 from backend.sample_filter import Reference, class_log_ratios, paired_log_ratio
 
+PAIRED = (TrialKind.PROBATION, TrialKind.RECHECK)
+"""Kinds whose block is a single pair of windows: short returns to what stood before."""
 _COMPARED = (Arm.CANDIDATE, Arm.INCUMBENT)
 VANISHED = 0.1
 """A class seen in so unlikely few windows of the candidate may have stopped under it."""
@@ -39,7 +42,8 @@ class TrialPlan:
     ``deployed`` is the arm that stands on the server without us; ``other_values`` switch to the
     other one (None: our entry is removed). ``shares`` fixes the compared class set and the call
     shares. A probe is promising when its log ratio is below ``promising_below``, which is beyond
-    the noise of one window. ``earlier_log_ratios`` are the promotion's blocks, for its probation.
+    the noise of one window. ``earlier_log_ratios`` are the promotion's blocks, for its probation;
+    a recheck undoes what lies above ``undone_above`` (a log ratio).
     ``filtered``: windows are judged by their sample quality (``level1.sample_filter``).
     """
 
@@ -59,12 +63,26 @@ class TrialPlan:
     min_quality: float = 0.3
     promising_below: float = -0.05
     earlier_log_ratios: tuple[float, ...] = ()
+    undone_above: float = 0.0
     seed: int = 0
 
     @property
+    def watched(self) -> Arm | None:
+        """The arm that the safety monitor may stop the trial for.
+
+        Stopping the final comparison would take nothing off. In a recheck what stands is no news,
+        but what stood before, on data of today, is.
+        """
+        if self.kind is TrialKind.FINAL:
+            return None
+        return Arm.INCUMBENT if self.kind is TrialKind.RECHECK else Arm.CANDIDATE
+
+    @property
     def segments_per_block(self) -> int:
-        """Windows a block: I C I for probes, two for probation, four otherwise."""
-        return {TrialKind.PROBE: 3, TrialKind.PROBATION: 2}.get(self.kind, 4)
+        """Windows a block: I C I for probes, two for probation and recheck, four otherwise."""
+        if self.kind is TrialKind.PROBE:
+            return 3
+        return 2 if self.kind in PAIRED else 4
 
     @property
     def group_size(self) -> int:
@@ -82,7 +100,7 @@ class TrialPlan:
         if self.kind is TrialKind.PROBE:
             return (incumbent, candidate, incumbent)
         pair = (incumbent, candidate) if rng.random() < 0.5 else (candidate, incumbent)
-        return pair if self.kind is TrialKind.PROBATION else (*pair, *reversed(pair))
+        return pair if self.kind in PAIRED else (*pair, *reversed(pair))
 
 
 @dataclass(frozen=True)
@@ -220,6 +238,8 @@ class TrialEvidence:
             return judge_probe(ratios[0], plan.promising_below)
         if plan.kind is TrialKind.PROBATION:
             return judge_probation(ratios, plan.gate.max_blocks, plan.earlier_log_ratios)
+        if plan.kind is TrialKind.RECHECK:
+            return judge_recheck(ratios, plan.gate.max_blocks, plan.undone_above)
         if plan.kind is TrialKind.FINAL:
             return judge_final(ratios, self._class_ratios, plan.gate.max_blocks)
         shares = {
@@ -314,7 +334,7 @@ class TrialEvidence:
         gate = self.plan.gate
         if self.plan.kind is TrialKind.PROMOTION:
             return 1 - 2 * gate.alpha / gate.looks
-        if self.plan.kind is TrialKind.PROBATION:
+        if self.plan.kind in PAIRED:
             return 1 - 2 * 0.05 / max(gate.max_blocks - 2, 1)
         return 0.95
 

@@ -20,12 +20,14 @@ class RunSchedule:
     """Moments of a bounded run, in seconds of the monotonic clock; None: never.
 
     ``promote_until_s``: later a promotion would hardly end before the comparison begins.
+    ``recheck_every_s`` is a length: what has stood for so long is compared again.
     """
 
     promote_until_s: float | None = None
     learn_until_s: float | None = None
     compare_at_s: float | None = None
     compare_blocks: int = 6
+    recheck_every_s: float = 86_400.0
 
     @classmethod
     def bounded(cls, start_s: float, total_s: float, level1: Level1Section) -> RunSchedule:

@@ -16,7 +16,7 @@ from backend.data_collector import why_no_window, window_between
 from backend.domain.knobs import KnobValue
 from backend.domain.load import SampleQuality
 from backend.domain.metrics import MetricsSnapshot, MetricsWindow
-from backend.domain.modes import Arm, SafetyAction, TrialKind, TrialState, Verdict
+from backend.domain.modes import Arm, SafetyAction, TrialState, Verdict
 from backend.domain.records import TrialRecord
 from backend.domain.safety import SafetyVerdict
 from backend.gate import Judgement
@@ -209,9 +209,7 @@ class Trial:
             quality = self._quality(window, halves, partner.window)
         measured = MeasuredWindow(self._arm, window, quality)
         self._on_window(measured)
-        # A final comparison measures what stands anyway: stopping it would take nothing off.
-        watched = self._arm is Arm.CANDIDATE and self.plan.kind is not TrialKind.FINAL
-        excused = watched and self._judge_danger(measured)
+        excused = self._arm is self.plan.watched and self._judge_danger(measured)
         if self.finished:
             return
         if quality.value < self.plan.min_quality:
@@ -226,7 +224,7 @@ class Trial:
             if block.whole:
                 self._close_block()
         if excused and self._evidence.block.partner is None and not self.finished:
-            self._evidence.block.begin_group_anew(first=Arm.INCUMBENT)
+            self._evidence.block.begin_group_anew(first=self._arm.other)
 
     def _quality(
         self,
@@ -259,9 +257,9 @@ class Trial:
         """Ask the safety monitor, which may end the trial; True: it would have, but is excused.
 
         Then nothing is proven against the candidate: it is taken off at once all the same, since
-        the incumbent's turn is next, and the trial goes on, a few times.
+        the incumbent's turn is next, and the trial goes on, a few times. A recheck swaps the arms.
         """
-        window, incumbents = measured.window, self._newest_incumbents(measured.window)
+        window, incumbents = measured.window, self._newest_others(measured.window)
         ratio = paired_log_ratio([window], incumbents, self.plan.shares)
         log_ratio = ratio[0] if ratio else None
         if not incumbents and self.plan.deployed is Arm.INCUMBENT:
@@ -273,15 +271,17 @@ class Trial:
         excuse = self._excuse(measured, incumbents[-1] if incumbents else None)
         if not excuse:
             self.stopped_log_ratio = log_ratio if incumbents else None
-            self._finish(Verdict.REJECT, reasons)
+            # What is too dangerous to return to leaves a recheck's candidate standing.
+            candidate = self._arm is Arm.CANDIDATE
+            self._finish(Verdict.REJECT if candidate else Verdict.ACCEPT, reasons)
         elif self._excuses >= MAX_EXCUSES:
             self._finish(Verdict.INCONCLUSIVE, (*reasons, excuse))
         self._excuses += 1
         return True
 
-    def _newest_incumbents(self, window: MetricsWindow) -> list[MetricsWindow]:
-        """The last two incumbent windows, only the comparable one where one is."""
-        newest = self.windows(Arm.INCUMBENT)[-2:]
+    def _newest_others(self, window: MetricsWindow) -> list[MetricsWindow]:
+        """The last two windows of the other arm, only the comparable one where one is."""
+        newest = self.windows(self._arm.other)[-2:]
         if not self.plan.filtered:
             return newest
         return [found for found in newest if self._comparable(window, found)] or newest

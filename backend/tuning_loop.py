@@ -7,37 +7,39 @@ Which workload is offered is found out in workloads.py.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backend.approval import Approval
 from backend.ask_and_tell import AskAndTell
+from backend.candidates import Candidates
 from backend.config import Settings
 from backend.deployment import Deployment
 from backend.domain.knobs import KnobSpace, KnobValue
 from backend.domain.metrics import MetricsSnapshot, MetricsWindow
-from backend.domain.modes import Mode, Phase, TrialKind, TrialState, Verdict
+from backend.domain.modes import Mode, Phase, TrialKind, Verdict
 from backend.domain.records import EventRecord
 from backend.errors import AdjustmentError, KnobError, RefusedChangeError
 from backend.final_comparison import FinalComparison
 from backend.learning import Learner
 from backend.protocols import Clock, Store
+from backend.recheck import Rechecks
 from backend.rollout import Rollout
 from backend.sample_filter import IndexChain, load_profile, sample_quality
 from backend.state_features import state_vector
-from backend.trial_history import verdicts_so_far
+from backend.trial_history import TrialHistory
 from backend.trial_planner import RunSchedule, TrialPlanner
 from backend.trials import MeasuredWindow, SafetyJudge, Trial, TrialPlan
 from backend.workloads import Shift, Workloads
 
 log = logging.getLogger(__name__)
 
-FRUITLESS_PROBES = 8
-"""After so many probes without a promising one the loop rests between probes."""
+UNASKED = (TrialKind.PROBATION, TrialKind.RECHECK)
+"""Returns to what stood before need nobody's approval."""
+GIVES_WAY = (TrialKind.PROBE, TrialKind.PROMOTION)
+"""Trials that are broken off where what stands has become much slower."""
 
 
 class TuningLoop:
@@ -86,21 +88,32 @@ class TuningLoop:
         self.resting = False  # set from outside: statements are on trial
         self._state: NDArray[np.float64] | None = None
         self._state_before: NDArray[np.float64] | None = None
-        self._promising: tuple[Mapping[str, KnobValue], str] | None = None
-        self._fruitless = 0
         self._sees = True
         self.failures = 0
-        self._next_probe_s = -math.inf
-        self.verdicts = verdicts_so_far(store, clock)
+        self._history = TrialHistory(store, clock)
+        self.verdicts = self._history.verdicts
         self.approval = Approval(store, self.verdicts)
         self._agent = AskAndTell(learner, deployment, space, settings.safety.rollback_threshold)
+        self._candidates = Candidates(self._agent, clock, self._level1.rest_s)
         version = deployment.version
         first_factor = version.index if version is not None else 1.0
         self.workloads = Workloads(store, clock, self._level1, first_factor)
         self._planner = TrialPlanner(settings, space, deployment, store, clock)
-        self._comparison = FinalComparison(schedule, self._planner, deployment, self._level1)
+        self._comparison = FinalComparison(
+            schedule, self._planner, deployment, store, clock, self._level1
+        )
         self._rollout = Rollout(
             deployment, self.workloads, self._planner, store, self._level1, self._undone
+        )
+        self._rechecks = Rechecks(
+            deployment,
+            self.workloads,
+            self._planner,
+            store,
+            clock,
+            settings,
+            schedule.recheck_every_s,
+            self._undone,
         )
 
     # -- what the orchestrator calls --------------------------------------------------------
@@ -121,6 +134,8 @@ class TuningLoop:
         )
         if shift is not None:
             self._shifted(shift)
+        if sound and not disturbed and self.workloads.ready:
+            self._rechecks.observe(window)
 
     def tick(self) -> None:
         """Do what is due now."""
@@ -129,6 +144,8 @@ class TuningLoop:
             final = self.trial.plan.kind is TrialKind.FINAL
             if self._comparison.overdue(now_s) and not final:
                 self.interrupt("the final comparison is due")
+            elif self._makes_way(self.trial.plan.kind):
+                self._break_off(self.trial)
             else:
                 self._tick_trial(self.trial)
         elif self.phase is Phase.FINISHED:
@@ -137,7 +154,7 @@ class TuningLoop:
             self._compare(now_s)
         elif not (self.resting or self.paused) and (granted := self.approval.take()) is not None:
             self._start(granted.plan, granted.record_id)
-        elif self._may_try(now_s):
+        elif self._may_try():
             self._begin_next(now_s)
 
     def interrupt(self, reason: str) -> None:
@@ -162,22 +179,10 @@ class TuningLoop:
         Nothing is tried before a window could be measured again.
         """
         self._sees = False
-        trial = self.trial
-        if trial is None:
-            return
-        self.trial = None
-        self.failures += 1
-        self.verdicts[Verdict.ABORTED.value] += 1
-        record = trial.record()
-        self._store.save_trial(
-            replace(
-                record,
-                state=TrialState.FINISHED,
-                verdict=Verdict.ABORTED,
-                reasons=(reason,),
-                finished_at=self._clock.now(),
-            )
-        )
+        trial, self.trial = self.trial, None
+        if trial is not None:
+            self.failures += 1
+            self._history.lost(trial, reason)
 
     def approve(self, trial_id: int) -> bool:
         """Let the trial that waits begin with a tick that may; False when it is not that one."""
@@ -192,7 +197,7 @@ class TuningLoop:
 
     def relink(self) -> None:
         """A human changed the configuration: the index goes on against the old reference."""
-        self._promising = None
+        self._candidates.drop()
         self._rollout.changed_by_hand()
 
     @property
@@ -212,7 +217,7 @@ class TuningLoop:
     def _shifted(self, shift: Shift) -> None:
         """Another workload is in force: what was begun for the last one is void."""
         self.approval.drop("the load moved to another workload")
-        self._promising, self._fruitless, self._next_probe_s = None, 0, -math.inf
+        self._candidates.begin_anew()
         self._forget_index()
         if self.phase is not Phase.FINAL_COMPARISON and self.phase is not Phase.FINISHED:
             self.phase = Phase.LEARNING
@@ -231,59 +236,59 @@ class TuningLoop:
 
     # -- what to try next -------------------------------------------------------------------
 
-    def _may_try(self, now_s: float) -> bool:
+    def _may_try(self) -> bool:
         if self.failures >= self._settings.safety.max_consecutive_failures:
             # Rest, then try again with a clean count.
             self.failures = 0
-            self._next_probe_s = now_s + self._level1.rest_s
+            self._candidates.rest()
         return (
             self._level1.enabled
             and self._deployment.mode in (Mode.APPROVE, Mode.AUTO)
             and not (self.paused or self._deployment.frozen or self.blocked or self.resting)
             and self._sees
             and self.workloads.ready
-            and self.approval.trial_id is None
         )
 
     def _begin_next(self, now_s: float) -> None:
         schedule = self._schedule
         promote = schedule.may_promote(now_s) and self._planner.may_promote_today()
-        if self._promising is not None and promote:
-            (values, proposer), self._promising = self._promising, None
-            self._propose(self._plan(TrialKind.PROMOTION, values, proposer))
-        elif self._rollout.on_probation:
+        plan = None
+        if self._rollout.on_probation:
             plan = self._rollout.plan_probation()
-            if plan is not None:
-                self._propose(plan)
+        elif (recheck := self._rechecks.plan()) is not None:
+            plan = recheck
+        elif self.approval.trial_id is not None:
+            return
+        elif self._candidates.promising and promote:
+            plan = self._plan(TrialKind.PROMOTION, *self._candidates.take_promising())
         elif not schedule.may_learn(now_s):
             self.phase = Phase.OPTIMISED
-        elif now_s >= self._next_probe_s:
-            self._probe(now_s)
+        elif not self._candidates.resting:
+            self.phase = Phase.LEARNING
+            proposal = self._candidates.ask(self._state)
+            plan = self._plan(TrialKind.PROBE, *proposal) if proposal is not None else None
+        if plan is not None:
+            self._propose(plan)
 
-    def _probe(self, now_s: float) -> None:
-        self.phase = Phase.LEARNING
-        proposal = self._agent.ask(self._state)
-        if proposal is not None:
-            self._propose(self._plan(TrialKind.PROBE, *proposal))
-        else:
-            self._next_probe_s = now_s + self._level1.rest_s
+    def _makes_way(self, kind: TrialKind) -> bool:
+        """Whether a trial of this kind is broken off for a recheck."""
+        alarm = self._rechecks.alarm if kind in GIVES_WAY else None
+        return alarm is not None and alarm.urgent
+
+    def _break_off(self, trial: Trial) -> None:
+        self.interrupt("what stands has become much slower: that comes first")
+        if trial.plan.kind is TrialKind.PROMOTION:
+            self._candidates.keep(trial.plan)
 
     def _compare(self, now_s: float) -> None:
         """The end of a bounded run; what is aborted or loses its load is begun anew."""
         self.phase = Phase.FINAL_COMPARISON
         hindrance = self._hindrance()
-        given_up = self._comparison.given_up(now_s, hindrance)
-        if given_up:
-            self._event(
-                "warning", "not_compared", f"the final comparison could not be made ({given_up})"
-            )
+        if self._comparison.gives_up(now_s, hindrance):
             self.phase = Phase.FINISHED
         elif not hindrance:
-            self._start(self._comparison.plan(self.workloads.in_force), None)
+            self._start(self._comparison.plan(self.workloads), None)
             self.final_trial = self.trial
-            number, known = self.workloads.in_force.number, len(self.workloads.known)
-            told = f"the final comparison is made on workload {number} of {known}"
-            self._event("info", "final_comparison", told)
 
     def _hindrance(self) -> str:
         """What keeps the final comparison from beginning; "" for nothing."""
@@ -302,14 +307,14 @@ class TuningLoop:
     # -- running a trial --------------------------------------------------------------------
 
     def _propose(self, plan: TrialPlan) -> None:
-        if self._deployment.mode is Mode.APPROVE and plan.kind is not TrialKind.PROBATION:
+        if self._deployment.mode is Mode.APPROVE and plan.kind not in UNASKED:
             self.approval.ask_for(self._make_trial(plan, None))
         else:
             self._start(plan, None)
 
     def _start(self, plan: TrialPlan, record_id: int | None) -> None:
         trial = self._make_trial(plan, record_id)
-        trial.record_id = self._store.save_trial(trial.record())
+        self._history.save(trial)
         self.workloads.forget_recent()
         self.trial, self._state_before = trial, self._state
 
@@ -318,6 +323,9 @@ class TuningLoop:
             self._record_window(measured, trial.record_id)
             self._state = state_vector(measured.window, load_profile(measured.window))
             self.workloads.saw_in_trial(measured.window)
+            stands = measured.arm is plan.deployed and plan.kind is not TrialKind.RECHECK
+            if stands and measured.quality.value >= plan.min_quality:
+                self._rechecks.observe(measured.window)
 
         trial = Trial(
             plan,
@@ -343,20 +351,12 @@ class TuningLoop:
         if trial.finished:
             self._settle(trial)
         elif trial.progress != done:
-            self._store.save_trial(trial.record())
+            self._history.save(trial)
 
     def _settle(self, trial: Trial) -> None:
         """Draw the consequences of a finished trial."""
         self.trial = None
-        record = trial.record()
-        self._store.save_trial(record)
-        self.verdicts[record.verdict.value if record.verdict else Verdict.ABORTED.value] += 1
-        self._event(
-            "info",
-            "trial",
-            f"{record.kind.value} {record.id}: {record.verdict.value if record.verdict else '?'}, "
-            + "; ".join(record.reasons),
-        )
+        self._history.ended(trial)
         if trial.verdict is Verdict.ABORTED:
             return
         self.failures = 0
@@ -364,19 +364,14 @@ class TuningLoop:
             TrialKind.PROBE: self._after_probe,
             TrialKind.PROMOTION: self._after_promotion,
             TrialKind.PROBATION: self._rollout.settle,
+            TrialKind.RECHECK: self._rechecks.settle,
             TrialKind.FINAL: self._after_final,
         }[trial.plan.kind](trial)
 
     def _after_probe(self, trial: Trial) -> None:
         self._tell(trial)
-        if trial.verdict is Verdict.ACCEPT:
-            self._fruitless = 0
-            self._promising = (trial.plan.after, trial.plan.proposer)
-            return
-        self._fruitless += 1
-        if self._fruitless >= FRUITLESS_PROBES:
+        if not self._candidates.probed(trial.plan, trial.verdict):
             self.phase = Phase.OPTIMISED
-            self._next_probe_s = self._clock.monotonic_s() + self._level1.rest_s
 
     def _after_promotion(self, trial: Trial) -> None:
         self._tell(trial)
@@ -386,6 +381,8 @@ class TuningLoop:
 
     def _undone(self, told: str) -> None:
         self._forget_index()
+        self._candidates.drop()
+        self.approval.drop("what stood was undone")
         self._event("warning", "rollback", told)
 
     def _after_final(self, trial: Trial) -> None:

@@ -31,6 +31,11 @@ class Arm(str, Enum):
     INCUMBENT = "incumbent"
     CANDIDATE = "candidate"
 
+    @property
+    def other(self) -> Arm:
+        """The other one."""
+        return Arm.CANDIDATE if self is Arm.INCUMBENT else Arm.INCUMBENT
+
 
 class TrialKind(str, Enum):
     """Probe: cheap and noisy. Promotion: strict. The others use the promotion's machinery."""
@@ -38,15 +43,16 @@ class TrialKind(str, Enum):
     PROBE = "probe"
     PROMOTION = "promotion"
     PROBATION = "probation"
+    RECHECK = "recheck"
     FINAL = "final"
 
     @property
     def deployed_arm(self) -> Arm:
         """The arm that is deployed meanwhile.
 
-        A probation and the final comparison test what stands against what stood before.
+        The others than probe and promotion test what stands against what stood before.
         """
-        turned = self in (TrialKind.PROBATION, TrialKind.FINAL)
+        turned = self in (TrialKind.PROBATION, TrialKind.RECHECK, TrialKind.FINAL)
         return Arm.CANDIDATE if turned else Arm.INCUMBENT
 
 

@@ -9,7 +9,6 @@ only with the injected clock, so thousands of windows fit into a second.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -20,6 +19,7 @@ from backend.domain.metrics import MetricsSnapshot, QueryCounters, QueryKey
 from backend.domain.server import HostFacts, KnobReading, ServerInfo
 from backend.errors import EmbeddedServerError, ServerConnectionError, UnsupportedServerError
 from backend.protocols import Clock
+from backend.targets.simulated_faults import Faults
 from backend.targets.simulated_load import (
     NO_NOISE,
     Checkpoints,
@@ -33,14 +33,8 @@ from backend.targets.simulated_model import ResponseModel
 __all__ = ["Checkpoints", "LoadScript", "Noise", "ResponseModel", "SimulatedDatabase", "Swings"]
 
 _MEMORY_BYTES = 24 * 1024**3
-
-
-@dataclass
-class _Fault:
-    operation: str
-    error: Exception | None
-    after: int
-    hang_s: float
+_ROWS = 10_000_000
+_ROW_BYTES = 120
 
 
 class SimulatedDatabase:
@@ -89,10 +83,11 @@ class SimulatedDatabase:
         self._checkpoints = checkpoints
         self._restart_allowed, self._error_rate = restart_allowed, error_rate
         self._refuses_to_start = refuses_to_start
-        self._faults: list[_Fault] = []
+        self._faults = Faults(self.clock)
         self._entries: dict[str, KnobValue] = {}
         self._effective = self.space.default_config()
         self._down = self._closed = False
+        self._rows = float(_ROWS)
         self.keys = tuple(
             QueryKey(10, 16384, 1000 + number) for number in range(len(self.model.classes))
         )
@@ -130,13 +125,31 @@ class SimulatedDatabase:
             after: how many more times it works first.
             hang_s: the clock advances so far before anything else happens (manual clock only).
         """
-        self._faults.append(_Fault(operation, error, after, hang_s))
+        self._faults.inject(operation, error, after, hang_s)
 
     def foreign_change(self, name: str, value: KnobValue | None) -> None:
         """Somebody else persists a value (None: removes the entry) and reloads."""
         self._simulate()
         self._set_entry(name, value)
         self._activate(restarting=False)
+
+    def drift(self, model: ResponseModel | None = None, *, data_growth: float = 1.0) -> None:
+        """From now on the server answers by another model, and holds so many times the data.
+
+        Args:
+            model: of the same knobs and query classes; None keeps the present one.
+            data_growth: factor of the size and the rows.
+
+        Raises:
+            ValueError: the model has other knobs or classes.
+        """
+        self._simulate()
+        if model is not None:
+            if model.space.names != self.space.names or model.classes != self.model.classes:
+                raise ValueError("what drifts is the response, not the knobs or the query classes")
+            self.model = model
+            self._traffic.answer_by(model)
+        self._rows *= data_growth
 
     def crash(self) -> None:
         """The server dies and comes back: statistics are lost, entries are not."""
@@ -285,16 +298,7 @@ class SimulatedDatabase:
 
     def _enter(self, operation: str) -> None:
         """Faults and time come before every operation."""
-        for fault in self._faults:
-            if fault.operation == operation:
-                fault.after -= 1
-                if fault.after < 0:
-                    self._faults.remove(fault)
-                    if fault.hang_s and isinstance(self.clock, ManualClock):
-                        self.clock.advance(fault.hang_s)
-                    if fault.error is not None:
-                        raise fault.error
-                break
+        self._faults.meet(operation)
         if self._closed or self._down:
             raise ServerConnectionError(
                 "the simulated server cannot be reached: it is "
@@ -375,6 +379,8 @@ class SimulatedDatabase:
             "host_cpu_percent": 100.0 * utilisation,
             "host_memory_bytes": float(_MEMORY_BYTES),
             "host_memory_percent": 40.0,
+            "live_tuples": self._rows,
+            "database_size_bytes": _ROW_BYTES * self._rows,
         }
 
 

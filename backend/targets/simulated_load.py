@@ -225,6 +225,10 @@ class Traffic:
         # AR(1) states: one a class, and the shared one last.
         self._drift = self._rng.standard_normal(len(model.classes) + 1)
 
+    def answer_by(self, model: ResponseModel) -> None:
+        """From now on another model answers, of the same query classes."""
+        self._model = model
+
     def work(self, config: Mapping[str, KnobValue], from_s: float, to_s: float) -> Work:
         """What happens between two moments (seconds since the start) under a configuration."""
         classes = len(self._model.classes)

@@ -180,7 +180,7 @@ CONSTANTS = {
     "backend.data_collector:MAX_EVICTED_TIME_SHARE": "hold more than {:.0%} of the execution",
     "backend.gate:PRIOR_DEGREES": "degrees of freedom: {:g}",
     "backend.baseline:MIN_BASELINE_CALLS": "hold {:g} statements",
-    "backend.tuning_loop:FRUITLESS_PROBES": "After {} probes without one",
+    "backend.candidates:FRUITLESS_PROBES": "After {} probes without one",
     "backend.trials:MAX_VOID_WINDOWS": "{} void windows in a row",
     "backend.trials:MAX_STRADDLE_S": "at most {:g} s",
     "backend.gate:GateSettings.guarded_time_share": "at least {:.0%} of the reference",

@@ -11,7 +11,7 @@ from backend.domain.clock import SystemClock
 from backend.domain.modes import TrialKind, TrialState, Verdict
 from backend.domain.records import TrialRecord
 from backend.telemetry import open_store
-from backend.trial_history import ORPHANED, verdicts_so_far
+from backend.trial_history import ORPHANED, TrialHistory
 
 THEN = datetime(2026, 1, 2, tzinfo=timezone.utc)
 
@@ -30,7 +30,7 @@ def test_a_trial_without_an_end_is_aborted_and_counted(tmp_path: Path, state: Tr
         done = store.save_trial(trial(TrialState.FINISHED, Verdict.ACCEPT, "-20%"))
         left = store.save_trial(trial(state, None, "first block: -5%"))
 
-        assert verdicts_so_far(store, SystemClock()) == {"accept": 1, "aborted": 1}
+        assert TrialHistory(store, SystemClock()).verdicts == {"accept": 1, "aborted": 1}
 
         orphan, kept = store.trial(left), store.trial(done)
         assert orphan is not None
@@ -41,6 +41,6 @@ def test_a_trial_without_an_end_is_aborted_and_counted(tmp_path: Path, state: Tr
         assert kept is not None
         assert kept.reasons == ("-20%",)
         assert kept.finished_at == THEN
-        assert verdicts_so_far(store, SystemClock()) == {"accept": 1, "aborted": 1}
+        assert TrialHistory(store, SystemClock()).verdicts == {"accept": 1, "aborted": 1}
     finally:
         store.close()

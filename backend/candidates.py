@@ -1,0 +1,85 @@
+"""What is worth a trial next: the agent's proposals, and what a probe has found promising."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from backend.ask_and_tell import AskAndTell, State
+from backend.domain.knobs import KnobValue
+from backend.domain.modes import Verdict
+from backend.protocols import Clock
+from backend.trials import TrialPlan
+
+FRUITLESS_PROBES = 8
+"""After so many probes without a promising one there is a rest between probes."""
+
+Candidate = tuple[Mapping[str, KnobValue], str]
+"""The knobs to change, and who proposed it."""
+
+
+class Candidates:
+    """Keeps one promising candidate, and rests where nothing comes up.
+
+    Args:
+        agent: proposes.
+        clock: time.
+        rest_s: length of a rest.
+    """
+
+    def __init__(self, agent: AskAndTell, clock: Clock, rest_s: float) -> None:
+        self._agent, self._clock, self._rest_s = agent, clock, rest_s
+        self._promising: Candidate | None = None
+        self._fruitless = 0
+        self._rests_until_s = -math.inf
+
+    @property
+    def promising(self) -> bool:
+        """Whether one has earned a promotion."""
+        return self._promising is not None
+
+    def take_promising(self) -> Candidate:
+        """That one, which is kept no more."""
+        assert self._promising is not None  # asked before
+        promising, self._promising = self._promising, None
+        return promising
+
+    def keep(self, plan: TrialPlan) -> None:
+        """The candidate of this plan is promising."""
+        self._promising = plan.after, plan.proposer
+
+    def drop(self) -> None:
+        """Something else stands: what was promising was so against what stood before."""
+        self._promising = None
+
+    def begin_anew(self) -> None:
+        """Another workload: nothing is known of it yet, so there is no rest either."""
+        self._promising, self._fruitless, self._rests_until_s = None, 0, -math.inf
+
+    @property
+    def resting(self) -> bool:
+        """Whether nothing is proposed just now."""
+        return self._clock.monotonic_s() < self._rests_until_s
+
+    def rest(self) -> None:
+        """Propose nothing for a while."""
+        self._rests_until_s = self._clock.monotonic_s() + self._rest_s
+
+    def ask(self, state: State) -> Candidate | None:
+        """The next candidate for a probe; None where nothing new comes up, which begins a rest."""
+        proposal = self._agent.ask(state)
+        if proposal is None:
+            self.rest()
+        return proposal
+
+    def probed(self, plan: TrialPlan, verdict: Verdict | None) -> bool:
+        """Draw the consequences of a probe; False where too many have led to nothing."""
+        if verdict is Verdict.ACCEPT:
+            self._fruitless = 0
+            self.keep(plan)
+            return True
+        self._fruitless += 1
+        if self._fruitless < FRUITLESS_PROBES:
+            return True
+        self.rest()
+        return False
