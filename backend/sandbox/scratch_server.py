@@ -1,0 +1,254 @@
+"""A server of our own for copies: bounded, low in priority, and gone without a trace afterwards.
+
+It is made by :class:`EmbeddedPostgres` in a folder of its own, so it listens on the loopback
+address alone, asks for a password, and is found again by its record after a kill. It holds copies:
+what keeps data over a power loss is off, here and nowhere else in the product.
+
+Two roles: the superuser sets knobs and makes extensions; the *owner*, an ordinary role, makes all
+that comes from the original and runs the statements. So a definition that somebody made in the
+original has no more rights here than it needs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import secrets
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+from psycopg2 import sql
+from sqlalchemy.engine import URL
+
+from backend.db_connector import DatabaseConnector
+from backend.domain.knobs import KnobValue
+from backend.embedded.binaries import find_binaries
+from backend.embedded.postmaster import living_postmaster
+from backend.embedded_postgres import EmbeddedPostgres
+from backend.errors import EmbeddedServerError, ServerError
+from backend.targets.postgresql import PostgresTarget
+
+DATABASE = "sandbox_copy"
+OWNER = "sandbox_owner"
+SANDBOX_APPLICATION = "autopilot_sandbox"
+_FOLDER = "sandbox"
+_LEAST_MEMORY_BYTES = 512 * 1024**2
+_MEMORY_SHARE = 0.25
+"""Of the memory that is free now: what one process of the server may allocate at the most."""
+_LOWEST_PRIORITY = 19
+_ADMIN_TIMEOUT_MS = 60_000
+_RELOAD_TIMEOUT_S = 10.0
+_POLL_S = 0.005
+_LOADED = "SELECT pg_catalog.pg_conf_load_time() AS at"
+_KILL_FIRST = "1000"
+
+logger = logging.getLogger(__name__)
+
+
+class ScratchServer:
+    """A scratch server under a data folder; one at a time.
+
+    Args:
+        data_dir: the product's data folder.
+        major: PostgreSQL's major version, that of the original.
+        temp_bytes: the most that a statement may put into temporary files.
+
+    Raises:
+        EmbeddedServerError: this machine has no programs of that version.
+    """
+
+    def __init__(self, data_dir: Path, major: int, temp_bytes: int) -> None:
+        binaries = find_binaries(None, major=major)
+        self.bin_dir = binaries.bin_dir
+        self._temp_bytes = temp_bytes
+        self._owner_password = secrets.token_urlsafe(24)
+        self._server = EmbeddedPostgres(
+            data_dir / _FOLDER, bin_dir=binaries.bin_dir, dbname="postgres"
+        )
+
+    # -- life -------------------------------------------------------------------------------------
+
+    def create(self, locale: Mapping[str, str]) -> None:
+        """Make and start it, with an empty database for the copy.
+
+        Args:
+            locale: ``encoding``, ``collate`` and ``ctype`` of the original's database. A locale
+                that this machine does not have is replaced by the server's own.
+
+        Raises:
+            EmbeddedServerError, ServerError: it cannot be made; nothing is left of it.
+        """
+        self._server.destroy()
+        try:
+            self._server.ensure_started()
+            self._bound()
+            self.apply({}, restart=False)
+            self._create_database(locale)
+        except BaseException:
+            self.destroy()
+            raise
+
+    def start(self) -> None:
+        """Start it again after :meth:`stop`."""
+        self._server.start()
+        self._bound()
+
+    def stop(self) -> None:
+        """Stop it; the copy stays. Idempotent."""
+        self._close_sessions()
+        self._server.stop("fast")
+
+    def destroy(self) -> None:
+        """Stop it and remove all that was made. Idempotent."""
+        self._close_sessions()
+        self._server.destroy()
+        _remove_folder(self._server.home.parent)
+
+    # -- connections ------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def target(self) -> PostgresTarget:
+        """The server with the superuser's rights."""
+        return PostgresTarget(self._connector())
+
+    @functools.cached_property
+    def _admin(self) -> DatabaseConnector:
+        return self._connector()
+
+    @property
+    def owner_url(self) -> URL:
+        """The copy, as the ordinary role that owns it."""
+        url = self._server.dsn(DATABASE)
+        return url.set(username=OWNER, password=self._owner_password)
+
+    @property
+    def copy_admin_url(self) -> URL:
+        """The copy, as the superuser: for extensions alone."""
+        return self._server.dsn(DATABASE)
+
+    # -- knobs ------------------------------------------------------------------------------------
+
+    def apply(self, values: Mapping[str, KnobValue], *, restart: bool) -> None:
+        """Put exactly these values in force, beside those that every copy is run with.
+
+        Raises:
+            RefusedValueError: the server does not take one of them.
+            EmbeddedServerError: it does not start with them; it runs with older ones.
+        """
+        self._admin.execute("ALTER SYSTEM RESET ALL")
+        self.target.write_entries({**self._base, **values})
+        if not restart:
+            self._reload()
+            return
+        self._close_sessions()
+        try:
+            self._server.restart()
+        except EmbeddedServerError:
+            self._server.start_or_recover()
+            raise
+        finally:
+            self._bound()
+
+    def _reload(self) -> None:
+        """Reload, and wait until new sessions have it."""
+        before = self._admin.fetch(_LOADED)[0]["at"]
+        self.target.reload()
+        deadline_s = time.monotonic() + _RELOAD_TIMEOUT_S
+        while self._admin.fetch(_LOADED)[0]["at"] == before:
+            if time.monotonic() > deadline_s:
+                raise EmbeddedServerError(
+                    f"the sandbox did not load its settings within {_RELOAD_TIMEOUT_S:g} s",
+                    remedy="look at the machine's load",
+                )
+            time.sleep(_POLL_S)
+
+    @property
+    def _base(self) -> Mapping[str, KnobValue]:
+        return {
+            "fsync": False,
+            "full_page_writes": False,
+            "synchronous_commit": "off",
+            "autovacuum": False,
+            "temp_file_limit": self._temp_bytes // 1024,
+        }
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _connector(self) -> DatabaseConnector:
+        return DatabaseConnector(
+            self._server.dsn("postgres"),
+            application_name=SANDBOX_APPLICATION,
+            statement_timeout_ms=_ADMIN_TIMEOUT_MS,
+        )
+
+    def _close_sessions(self) -> None:
+        """Close our sessions; the address may change with the next start."""
+        for name in ("_admin", "target"):
+            session = self.__dict__.pop(name, None)
+            if session is not None:
+                session.close()
+
+    def _create_database(self, locale: Mapping[str, str]) -> None:
+        owner, name = sql.Identifier(OWNER), sql.Identifier(DATABASE)
+        self._admin.execute(
+            sql.SQL("CREATE ROLE {} LOGIN NOSUPERUSER PASSWORD {}").format(
+                owner, sql.Literal(self._owner_password)
+            )
+        )
+        create = sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0").format(name, owner)
+        like = sql.SQL("{} ENCODING {encoding} LC_COLLATE {collate} LC_CTYPE {ctype}")
+        try:
+            values = {key: sql.Literal(value) for key, value in locale.items()}
+            self._admin.execute(like.format(create, **values))
+        except ServerError as error:
+            logger.warning("the sandbox uses this machine's locale: %s", error.message)
+            self._admin.execute(create)
+
+    def _bound(self) -> None:
+        """Lower the priority of the server's processes, and bound the memory of each.
+
+        Processes started later inherit both. What the system does not let us set stays as it is.
+        """
+        found = living_postmaster(self._server.cluster_dir)
+        if found is None:
+            return
+        limit = max(int(_MEMORY_SHARE * psutil.virtual_memory().available), _LEAST_MEMORY_BYTES)
+        with contextlib.suppress(psutil.Error):
+            postmaster = psutil.Process(found.pid)
+            for process in (postmaster, *postmaster.children(recursive=True)):
+                _bound_process(process, limit)
+
+
+def remove_leftovers(data_dir: Path) -> bool:
+    """Remove the scratch server that a killed process left under this data folder.
+
+    Returns whether there was one.
+
+    Raises:
+        EmbeddedServerError: it cannot be ended or removed.
+    """
+    folder = data_dir / _FOLDER
+    if not folder.is_dir():
+        return False
+    EmbeddedPostgres(folder, dbname="postgres").destroy()
+    _remove_folder(folder)
+    return True
+
+
+def _remove_folder(folder: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+
+
+def _bound_process(process: psutil.Process, limit_bytes: int) -> None:
+    with contextlib.suppress(psutil.Error, OSError, AttributeError):
+        process.nice(_LOWEST_PRIORITY)
+    with contextlib.suppress(psutil.Error, OSError, AttributeError, ValueError):
+        process.rlimit(psutil.RLIMIT_DATA, (limit_bytes, limit_bytes))
+    with contextlib.suppress(OSError):
+        # When memory runs out, the kernel ends this server first.
+        Path(f"/proc/{process.pid}/oom_score_adj").write_text(_KILL_FIRST, encoding="ascii")
