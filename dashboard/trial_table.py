@@ -20,7 +20,7 @@ KIND_MEANINGS: Mapping[TrialKind, str] = {
     TrialKind.PROBE: "one quick look; cheap and noisy",
     TrialKind.PROMOTION: "randomised blocks; only this can change what is deployed",
     TrialKind.PROBATION: "a deployed change has to prove itself again",
-    TrialKind.RECHECK: "a change that has stood for a while is compared again",
+    TrialKind.RECHECK: "a deployed change is looked at again, long after",
     TrialKind.FINAL: "the final against the initial configuration",
 }
 
