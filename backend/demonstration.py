@@ -15,6 +15,8 @@ from backend.domain.knobs import KnobValue
 SHORTEST_DAYS = 2.0
 """Shorter runs have no time for more than learning and comparing."""
 
+ACT = "act"
+"""Kind of the events that tell of them."""
 SHIFT, GROWTH, BAD_CHANGE = "shift", "growth", "bad change"
 
 HARMFUL: Mapping[str, KnobValue] = {

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from enum import Enum
+from itertools import pairwise
 from typing import Any
 
+from backend.demonstration import ACT
 from backend.domain.deployed import deployed_windows
 from backend.domain.modes import Arm, Phase
 from backend.domain.records import (
@@ -23,6 +25,7 @@ from backend.domain.records import (
     WindowRecord,
 )
 from backend.protocols import TelemetryReader
+from backend.report_levels import levels_section
 from backend.report_steering import steering_section
 from backend.telemetry.downsampling import weighted_mean
 from backend.telemetry.redaction import redact_deep
@@ -75,7 +78,9 @@ class FinalReport:
     else the ``phases`` baseline and optimised, which the load's swings tell apart as well.
     ``phases`` and ``index_trend`` (seconds, latency index) tell of the deployed configuration
     alone: windows in which another was tried are left out. ``units`` holds the native unit of
-    each knob, ``steering`` what `report_steering.steering_section` returns.
+    each knob, ``steering`` what `report_steering.steering_section` returns, ``levels`` what
+    `report_levels.levels_section` does. ``acts``: the stretches between the acts of a
+    demonstration, each with its ``title``, bounds and what was ``measured``.
     """
 
     generated_at: datetime
@@ -93,6 +98,8 @@ class FinalReport:
     configuration: Mapping[str, Mapping[str, object]]
     trials: Mapping[str, object]
     phases: Mapping[str, Measured]
+    acts: Sequence[Mapping[str, object]]
+    levels: Mapping[str, Mapping[str, object]]
     query_classes: Sequence[Mapping[str, object]]
     policy_versions: Sequence[Mapping[str, object]]
     changes: Sequence[Mapping[str, object]]
@@ -137,6 +144,7 @@ def build_report(
     }
     compared, baseline, final = _sides(reader, final_comparison, phases, clients)
     versions = reader.policy_versions(limit=_ALL)
+    events = [e for e in reader.events(limit=_ALL) if _since(e.at, started_at)]
     effect = final_comparison.effect if final_comparison else None
     return FinalReport(
         generated_at=datetime.now(timezone.utc),
@@ -158,12 +166,14 @@ def build_report(
         configuration=_configuration(reader, final_comparison, versions),
         trials=_trials(trials),
         phases=phases,
+        acts=_acts(events, windows, clients),
+        levels=levels_section(reader, trials, started_at),
         query_classes=_query_classes(reader, final_comparison),
         policy_versions=[
             _plain(v) for v in versions if v.active or _since(v.created_at, started_at)
         ],
         changes=[_plain(c) for c in reader.changes(limit=_ALL) if _since(c.created_at, started_at)],
-        events=_events([e for e in reader.events(limit=_ALL) if _since(e.at, started_at)]),
+        events=_events(events),
         index_trend=_trend(windows),
         units={knob.name: knob.unit for knob in reader.knob_statuses() if knob.unit},
         steering=steering_section(reader, started_at),
@@ -252,6 +262,28 @@ def _median(ordered: Sequence[float]) -> float | None:
     if not ordered:
         return None
     return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+
+def _acts(
+    events: Sequence[EventRecord], windows: Sequence[WindowRecord], clients: _ClientTimes
+) -> list[dict[str, object]]:
+    """Measure each stretch between two acts of a demonstration; none where there was no act."""
+    acts = [event for event in events if event.kind == ACT]
+    if not acts or not windows:
+        return []
+    moments = [windows[0].started_at, *(act.at for act in acts), windows[-1].ended_at]
+    titles = ["before anything happened", *(act.message for act in acts)]
+    return [
+        {
+            "title": title,
+            "started_at": begin.isoformat(),
+            "ended_at": end.isoformat(),
+            "measured": _plain(
+                _measure([w for w in windows if begin <= w.started_at < end], clients)
+            ),
+        }
+        for title, (begin, end) in zip(titles, pairwise(moments), strict=True)
+    ]
 
 
 def _configuration(

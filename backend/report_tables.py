@@ -66,6 +66,8 @@ def tables(report: FinalReport) -> list[Table]:
         _comparison(report),
         _configuration(report),
         _phases(report),
+        *_acts(report),
+        _levels(report),
         _query_classes(report),
         *_steering(report),
         _counts(report),
@@ -121,6 +123,49 @@ def _phases(report: FinalReport) -> Table:
     columns = ["phase", "windows", *(title for _, title, _ in _MEASURES)]
     heading = "By phase, under the deployed configuration"
     return Table(heading, columns, rows, "No window was measured.", wide=True, upright=True)
+
+
+def _acts(report: FinalReport) -> Iterator[Table]:
+    if not report.acts:
+        return
+    rows = [
+        [
+            str(act["title"]),
+            str(act["started_at"])[11:19],
+            str(_any(act["measured"])["windows"]),
+            *(_measure_text(_any(act["measured"])[name], kind) for name, _, kind in _MEASURES),
+        ]
+        for act in report.acts
+    ]
+    columns = ["from when", "UTC", "windows", *(title for _, title, _ in _MEASURES)]
+    heading = "By act of the demonstration, under the deployed configuration"
+    yield Table(heading, columns, rows, "", wide=True, upright=True)
+
+
+def _levels(report: FinalReport) -> Table:
+    """What each level tried and what stood the gate."""
+    zero, one, two = (_any(report.levels[f"level {number}"]) for number in range(3))
+
+    def proposals(level: Mapping[str, Any]) -> list[str]:
+        saved = wording.percent(level["saved"])
+        tried = f"{level['probes']} probes, {level['promotions']} promotion trials"
+        return [tried, f"{level['promoted']} promoted, {saved} saved by their own trials"]
+
+    rows = [
+        ["0, the knob agent", *proposals(zero)],
+        *_plan_agent(report),
+        ["1, its policies", *proposals(one)],
+        ["1, learning them", f"{one['updates']} updates learnt", f"{one['deployed']} deployed"],
+        ["1, undoing", "", f"{one['undone']} deployments undone"],
+        ["2, evolution", f"{two['genomes']} genomes measured", f"{two['deployed']} deployed"],
+    ]
+    return Table("By level", ["level", "tried", "came to"], rows, "", wide=True)
+
+
+def _plan_agent(report: FinalReport) -> Iterator[list[str]]:
+    if report.steering:
+        tried = f"plans of {sum(_any(report.steering['states']).values())} query classes"
+        yield ["0, the plan agent", tried, f"{report.steering['steered']} classes steered"]
 
 
 def _query_classes(report: FinalReport) -> Table:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import psycopg2
 from sqlalchemy.engine import URL
 
-from backend.demonstration import GROWN_SHARE, GROWTH, SHIFT, SHIFTED_MIX
+from backend.demonstration import ACT, GROWN_SHARE, GROWTH, SHIFT, SHIFTED_MIX
 from backend.domain.records import EventRecord
 from backend.errors import AutopilotError
 from backend.protocols import Clock, Store
@@ -99,4 +99,4 @@ class ClientActs:
             log.warning("an act of the demonstration failed: %s", str(error).strip())
 
     def _tell(self, message: str) -> None:
-        self._store.add_event(EventRecord(self._clock.now(), "info", "act", message))
+        self._store.add_event(EventRecord(self._clock.now(), "info", ACT, message))

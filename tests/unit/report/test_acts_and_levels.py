@@ -1,0 +1,98 @@
+"""The final report's sections on the acts of a demonstration, and on the three levels."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from backend import report_pages
+from backend.domain.modes import Phase, TrialKind, Verdict
+from backend.domain.records import EventRecord
+from backend.policy_learner import PROPOSER
+from backend.report import FinalReport, build_report
+from backend.telemetry import SqlStore
+from tests.contracts import records as full
+from tests.contracts.records import NOW
+from tests.reported_run import HOSTILE, Page, window, write_run
+
+
+def written(store: SqlStore) -> FinalReport:
+    return build_report(store, final_comparison=None, workload={})
+
+
+class TestActs:
+    def test_a_run_without_acts_has_no_section(self, report: FinalReport) -> None:
+        assert report.acts == []
+        assert "By act" not in report_pages.to_text(report)
+
+    @pytest.fixture
+    def acted(self, store: SqlStore) -> FinalReport:
+        write_run(store)
+        for second, message in ((20, "the data begins to grow"), (50, HOSTILE)):
+            store.add_event(EventRecord(NOW + timedelta(seconds=second), "info", "act", message))
+        store.add_window(window(90, Phase.OPTIMISED, 0.9))
+        return written(store)
+
+    def test_each_stretch_between_two_acts_is_measured(self, acted: FinalReport) -> None:
+        found = [
+            (act["title"], act["measured"]["windows"], act["measured"]["latency_index"])  # type: ignore[index]
+            for act in acted.acts
+        ]
+        assert found == [
+            ("before anything happened", 2, pytest.approx(1.0)),
+            ("the data begins to grow", 2, pytest.approx(0.95)),
+            (HOSTILE, 4, pytest.approx((0.7 + 0.71 + 0.71 + 0.9) / 4)),
+        ]
+        assert acted.acts[1]["started_at"] == (NOW + timedelta(seconds=20)).isoformat()
+
+    def test_every_form_tells_of_them(self, acted: FinalReport) -> None:
+        assert "the data begins to grow" in report_pages.to_text(acted)
+        assert "script" not in Page(report_pages.to_html(acted)).tags
+        assert len(json.loads(acted.as_json())["acts"]) == 3
+
+    def test_acts_of_an_older_run_are_left_out(self, store: SqlStore) -> None:
+        write_run(store)
+        store.add_event(EventRecord(NOW - timedelta(hours=1), "info", "act", "long ago"))
+        assert written(store).acts == []
+
+
+class TestLevels:
+    def test_what_was_tried_and_what_stood_the_gate(self, store: SqlStore) -> None:
+        write_run(store)
+        promotion = replace(
+            full.TRIAL, kind=TrialKind.PROMOTION, verdict=Verdict.ACCEPT, effect=-0.2
+        )
+        for trial in (
+            promotion,
+            promotion,
+            replace(promotion, verdict=Verdict.REJECT, effect=0.3),
+            replace(promotion, proposer=PROPOSER, effect=-0.1),
+            replace(promotion, kind=TrialKind.RECHECK, verdict=Verdict.REJECT),
+        ):
+            store.save_trial(replace(trial, created_at=NOW))
+        updates = (replace(full.POLICY_UPDATE, at=NOW, deployed=d) for d in (True, False, False))
+        for update in updates:
+            store.add_policy_update(update)
+        store.add_policy_update(replace(full.POLICY_UPDATE, at=NOW - timedelta(hours=1)))
+        store.add_genome(replace(full.GENOME, at=NOW, deployed=False))
+        report = written(store)
+        levels = report.levels
+        assert levels["level 0"]["promotions"] == 3
+        assert levels["level 0"]["promoted"] == 2
+        assert levels["level 0"]["saved"] == pytest.approx(1 - 0.8 * 0.8)
+        assert levels["level 1"] == {
+            "probes": 0, "promotions": 1, "promoted": 1, "saved": pytest.approx(0.1),
+            "updates": 3, "deployed": 1, "undone": 1,
+        }  # fmt: skip
+        assert levels["level 2"] == {"genomes": 1, "deployed": 0}
+        text = report_pages.to_text(report)
+        assert "36.0 % saved by their own trials" in text
+        assert "3 updates learnt" in text
+
+    def test_an_empty_run_counts_nothing(self, store: SqlStore) -> None:
+        levels = written(store).levels
+        assert levels["level 0"]["promoted"] == 0
+        assert levels["level 0"]["saved"] == 0.0
