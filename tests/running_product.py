@@ -11,12 +11,11 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
 import psycopg2
@@ -29,31 +28,12 @@ from backend.errors import EmbeddedServerError, StoreError
 from backend.run_options import ENVIRONMENT_KEY
 from backend.servers import embedded_server
 from backend.telemetry import SqlStore, open_store
+from tests.waiting import eventually
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-POLL_S = 0.1
 START_TIMEOUT_S = 120.0
 """Generous: the machine may be busy with other tests."""
 CHILDREN = ("dashboard", "watchdog", "workload", "tuner")
-T = TypeVar("T")
-
-
-def eventually(
-    look: Callable[[], T | None], what: str, timeout_s: float, poll_s: float = POLL_S
-) -> T:
-    """Look again and again until ``look`` returns something true; returns that.
-
-    Raises:
-        AssertionError: it did not within ``timeout_s``.
-    """
-    deadline_s = time.monotonic() + timeout_s
-    while True:
-        found = look()
-        if found:
-            return found
-        if time.monotonic() > deadline_s:
-            raise AssertionError(f"not within {timeout_s:g} s: {what}")
-        time.sleep(poll_s)
 
 
 def free_port() -> int:

@@ -15,7 +15,8 @@ import pytest
 
 from backend.errors import EmbeddedServerError
 from backend.lease import LEASE_TTL_S
-from tests.running_product import Candidate, RunningProduct, eventually, lives, open_folder, send
+from tests.running_product import Candidate, RunningProduct, lives, open_folder, send
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.faults, pytest.mark.integration, pytest.mark.slow]
 

@@ -13,7 +13,7 @@ import psycopg2.extensions
 
 from backend.embedded.postmaster import read_pid_file
 from backend.embedded_postgres import EmbeddedPostgres
-from tests.waiting import wait_for
+from tests.waiting import eventually
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WAIT_S = 30.0
@@ -52,7 +52,7 @@ def postmaster_pid(server: EmbeddedPostgres) -> int:
 def kill_and_wait(pid: int) -> None:
     process = psutil.Process(pid)
     process.kill()
-    wait_for(lambda: is_dead(process), f"the end of process {pid}")
+    eventually(lambda: is_dead(process), f"the end of process {pid}")
 
 
 def python(code: str, *arguments: object, account: str | None = None) -> subprocess.Popen[str]:

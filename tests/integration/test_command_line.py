@@ -16,13 +16,8 @@ from backend.domain.modes import Phase, TrialKind, TrialState, Verdict
 from backend.domain.records import PolicyVersionRecord, TrialRecord, WindowRecord
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.telemetry import open_store
-from tests.running_product import (
-    REPOSITORY,
-    RunningProduct,
-    clean_environment,
-    eventually,
-    open_folder,
-)
+from tests.running_product import REPOSITORY, RunningProduct, clean_environment, open_folder
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 

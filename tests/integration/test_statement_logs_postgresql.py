@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,6 +15,7 @@ from backend.steering.client import fingerprint
 from backend.steering.statements.samples import Gathered
 from backend.steering.statements.statement_logs import read_statement_logs
 from tests.integration.conftest import open_folder
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -102,10 +102,9 @@ def run_psql(server: EmbeddedPostgres, script: str) -> None:
 
 def wait_until_logged(text: str, log: Path) -> None:
     """The server's logger writes a little later."""
-    end_s = time.monotonic() + 30
-    while not (log.exists() and text in log.read_text(encoding="utf-8")):
-        assert time.monotonic() < end_s, f"{text} is not in {log}"
-        time.sleep(0.02)
+    eventually(
+        lambda: log.exists() and text in log.read_text(encoding="utf-8"), f"{text} is in {log}"
+    )
 
 
 def log_of(server: EmbeddedPostgres, suffix: str) -> Path:

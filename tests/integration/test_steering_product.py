@@ -14,7 +14,8 @@ from backend.db_connector import DatabaseConnector
 from backend.domain.steering import SteeredClassRecord, SteeringState
 from backend.steering.client import SteeringTable, parse_table
 from backend.steering.places import SteeringPlaces
-from tests.running_product import REPOSITORY, RunningProduct, eventually, open_folder
+from tests.running_product import REPOSITORY, RunningProduct, open_folder
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 

@@ -17,13 +17,8 @@ import pytest
 
 from backend.embedded_postgres import EmbeddedPostgres
 from dashboard.pages import PAGES
-from tests.running_product import (
-    REPOSITORY,
-    clean_environment,
-    eventually,
-    free_port,
-    open_folder,
-)
+from tests.running_product import REPOSITORY, clean_environment, free_port, open_folder
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 

@@ -26,7 +26,7 @@ from tests.integration.embedded_servers import (
     python,
     query,
 )
-from tests.waiting import wait_for
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -50,7 +50,7 @@ class TestRecovery:
             backend = psutil.Process(connection.get_backend_pid())
             # Pure computation: such a backend does not notice that its postmaster is gone.
             connection.cursor().execute("SELECT sum(i) FROM generate_series(1, 1e12::bigint) i")
-            wait_for(lambda: backend.cpu_times().user > 0.02, "the backend to be busy")
+            eventually(lambda: backend.cpu_times().user > 0.02, "the backend to be busy")
             kill_and_wait(postmaster_pid(server))
             assert backend.is_running()
             server.ensure_started()
@@ -112,7 +112,7 @@ class TestRecovery:
         half = open_dir / "postgres" / "server" / "cluster" / "global"
         creator = python(ENSURE_STARTED, open_dir)
         try:
-            wait_for(half.exists, "initdb to be half-way")
+            eventually(half.exists, "initdb is half-way", poll_s=0.005)
             os.killpg(creator.pid, signal.SIGKILL)
             creator.communicate()
             assert not (open_dir / "postgres" / "server" / "complete").exists()
@@ -145,4 +145,4 @@ class TestRecovery:
 
 def psycopg2_wait(connection: psycopg2.extensions.connection) -> None:
     """Drive an asynchronous connection until it is ready."""
-    wait_for(lambda: connection.poll() == psycopg2.extensions.POLL_OK, "the connection")
+    eventually(lambda: connection.poll() == psycopg2.extensions.POLL_OK, "the connection")

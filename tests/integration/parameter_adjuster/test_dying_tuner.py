@@ -22,7 +22,7 @@ from backend.targets.postgresql import PostgresTarget
 from backend.telemetry import SqlStore
 from backend.watchdog import run_watchdog
 from tests.integration.tuned_servers import Tuner, auto_conf
-from tests.waiting import wait_for
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[3]
@@ -119,10 +119,10 @@ def test_a_killed_tuner_leaves_the_last_good_configuration(
     try:
         assert human("SHOW work_mem") == [("64MB",)]
         process.send_signal(signal.SIGKILL)
-        wait_for(lambda: human("SHOW work_mem") == [("4MB",)], "the rollback")
-        wait_for(lambda: not store.open_changes(), "the journal's end")
+        eventually(lambda: human("SHOW work_mem") == [("4MB",)], "the rollback")
+        eventually(lambda: not store.open_changes(), "the journal's end")
         assert not {"work_mem", "random_page_cost"} & set(auto_conf(server))
-        wait_for(lambda: bool(store.events()), "the event")
+        eventually(lambda: bool(store.events()), "the event")
         assert store.events()[-1].kind == "watchdog_rollback"
     finally:
         process.kill()
@@ -137,10 +137,10 @@ def test_a_stopped_tuner_is_rolled_back_and_may_not_act_when_it_wakes(
     process = start_tuner(server, tmp_path, ttl_s=2.0)
     try:
         os.kill(process.pid, signal.SIGSTOP)
-        wait_for(lambda: human("SHOW work_mem") == [("4MB",)], "the rollback")
-        wait_for(lambda: not store.open_changes(), "the journal's end")
+        eventually(lambda: human("SHOW work_mem") == [("4MB",)], "the rollback")
+        eventually(lambda: not store.open_changes(), "the journal's end")
         sessions = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'autopilot_tuner'"
-        wait_for(lambda: human(sessions) == [], "the end of the tuner's sessions")
+        eventually(lambda: human(sessions) == [], "the end of the tuner's sessions")
         os.kill(process.pid, signal.SIGCONT)
         assert process.stdout is not None
         assert process.stdout.readline() == f"{StaleEpochError.__name__}\n"
@@ -159,9 +159,9 @@ def test_a_tuner_that_hangs_inside_a_transaction_is_ended(
     """It locks the store, so that nobody could even note that its epoch is over."""
     process = start_tuner(server, tmp_path, 1.0, "hang")
     try:
-        wait_for(lambda: human("SHOW work_mem") == [("4MB",)], "the rollback", 60)
+        eventually(lambda: human("SHOW work_mem") == [("4MB",)], "the rollback", 60)
         assert process.wait(timeout=10) == -signal.SIGKILL
-        wait_for(lambda: not store.open_changes(), "the journal's end")
+        eventually(lambda: not store.open_changes(), "the journal's end")
     finally:
         process.kill()
         process.communicate()

@@ -11,7 +11,7 @@ from backend.db_connector import WATCHDOG_APPLICATION, DatabaseConnector
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.errors import ServerConnectionError, UnsupportedServerError
 from backend.targets.postgresql import PostgresTarget
-from tests.waiting import wait_for
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -23,7 +23,7 @@ def test_one_tuner_at_a_time(server: EmbeddedPostgres) -> None:
     assert first.hold_tuner_lock()
     assert not second.hold_tuner_lock()
     first.close()
-    wait_for(second.hold_tuner_lock, "the release of the lock")
+    eventually(second.hold_tuner_lock, "the release of the lock")
     second.close()
 
 
@@ -42,10 +42,10 @@ def test_the_watchdog_ends_the_tuners_sessions_and_the_tuner_notices(
     application.execute("SELECT 1")  # others are left alone
     with pytest.raises(ServerConnectionError):
         tuner.write_entries({"work_mem": 4096})
-    wait_for(other.hold_tuner_lock, "the release of the lock")
+    eventually(other.hold_tuner_lock, "the release of the lock")
     assert not tuner.hold_tuner_lock()
     other.close()
-    wait_for(tuner.hold_tuner_lock, "the release of the lock")
+    eventually(tuner.hold_tuner_lock, "the release of the lock")
     assert watchdog.end_tuner_sessions() >= 1
     assert watchdog.end_tuner_sessions() in (0, 1)  # the last one may still be on its way out
     for target in (tuner, watchdog):

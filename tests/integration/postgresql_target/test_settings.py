@@ -10,7 +10,7 @@ from backend.db_connector import DatabaseConnector
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.errors import KnobBoundsError, RefusedValueError, ServerError
 from backend.targets.postgresql import PostgresTarget
-from tests.waiting import wait_for
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -21,7 +21,7 @@ def test_values_go_in_and_come_back_in_native_units(target: PostgresTarget) -> N
         target.write_entries(entries)
         target.reload()
         names = [*entries, "wal_compression", "no_such_knob"]
-        wait_for(
+        eventually(
             lambda: {n: target.read_knobs(names)[n].value for n in entries} == entries, "the values"
         )
         readings = target.read_knobs(names)
@@ -35,7 +35,7 @@ def test_values_go_in_and_come_back_in_native_units(target: PostgresTarget) -> N
     finally:
         target.write_entries(dict.fromkeys(entries))
         target.reload()
-    wait_for(lambda: target.read_knobs(["work_mem"])["work_mem"].value == 4096, "the default")
+    eventually(lambda: target.read_knobs(["work_mem"])["work_mem"].value == 4096, "the default")
     reading = target.read_knobs(["work_mem"])["work_mem"]
     assert (reading.source, reading.entry) == ("default", None)
 
@@ -45,13 +45,15 @@ def test_a_knob_that_waits_for_a_restart(server: EmbeddedPostgres, target: Postg
     try:
         target.write_entries({"max_locks_per_transaction": 128})
         target.reload()
-        wait_for(lambda: target.read_knobs([before.name])[before.name].pending_restart, "the mark")
+        eventually(
+            lambda: target.read_knobs([before.name])[before.name].pending_restart, "the mark"
+        )
         reading = target.read_knobs([before.name])[before.name]
         assert (reading.value, reading.entry) == (before.value, "128")
     finally:
         target.write_entries({"max_locks_per_transaction": None})
         target.reload()
-    wait_for(
+    eventually(
         lambda: not target.read_knobs([before.name])[before.name].pending_restart, "its removal"
     )
 
@@ -78,7 +80,7 @@ def test_a_string_stays_a_string(target: PostgresTarget) -> None:
     try:
         target.write_entries({"log_line_prefix": hostile})
         target.reload()
-        wait_for(
+        eventually(
             lambda: target.read_knobs(["log_line_prefix"])["log_line_prefix"].value == hostile,
             "the prefix",
         )

@@ -13,7 +13,7 @@ from backend.data_collector import DataCollector, why_no_window, window_between
 from backend.db_connector import DatabaseConnector
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.targets.postgresql import PostgresTarget
-from tests.waiting import set_and_wait, wait_for
+from tests.waiting import eventually, set_and_wait
 
 pytestmark = pytest.mark.integration
 
@@ -139,7 +139,7 @@ def test_a_reset_and_a_reload_break_the_window(target: PostgresTarget, applicati
     second = target.snapshot()
     assert "reset" in (why_no_window(first, second) or "")
     target.reload()
-    wait_for(lambda: target.snapshot().config_loaded_at != second.config_loaded_at, "the reload")
+    eventually(lambda: target.snapshot().config_loaded_at != second.config_loaded_at, "the reload")
     assert "reloaded" in (why_no_window(second, target.snapshot()) or "")
 
 

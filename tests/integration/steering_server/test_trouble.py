@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +23,7 @@ from backend.steering.running.runner import StatementRunner
 from backend.steering.statements.read_only import ReadOnlyVerdict
 from tests.integration.steering_servers import owner
 from tests.integration.trial_statements import GROUPS, NO_HASH, run_one, state_of
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 NO_HASH_NO_LOOP = HintSet("loops", {"enable_hashjoin": "off", "enable_nestloop": "off"})
@@ -35,14 +35,13 @@ def settings_of(runner: StatementRunner) -> dict[str, str]:
 
 
 def wait_until_gone(server: EmbeddedPostgres, pid: int) -> None:
-    deadline_s = time.monotonic() + 15
     with owner(server) as cursor:
-        while True:
+
+        def gone() -> bool:
             cursor.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (pid,))
-            if cursor.fetchone() is None:
-                return
-            assert time.monotonic() < deadline_s, f"session {pid} did not end"
-            time.sleep(0.01)
+            return cursor.fetchone() is None
+
+        eventually(gone, f"session {pid} has ended")
 
 
 def test_a_run_is_cut_at_its_time_out_and_the_others_go_on(
@@ -198,17 +197,17 @@ def during(
     thread = threading.Thread(target=run)
     thread.start()
     with owner(server) as cursor:
-        deadline_s = time.monotonic() + 15
-        while time.monotonic() < deadline_s:
+
+        def running() -> str | None:
             cursor.execute(
                 "SELECT query FROM pg_stat_activity WHERE pid = %s AND state = 'active' "
                 "AND query LIKE 'COPY%%'",
                 (pid,),
             )
             row = cursor.fetchone()
-            if row is not None:
-                assert is_tagged(row[0])
-                break
+            return row and str(row[0])
+
+        assert is_tagged(eventually(running, "the statement runs", 15))
         act(pid)
     thread.join()
     return found[0]
