@@ -1,7 +1,8 @@
 """Whose turn it is: the tuner's trials or the explorer's statements. One experiment at a time.
 
 The explorer saves up a share of the time that passes. With enough saved it asks for its turn, and
-gets it when the trial that runs is over; no trial begins before the turn is over.
+gets it when the trial that runs is over; no trial begins before the turn is over. The autopilot's
+own heavy work (learning policies, trying candidates in a sandbox) goes between the two likewise.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _ASKED_FOR_S = 5.0
 
 
 class ExplorationTurns:
-    """Shared by the tuner's thread and the explorer's.
+    """Shared by the threads of the tuner, the explorer and the learner.
 
     Args:
         share: of the time that statements may be tried, in (0, 1].
@@ -39,6 +40,7 @@ class ExplorationTurns:
         self._turn_began_s: float | None = None
         self._asked_until_s = 0.0
         self._trial_runs = False
+        self._working = False
         self._disturbed = False
 
     def advance_tuner(self, tick: Callable[[bool], bool]) -> None:
@@ -49,7 +51,8 @@ class ExplorationTurns:
         """
         with self._lock:
             asked = self._clock.monotonic_s() < self._asked_until_s
-            self._trial_runs = tick(self._turn_began_s is None and not asked)
+            free = self._turn_began_s is None and not self._working
+            self._trial_runs = tick(free and not asked)
 
     def claim(self) -> bool:
         """Whether the explorer may try a statement now; begins a turn, or goes on with it.
@@ -61,6 +64,8 @@ class ExplorationTurns:
             now_s = self._clock.monotonic_s()
             earned_s = self.share * (now_s - self._seen_s)
             self.saved_s, self._seen_s = min(self.saved_s + earned_s, MAX_SAVED_S), now_s
+            if self._working:
+                return False
             if self._turn_began_s is None:
                 if self.saved_s < MIN_TURN_S:
                     return False
@@ -83,14 +88,31 @@ class ExplorationTurns:
         with self._lock:
             self._turn_began_s = None
 
+    def begin_work(self) -> bool:
+        """Whether the autopilot may load the machine now, to learn: nothing is tried meanwhile.
+
+        Where something is, it is asked for; after True, :meth:`end_work` ends it.
+        """
+        with self._lock:
+            if self._trial_runs or self._turn_began_s is not None:
+                self._asked_until_s = self._clock.monotonic_s() + _ASKED_FOR_S
+                return False
+            self._working = self._disturbed = True
+            return True
+
+    def end_work(self) -> None:
+        """Trials and statements may begin again. Idempotent."""
+        with self._lock:
+            self._working = False
+
     @property
     def exploring(self) -> bool:
         """Whether the explorer has its turn. Never waits, not even for a long tick of the tuner."""
         return self._turn_began_s is not None
 
     def disturbed_since_asked(self) -> bool:
-        """Whether statements may have been tried since this was asked last."""
+        """Whether our own doings may have loaded the server since this was asked last."""
         with self._lock:
             disturbed = self._disturbed
-            self._disturbed = self._turn_began_s is not None
+            self._disturbed = self._turn_began_s is not None or self._working
             return disturbed

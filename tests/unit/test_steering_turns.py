@@ -166,3 +166,37 @@ def test_trial_and_turn_never_overlap_between_threads() -> None:
         turns.advance_tuner(tick)
     thread.join()
     assert clashes == []
+
+
+def test_work_waits_for_the_trial_and_holds_up_what_comes_next(
+    clock: ManualClock, turns: ExplorationTurns
+) -> None:
+    may_begin(turns, running=True)
+    assert not turns.begin_work()
+    assert not may_begin(turns)  # that trial is over; the next one has to wait for the work
+    assert turns.begin_work()
+    clock.advance(1000)
+    assert not may_begin(turns)
+    assert not turns.claim()
+    turns.end_work()
+    assert may_begin(turns)
+    assert turns.claim()
+
+
+def test_work_waits_for_the_end_of_a_turn(clock: ManualClock, turns: ExplorationTurns) -> None:
+    clock.advance(1000)
+    assert turns.claim()
+    assert not turns.begin_work()
+    turns.end()
+    assert not may_begin(turns)
+    assert turns.begin_work()
+
+
+def test_work_disturbs_what_is_measured(turns: ExplorationTurns) -> None:
+    assert not turns.disturbed_since_asked()
+    assert turns.begin_work()
+    assert turns.disturbed_since_asked()
+    assert turns.disturbed_since_asked()
+    turns.end_work()
+    assert turns.disturbed_since_asked()
+    assert not turns.disturbed_since_asked()
