@@ -65,8 +65,9 @@ class PolicyVersions:
         Raises:
             ConfigError: there is none.
         """
-        versions = self._store.policy_versions(limit=ALL_VERSIONS)
-        found = next((v for v in versions if v.id is not None and v.id == version_id), None)
+        # True would be 1, and None the id of what is not stored yet.
+        is_id = isinstance(version_id, int) and not isinstance(version_id, bool)
+        found = self._by_id().get(version_id) if is_id else None
         if found is None:
             raise ConfigError(
                 f"there is no policy version {version_id!r:.40} to go to",
@@ -176,5 +177,5 @@ class PolicyVersions:
                 return present
             return self.succeed(author, note, weights=merged)
 
-    def _by_id(self) -> Mapping[int | None, PolicyVersionRecord]:
+    def _by_id(self) -> Mapping[object, PolicyVersionRecord]:
         return {v.id: v for v in self._store.policy_versions(limit=ALL_VERSIONS)}
