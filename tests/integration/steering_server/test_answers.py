@@ -26,7 +26,7 @@ def test_every_hint_set_gives_the_same_answer(
     assert {run.outcome for run in runs} == {RunOutcome.FINISHED}
     assert all(run.same_answer(runs[0]) for run in runs)
     assert runs[0].rows == 7
-    assert all(0 < run.latency_s < 20 for run in runs)
+    assert all(run.latency_s > 0 for run in runs)
 
 
 @pytest.mark.parametrize(
