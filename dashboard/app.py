@@ -16,7 +16,12 @@ from dashboard import format as fmt
 from dashboard.format import Viewer
 from dashboard.live import register_page
 from dashboard.pages import PAGES
-from dashboard.services import DEFAULT_FLOORS, QualityFloors, Services
+from dashboard.services import (
+    DEFAULT_FLOORS,
+    DEFAULT_UPDATE_INTERVAL_S,
+    QualityFloors,
+    Services,
+)
 from dashboard.serving import MAX_REQUEST_BODY_BYTES, serve
 
 if TYPE_CHECKING:
@@ -32,6 +37,7 @@ def create_app(
     commands: CommandQueue,
     settings: DashboardSettings,
     floors: QualityFloors = DEFAULT_FLOORS,
+    update_interval_s: float | None = DEFAULT_UPDATE_INTERVAL_S,
 ) -> dash.Dash:
     """Build the dashboard over a store.
 
@@ -40,6 +46,7 @@ def create_app(
         commands: where an operator's requests go.
         settings: host, port, refresh interval in seconds, allowed Host names.
         floors: the sample qualities below which a window is not used.
+        update_interval_s: real seconds between two updates of the policies (Level 1); None: never.
 
     Returns:
         the Dash application; ``.server`` is the WSGI application.
@@ -47,7 +54,7 @@ def create_app(
     Raises:
         FileNotFoundError: the installation lacks static files, templates or Bootstrap's files.
     """
-    services = Services(reader, commands, settings, floors)
+    services = Services(reader, commands, settings, floors, update_interval_s)
     guard = security.RequestGuard(settings.host, settings.allowed_hosts, settings.port)
     vendor.bootstrap_folder()
     server = Flask("dashboard", static_folder=None, template_folder=str(paths.templates_folder()))

@@ -17,6 +17,7 @@ from dashboard.services import SILENT_AFTER_S, Services
 COMMAND_NAMES: dict[CommandKind, str] = {
     CommandKind.SET_KNOBS: "Change knobs",
     CommandKind.ROLL_BACK: "Roll back",
+    CommandKind.DEPLOY_VERSION: "Deploy the version",
     CommandKind.PAUSE: "Pause",
     CommandKind.RESUME: "Resume",
     CommandKind.FREEZE: "Freeze",

@@ -27,7 +27,12 @@ from dashboard import components as ui
 from dashboard.baseline import BaselineMemory
 from dashboard.figures import empty_figure
 from dashboard.format import Viewer
-from dashboard.services import DEFAULT_FLOORS, QualityFloors, Services
+from dashboard.services import (
+    DEFAULT_FLOORS,
+    DEFAULT_UPDATE_INTERVAL_S,
+    QualityFloors,
+    Services,
+)
 from dashboard.steering_numbers import InService, ServiceMemory
 
 log = logging.getLogger(__name__)
@@ -45,6 +50,7 @@ class View:
         floors: the sample qualities below which a window is not used.
         memory: of the run's baseline.
         service: of what steering does in service.
+        update_interval_s: real seconds between two updates of the policies; None: never.
     """
 
     reader: TelemetryReader
@@ -54,6 +60,7 @@ class View:
     floors: QualityFloors = DEFAULT_FLOORS
     memory: BaselineMemory | None = None
     service: ServiceMemory | None = None
+    update_interval_s: float | None = DEFAULT_UPDATE_INTERVAL_S
 
     @property
     def mode(self) -> Mode | None:
@@ -171,6 +178,7 @@ def register_page(app: dash.Dash, page: Page, services: Services) -> None:
             services.floors,
             services.memory,
             services.service,
+            services.update_interval_s,
         )
         values, digests = changed(page.parts, view, held or {})
         return [*values, no_update if digests == held else digests]

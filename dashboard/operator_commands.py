@@ -138,6 +138,9 @@ def check_payload(
         return {"knobs": check_knobs(knobs, statuses)}
     if kind is CommandKind.ROLL_BACK:
         return _roll_back(payload)
+    if kind is CommandKind.DEPLOY_VERSION:
+        _only(payload, "version_id")
+        return {"version_id": _number(payload, "version_id")}
     if kind is CommandKind.SET_MODE:
         _only(payload, "mode")
         return {"mode": _mode(payload, Mode)}

@@ -13,6 +13,7 @@ from backend.domain.records import LearningRecord
 from dashboard import components as ui
 from dashboard import figures_learning as figs
 from dashboard import format as fmt
+from dashboard.learning_levels import plain_tile
 from dashboard.live import Builder, View
 from dashboard.steering_head import how_to_turn_on
 from dashboard.theme import palette
@@ -52,36 +53,26 @@ def summary(view: View) -> object:
     change, miss = expected_change(last), miss_factor(last)
     trust = last.reward_terms.get("trust")
 
-    def tile(label: str, value: str, note: str) -> Component:
-        return html.Div(
-            [
-                html.Div(label, className="tile-label"),
-                html.Div(value, className="tile-value"),
-                html.Div(note, className="tile-note"),
-            ],
-            className="tile plain-tile",
-        )
-
     return html.Div(
         [
-            tile("Plans learnt from", fmt.quantity(last.replay_size, ""), "run on trial"),
-            tile("Updates", fmt.number(last.step), "of its networks"),
-            tile(
+            plain_tile("Plans learnt from", fmt.quantity(last.replay_size, ""), "run on trial"),
+            plain_tile("Updates", fmt.number(last.step), "of its networks"),
+            plain_tile(
                 "Expected change",
                 fmt.NONE if change is None else fmt.percent(change / 100, signed=True),
                 "of latency, mean of statements",
             ),
-            tile(
+            plain_tile(
                 "Trust",
                 fmt.percent(trust) if trust is not None else fmt.NONE,
                 "of the promised gain came true",
             ),
-            tile(
+            plain_tile(
                 "Typical miss",
                 fmt.NONE if miss is None else f"{fmt.number(miss)} times",
                 "slower than promised",
             ),
-            tile("Loss", fmt.quantity(last.critic_loss, ""), "how wrong its forecasts are"),
+            plain_tile("Loss", fmt.quantity(last.critic_loss, ""), "how wrong its forecasts are"),
         ],
         className="tiles tiles-6",
     )
@@ -106,7 +97,7 @@ def _nothing(view: View) -> Component:
 def section() -> list[Component]:
     """The agent's part of the page without its numbers."""
     return [
-        html.H2("Plan agent", className="section-head"),
+        html.H3("Plan agent", className="agent-head"),
         html.P(
             "It guesses better plans for statements that were never tried under them; only what "
             "measurements prove is steered.",

@@ -34,6 +34,8 @@ class QualityFloors:
 
 
 DEFAULT_FLOORS = QualityFloors()
+DEFAULT_UPDATE_INTERVAL_S = 3600.0
+"""``level1.update_interval`` where nothing is set."""
 
 
 class Services:
@@ -44,6 +46,7 @@ class Services:
         commands: the queue to the tuner.
         settings: host, port, refresh interval, allowed hosts.
         floors: of the sample quality.
+        update_interval_s: real seconds between two updates of the policies; None: never.
     """
 
     def __init__(
@@ -52,8 +55,10 @@ class Services:
         commands: CommandQueue,
         settings: DashboardSettings,
         floors: QualityFloors = DEFAULT_FLOORS,
+        update_interval_s: float | None = DEFAULT_UPDATE_INTERVAL_S,
     ) -> None:
         self.settings = settings
+        self.update_interval_s = update_interval_s
         self.floors = floors
         # A page asks every 3/4 of the interval and an answer lives 1/8 of it, so that with the
         # way to the browser nothing on a page is older than the interval.

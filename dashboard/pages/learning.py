@@ -1,4 +1,4 @@
-"""Learning: what both agents make of the measurements, and how good these are."""
+"""Learning: three levels, and how good the measurements are that they learn from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from backend.domain.records import LearningRecord, WindowRecord
 from dashboard import components as ui
 from dashboard import figures_learning as figs
 from dashboard import format as fmt
-from dashboard import plan_learning
+from dashboard import learning_level1, learning_level2, plan_learning
+from dashboard.learning_levels import level_head, overview, plain_tile
 from dashboard.live import Page, View
 from dashboard.theme import palette
 
@@ -40,27 +41,23 @@ def tiles(view: View) -> object:
             (getattr(r, name) for r in reversed(records) if getattr(r, name) is not None), None
         )
 
-    def tile(label: str, value: str, note: str) -> Component:
-        return html.Div(
-            [
-                html.Div(label, className="tile-label"),
-                html.Div(value, className="tile-value"),
-                html.Div(note, className="tile-note"),
-            ],
-            className="tile plain-tile",
-        )
-
     return [
-        tile("Learning steps", str(last.step) if last else "0", "measurements told to it"),
-        tile("Reward", fmt.quantity(reward[-1] if reward else None, ""), "mean of the newest 10"),
-        tile(
+        plain_tile("Learning steps", str(last.step) if last else "0", "measurements told to it"),
+        plain_tile(
+            "Reward", fmt.quantity(reward[-1] if reward else None, ""), "mean of the newest 10"
+        ),
+        plain_tile(
             "Replay",
             fmt.quantity(last.replay_size if last else None, ""),
             "transitions it can learn from",
         ),
-        tile("Exploration noise", fmt.quantity(newest("noise"), ""), "of a range of \u22121 to 1"),
-        tile("Critic loss", fmt.quantity(newest("critic_loss"), ""), "how wrong its forecasts are"),
-        tile(
+        plain_tile(
+            "Exploration noise", fmt.quantity(newest("noise"), ""), "of a range of \u22121 to 1"
+        ),
+        plain_tile(
+            "Critic loss", fmt.quantity(newest("critic_loss"), ""), "how wrong its forecasts are"
+        ),
+        plain_tile(
             "Low quality",
             fmt.percent(low / len(windows)) if windows else fmt.NONE,
             f"{low} of {len(windows)} windows are below {view.floors.training:g}",
@@ -93,8 +90,10 @@ def frame() -> Component:
     """The page without its numbers."""
     return html.Div(
         [
-            ui.page_head("Learning", "What the agents make of the measurements."),
-            html.H2("Knob agent", className="section-head"),
+            ui.page_head("Learning", "Three levels learn from what is measured."),
+            html.Div(ui.skeleton(3), id="learning-levels", className="grid-3 level-cards"),
+            level_head(0),
+            html.H3("Knob agent", className="agent-head"),
             html.Div(ui.skeleton(3), id="learning-tiles", className="tiles tiles-6"),
             html.Div(
                 [
@@ -153,6 +152,8 @@ def frame() -> Component:
                 className="grid-2",
             ),
             *plan_learning.section(),
+            *learning_level1.section(),
+            *learning_level2.section(),
         ]
     )
 
@@ -180,6 +181,7 @@ PAGE = Page(
     icon="mortarboard",
     frame=frame,
     parts={
+        "learning-levels.children": overview,
         "learning-tiles.children": tiles,
         "learning-reward.figure": _steps("reward", "reward", smooth=True),
         "learning-terms.figure": lambda v: figs.reward_terms_figure(_records(v), v.viewer),
@@ -192,5 +194,7 @@ PAGE = Page(
         ),
         "learning-reasons.children": reasons,
         **plan_learning.PARTS,
+        **learning_level1.PARTS,
+        **learning_level2.PARTS,
     },
 )

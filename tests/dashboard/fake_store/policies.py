@@ -20,10 +20,10 @@ STUDY = "evening"
 POPULATION = 8
 GENERATIONS = 5
 DEFAULT_GENES: Mapping[str, float] = {
-    "actor_learning_rate": 0.001,
-    "discount": 0.0,
-    "replay_capacity": 2000.0,
-    "exploration_noise": 0.3,
+    "learning_rate": 0.001,
+    "gamma": 0.0,
+    "buffer_size": 2000.0,
+    "noise_start": 0.3,
     "quality_floor": 0.2,
 }
 
@@ -47,7 +47,11 @@ def _versions(store: FakeStore, line: Timeline) -> None:
     steering = {3: serve(STEERED), 4: serve(STEERED, WITHDRAWN), 5: serve(STEERED, PINNED)}
     weights = {
         4: {"knob policy": "knob-policy-5f0e12ab.npz"},
-        5: {"knob policy": "knob-policy-5f0e12ab.npz", "plan policy": "plan-policy-77aa01c3.npz"},
+        5: {
+            "knob policy": "knob-policy-5f0e12ab.npz",
+            "plan policy": "plan-policy-77aa01c3.npz",
+            "genome": "genome-4e5f6071.json",
+        },
     }
     store._versions = [
         replace(v, steering=steering.get(v.id, ()), weights=weights.get(v.id, {}), active=False)
@@ -152,8 +156,8 @@ def _genomes(line: Timeline) -> list[GenomeRecord]:
                     if first
                     else {
                         **DEFAULT_GENES,
-                        "actor_learning_rate": 0.001 * 2**spread,
-                        "exploration_noise": 0.3 - 0.02 * generation,
+                        "learning_rate": 0.001 * 2**spread,
+                        "noise_start": 0.3 - 0.02 * generation,
                     },
                     fitness={
                         "trials_to_95": trials,
