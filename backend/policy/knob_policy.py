@@ -23,8 +23,8 @@ from backend.policy.recorded_trials import FloatArray, RecordedTrials
 
 FORMAT = 1
 HIDDEN = (32,)
-MEMBERS = 4
-"""Critics of each fold: their mean is what is expected."""
+MEMBERS = 8
+"""Critics of each fold: their mean is what is expected, their spread what is not known."""
 CRITIC_STEPS = 150
 ACTOR_STEPS = 300
 TEMPERATURE = 0.5
@@ -74,9 +74,9 @@ class Critics:
     networks: Stack
 
     def gains(self, states: FloatArray, actions: FloatArray) -> FloatArray:
-        """Expected gains for each fold's critics, shape ``(folds + 1, n)``, on no known scale."""
+        """What each critic expects, ``(folds + 1, MEMBERS, n)``; only differences mean anything."""
         values = self.networks(np.concatenate([self.states(states), actions], axis=-1))[..., 0]
-        return np.asarray(values.reshape(-1, MEMBERS, len(states)).mean(axis=1))
+        return np.asarray(values.reshape(-1, MEMBERS, len(states)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +178,10 @@ def learn_critics(
         stopped: asked now and then.
     """
     states = States.of(data.states)
-    weights = np.repeat(seen * data.qualities, MEMBERS, axis=0)
+    # The Bayesian bootstrap (Rubin 1981): each member weighs each trial differently.
+    trials = data.trials()
+    lots = np.random.default_rng(seed).exponential(size=(MEMBERS, int(trials.max()) + 1))
+    weights = ((seen * data.qualities)[:, None] * lots[:, trials]).reshape(-1, len(data))
     targets = np.repeat(centred(data, seen), MEMBERS, axis=0)[..., None]
     networks = fit(
         np.concatenate([states(data.states), data.actions], axis=1),
@@ -212,7 +215,7 @@ def advantage_weights(
     have the mean of its qualities, so that none outshouts the others.
     """
     measured = seen & ~data.censored
-    expected = critics.gains(data.states, data.actions)
+    expected = critics.gains(data.states, data.actions).mean(axis=1)
     weights = np.zeros_like(expected)
     gains = centred(data, seen)
     for fold, rows in enumerate(measured):

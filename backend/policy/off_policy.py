@@ -9,6 +9,7 @@ has every formula.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,8 +22,9 @@ from backend.policy.recorded_trials import FOLDS, FloatArray, IntArray, Recorded
 BANDWIDTH = 0.15
 """Configurations are alike as far as critics expect their logarithms of latency to differ by less
 than this, knob by knob, as a root of the sum of squares."""
-FAR_SPREADS = 4.0
-"""However little critics care: so many standard deviations of the recorded values are far."""
+FAR_SPREADS = 3.0
+"""Whatever critics think: values so many standard deviations of the recorded ones apart are not
+alike, nor are configurations as far apart as two recorded ones are on average."""
 STILL = 0.05
 """The least standard deviation of a coordinate that counts as tried."""
 PROBE_STEP = 0.25
@@ -70,14 +72,16 @@ def estimate(
         seed: of the bootstrap.
     """
     rows = np.arange(len(data))
-    expected = critics.gains(data.states, data.actions)[folds, rows]
-    hoped = critics.gains(data.states, candidate)[folds, rows]
-    stood = critics.gains(data.states, incumbent)[folds, rows]
-    surprise = data.gains - expected
+
+    def by_member(actions: FloatArray) -> FloatArray:
+        return np.asarray(critics.gains(data.states, actions)[folds, :, rows].T)
+
+    difference = by_member(candidate) - by_member(incumbent)
+    surprise = data.gains - by_member(data.actions)
     for episode in np.unique(data.episodes):
         own = data.episodes == episode
-        weights = (data.qualities * ~data.censored)[own]
-        surprise[own] -= np.average(surprise[own], weights=weights + 1e-9)
+        weights = (data.qualities * ~data.censored)[own] + 1e-9
+        surprise[:, own] -= (surprise[:, own] @ weights / weights.sum())[:, None]
     # A bound that lies above what was expected is no surprise.
     surprise = np.where(data.censored, np.minimum(surprise, 0.0), surprise)
     scales = _scales(data, folds, critics)
@@ -85,16 +89,11 @@ def estimate(
     old = _weights(data, folds, incumbent, scales)
     effective = float(new.sum() ** 2 / np.square(new).sum()) if new.any() else 0.0
     clusters = _clusters(data, folds)
-    sums = np.array(
-        [
-            np.bincount(clusters, values)
-            for values in (
-                data.qualities * (hoped - stood), data.qualities,
-                new * surprise, new, old * surprise, old,
-            )
-        ]
-    )  # fmt: skip
-    interval = _bootstrap(sums, alpha, np.random.default_rng(seed))
+    belongs = np.eye(int(clusters.max()) + 1)[clusters]
+    shares = [(weights * values @ belongs, weights @ belongs) for weights, values in (
+        (data.qualities, difference), (new, surprise), (old, -surprise),
+    )]  # fmt: skip
+    interval = _bootstrap(shares, alpha, np.random.default_rng(seed))
     return Estimate(interval, effective / max(len(data), 1), effective, len(data))
 
 
@@ -104,26 +103,32 @@ def _clusters(data: RecordedTrials, folds: IntArray) -> IntArray:
     return np.asarray(clusters.ravel(), dtype=np.int64)
 
 
-def _bootstrap(sums: FloatArray, alpha: float, rng: np.random.Generator) -> Interval | None:
-    """Student's interval with the standard error of paired resampling of whole clusters."""
-    count = sums.shape[1]
+def _bootstrap(
+    parts: Sequence[tuple[FloatArray, FloatArray]], alpha: float, rng: np.random.Generator
+) -> Interval | None:
+    """Student's interval with the standard error of paired resampling of clusters and critics.
+
+    Args:
+        parts: weighted sums ``(members, clusters)`` and weights ``(clusters,)``: the gain is the
+            sum of the parts' weighted means.
+        alpha: chance that a side misses.
+        rng: draws.
+    """
+    members, count = parts[0][0].shape
     if count < MIN_CLUSTERS:
         return None
     drawn = rng.multinomial(count, np.full(count, 1.0 / count), size=BOOTSTRAPS)
-    gains = _gain(drawn @ sums.T)
-    margin = float(stats.t.ppf(1.0 - alpha, count - 1)) * gains.std(ddof=1)
-    # Small samples: the bootstrap's variance is that of n, not of n - 1.
-    margin *= (count / (count - 1)) ** 0.5
-    return Interval.of_log(-float(_gain(sums.sum(axis=1)[None])[0]), margin)
-
-
-def _gain(sums: FloatArray) -> FloatArray:
-    """Expected difference, plus the candidate's mean surprise, less the incumbent's."""
-    over = [
-        np.divide(top, low, out=np.zeros_like(top), where=low > 0.0)
-        for top, low in ((sums[:, i], sums[:, i + 1]) for i in (0, 2, 4))
-    ]
-    return np.asarray(over[0] + over[1] - over[2])
+    judges = rng.integers(members, size=BOOTSTRAPS)
+    gains, gain = np.zeros(BOOTSTRAPS), 0.0
+    for sums, weights in parts:
+        mass = drawn @ weights
+        total = (drawn * sums[judges]).sum(axis=1)
+        gains += np.divide(total, mass, out=np.zeros(BOOTSTRAPS), where=mass > 0.0)
+        gain += float(sums.mean(axis=0).sum() / weights.sum()) if weights.any() else 0.0
+    quantile = float(stats.t.ppf(1.0 - alpha, count - 1))
+    # The bootstrap's variance divides by n, not by n - 1.
+    margin = quantile * gains.std() * (count / (count - 1)) ** 0.5
+    return Interval.of_log(-gain, margin)
 
 
 def _scales(data: RecordedTrials, folds: IntArray, critics: Critics) -> FloatArray:
@@ -133,11 +138,15 @@ def _scales(data: RecordedTrials, folds: IntArray, critics: Critics) -> FloatArr
     for column in range(width):
         step = np.zeros(width)
         step[column] = PROBE_STEP
-        up = critics.gains(data.states, data.actions + step)[:FOLDS]
-        down = critics.gains(data.states, data.actions - step)[:FOLDS]
+        up = critics.gains(data.states, data.actions + step)[:FOLDS].mean(axis=1)
+        down = critics.gains(data.states, data.actions - step)[:FOLDS].mean(axis=1)
         slopes[:, column] = np.sqrt(np.square((up - down) / (2 * PROBE_STEP)).mean(axis=1))
-    spread = np.maximum(data.actions.std(axis=0), STILL)
-    return np.asarray(np.maximum(slopes / BANDWIDTH, 1.0 / (FAR_SPREADS * spread)))
+    # Two independent draws differ by the root of twice the width, in standard deviations.
+    return np.asarray(np.maximum(slopes / BANDWIDTH, 1.0 / (_spread(data) * (2 * width) ** 0.5)))
+
+
+def _spread(data: RecordedTrials) -> FloatArray:
+    return np.asarray(np.maximum(data.actions.std(axis=0), STILL))
 
 
 def _weights(
@@ -149,11 +158,13 @@ def _weights(
     an episode is estimated with the same kernel.
     """
     weights = np.zeros(len(data))
+    limit = FAR_SPREADS * _spread(data)
+    tried_so_far = (np.abs(data.actions - wanted) <= limit).all(axis=1)
     for fold in np.unique(folds):
         for episode in np.unique(data.episodes[folds == fold]):
             own = np.flatnonzero((folds == fold) & (data.episodes == episode))
             tried = data.actions[own] * scales[fold]
-            near = _kernel(tried, wanted[own] * scales[fold])
+            near = _kernel(tried, wanted[own] * scales[fold]) * tried_so_far[own]
             among = _kernels(tried) @ data.qualities[own]
             weights[own] = data.qualities[own] * near * len(own) / np.maximum(among, 1e-9)
     return weights

@@ -69,6 +69,12 @@ class RecordedTrials:
         _, first = np.unique(self.episodes, return_index=True)
         return np.asarray(self.actions[first[self.episodes]])
 
+    def trials(self) -> IntArray:
+        """The number of each row's trial: what measured one configuration in one episode."""
+        keys = np.column_stack([self.episodes, self.actions.round(6)])
+        _, first, trial = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+        return np.asarray(np.argsort(np.argsort(first))[trial.ravel()], dtype=np.int64)
+
     def folds(self) -> IntArray:
         """Which fold holds each row out, in [0, FOLDS): whole episodes where there are enough.
 
@@ -78,13 +84,10 @@ class RecordedTrials:
         count = int(self.episodes.max(initial=-1)) + 1
         if count >= FOLDS:
             return np.asarray(self.episodes * FOLDS // count)
-        folds = np.zeros(len(self), dtype=np.int64)
+        folds, trials = np.zeros(len(self), dtype=np.int64), self.trials()
         for episode in range(count):
-            rows = np.flatnonzero(self.episodes == episode)
-            _, first, trial = np.unique(
-                self.actions[rows].round(6), axis=0, return_index=True, return_inverse=True
-            )
-            order = np.argsort(np.argsort(first))[trial.ravel()]
+            rows = self.episodes == episode
+            order = trials[rows] - trials[rows].min()
             folds[rows] = order * FOLDS // (order.max() + 1)
         return folds
 
