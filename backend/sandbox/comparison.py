@@ -1,9 +1,11 @@
 """Candidate against incumbent on one server: interleaved blocks, one log ratio each. No database.
 
 A *block* is four passes over the statements in the order ABBA or BAAB, by lot. A class's time in a
-pass is the mean over its statements; a class's log ratio is that of its mean times in the block's
-two passes of each arm, and the block's log ratio is that of ``sum(share * t_candidate /
-t_incumbent)``, the latency index with the original's time shares.
+pass is the mean over its statements; its time under an arm is the mean of the block's two passes,
+``t``. A class's log ratio is that of its two times. The block's log ratio is that of
+``sum(share * t / t_reference)`` under both arms, the latency index: ``share`` is the class's share
+of the original's time, ``t_reference`` its time on this server before the first block. (The mean of
+the classes' ratios would not do: noise in a denominator only ever adds to it.)
 
 After ``min_blocks`` to ``max_blocks`` blocks the evidence is looked at; each look spends an equal
 part of ``ALPHA``. The candidate *fails* when the lower bound of the index or of a class passes what
@@ -32,6 +34,7 @@ SLOWER_CLASS_LIMIT = 0.5
 """A class that is proven slower by more than this is badly hurt: the copy is small, and what a
 class does there tells less of the original than the sum over all."""
 GUARDED_TIME_SHARE = 0.03
+_MOST_TOLD = 3
 _ORDERS = (
     (Arm.INCUMBENT, Arm.CANDIDATE, Arm.CANDIDATE, Arm.INCUMBENT),
     (Arm.CANDIDATE, Arm.INCUMBENT, Arm.INCUMBENT, Arm.CANDIDATE),
@@ -77,12 +80,14 @@ class ComparisonRule:
 
     Args:
         shares: class → share of the original's time, summing to 1.
+        reference_s: class → time under the incumbent before the first block, above 0.
         max_regression: relative loss of the index that is too much, such as 0.15.
         min_blocks, max_blocks: blocks before the first and at the last look.
         seed: of the orders.
     """
 
     shares: Mapping[str, float]
+    reference_s: Mapping[str, float]
     max_regression: float
     min_blocks: int = 4
     max_blocks: int = 8
@@ -117,12 +122,13 @@ def compare(bench: Bench, rule: ComparisonRule) -> SandboxResult:
         candidate = [p for arm, p in passes if arm is Arm.CANDIDATE]
         if failures := _failures(incumbent, candidate):
             return _result(SandboxOutcome.FAILED, failures, evidence, rule)
-        ratios = _log_ratios(incumbent, candidate)
-        if not ratios:
+        before, after = _times_s(incumbent), _times_s(candidate)
+        both = sorted(before.keys() & after.keys())
+        if not both:
             return _result(SandboxOutcome.UNKNOWN, ["no statement ended well"], evidence, rule)
-        for key, ratio in ratios.items():
-            evidence.classes[key].append(ratio)
-        evidence.blocks.append(_index_log_ratio(ratios, rule.shares))
+        for key in both:
+            evidence.classes[key].append(math.log(after[key] / before[key]))
+        evidence.blocks.append(math.log(_index(after, both, rule) / _index(before, both, rule)))
         if len(evidence.blocks) >= rule.min_blocks and (found := _look(evidence, rule)):
             return found
     return _last_look(evidence, rule, why_ended)
@@ -132,22 +138,18 @@ def _failures(incumbent: Sequence[Pass], candidate: Sequence[Pass]) -> list[str]
     """Classes that broke in every pass of the candidate, and in none of the incumbent."""
     broken = set.intersection(*(set(p.broken) for p in candidate))
     broken -= {key for p in incumbent for key in p.broken}
-    return [f"class {key}: {candidate[0].broken[key]}" for key in sorted(broken)]
+    told = [f"class {key}: {candidate[0].broken[key]}" for key in sorted(broken)]
+    return told[:_MOST_TOLD] + ([f"and {len(told) - _MOST_TOLD} more"] * (len(told) > _MOST_TOLD))
 
 
-def _log_ratios(incumbent: Sequence[Pass], candidate: Sequence[Pass]) -> dict[str, float]:
-    seen = set.intersection(*(set(p.times_s) - set(p.broken) for p in (*incumbent, *candidate)))
-    return {
-        key: math.log(
-            fmean(p.times_s[key] for p in candidate) / fmean(p.times_s[key] for p in incumbent)
-        )
-        for key in sorted(seen)
-    }
+def _times_s(passes: Sequence[Pass]) -> dict[str, float]:
+    """Mean times of the classes that ended well in every pass."""
+    seen = set.intersection(*(set(p.times_s) - set(p.broken) for p in passes))
+    return {key: fmean(p.times_s[key] for p in passes) for key in seen}
 
 
-def _index_log_ratio(ratios: Mapping[str, float], shares: Mapping[str, float]) -> float:
-    weight = sum(shares[key] for key in ratios)
-    return math.log(sum(shares[key] * math.exp(r) for key, r in ratios.items()) / weight)
+def _index(times_s: Mapping[str, float], keys: Sequence[str], rule: ComparisonRule) -> float:
+    return sum(rule.shares[key] * times_s[key] / rule.reference_s[key] for key in keys)
 
 
 def _look(evidence: _Evidence, rule: ComparisonRule) -> SandboxResult | None:

@@ -22,6 +22,8 @@ from backend.sandbox.schema_copy import make_extensions, read_extensions, read_s
 from backend.sandbox.scratch_server import SANDBOX_APPLICATION, ScratchServer
 from backend.steering.running.trial_session import TrialSession
 
+MAX_AGE_S = 24 * 3600.0
+"""An older copy is made anew: data grow and change."""
 _SCHEMA_TIMEOUT_S = 60.0
 _DEFINITION_TIMEOUT_MS = 120_000
 _SPARE_DISK_BYTES = 512 * 1024**2
@@ -63,14 +65,22 @@ class MadeCopy:
         rows: what was copied.
         lacking: definitions of the original that could not be made here, and ``extensions`` that
             this machine does not have.
-        seconds: that it took.
+        seconds: that it took; ``ready_s``: when it was ready, on the monotonic clock.
+        relations: names of the tables and views whose rows matter.
     """
 
     server: ScratchServer
+    relations: frozenset[str]
     rows: CopiedRows
     lacking: int
     extensions: tuple[str, ...]
     seconds: float
+    ready_s: float
+
+    def is_good_for(self, relations: Collection[str]) -> bool:
+        """Whether it is young, and holds these tables."""
+        is_young = time.monotonic() - self.ready_s < MAX_AGE_S
+        return is_young and self.relations.issuperset(relations)
 
     def __str__(self) -> str:
         """For people."""
@@ -111,7 +121,9 @@ def make_copy(
     began_s = time.monotonic()
     with closing(DatabaseConnector(source_url, application_name=SANDBOX_APPLICATION)) as source:
         _check_disk(data_dir, limits.size_bytes)
-        server = ScratchServer(data_dir, source.server_version // 10000, limits.size_bytes)
+        server = ScratchServer(
+            data_dir, source.server_version // 10000, _DISK_PER_BYTE * limits.size_bytes
+        )
         tell("makes a scratch server")
         server.create(source.fetch(_LOCALE)[0])
         try:
@@ -134,7 +146,16 @@ def make_copy(
         except BaseException:
             server.destroy()
             raise
-    made = MadeCopy(server, rows, lacking, tuple(extensions), time.monotonic() - began_s)
+    ready_s = time.monotonic()
+    made = MadeCopy(
+        server,
+        frozenset(relations),
+        rows,
+        lacking,
+        tuple(extensions),
+        seconds=ready_s - began_s,
+        ready_s=ready_s,
+    )
     logger.info("a sandbox was made: %s", made)
     return made
 

@@ -142,11 +142,13 @@ class RowCopy:
     def copy(self, plans: Sequence[TablePlan]) -> CopiedRows:
         """Copy, parents first, and then the parents that sampled rows miss.
 
-        A table that cannot be read in time stays empty or as far as it came.
+        A table that cannot be read in time stays as far as it came; one whose definition could not
+        be made here is left out.
 
         Raises:
             ServerConnectionError: one of the servers is gone.
         """
+        plans = [plan for plan in plans if self._is_there(plan.table)]
         by_oid = {plan.table.oid: plan for plan in plans}
         rows = whole = 0
         for plan in plans:
@@ -156,10 +158,16 @@ class RowCopy:
             whole += plan.is_whole
         for plan in reversed(plans):
             for key in plan.table.foreign_keys:
-                parent = by_oid[key.parent]
-                if not parent.is_whole and not self._is_over():
+                parent = by_oid.get(key.parent)
+                if parent is not None and not parent.is_whole and not self._is_over():
                     rows += self._copy_missing_parents(plan.table, key, parent)
         return CopiedRows(len(plans), whole, rows, self._max_bytes - self._left_bytes)
+
+    def _is_there(self, table: TableFacts) -> bool:
+        with self._scratch.cursor() as cursor:
+            name = _name(table).as_string(cursor)
+            cursor.execute("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", (name,))
+            return bool(cursor.fetchone()[0])
 
     # -- what is taken ----------------------------------------------------------------------------
 
@@ -168,7 +176,7 @@ class RowCopy:
         if plan.is_whole:
             return self._transfer(table, _select(table, sql.SQL(""), plan.rows))
         key = plan.governed_by
-        if key is not None:
+        if key is not None and key.parent in by_oid:
             parent = by_oid[key.parent].table
             keys = self._keys_of(parent, key)
             each = max(plan.table.likely_rows / max(parent.likely_rows, 1.0), 1.0)

@@ -83,10 +83,11 @@ class SandboxSettings:
 
 
 class Sandbox:
-    """Checks candidates, one at a time; a copy is made by the first check and kept.
+    """Checks candidates, one at a time.
 
-    Between checks the copy's server is stopped. Used from one thread; :attr:`progress` and the stop
-    event from any.
+    A copy is made by the first check and kept for a day, or until statements are recorded that read
+    other tables. Between checks its server is stopped. Used from one thread; :attr:`progress` and
+    the stop event from any.
 
     Args:
         source: the original, as the role that reads it.
@@ -157,11 +158,14 @@ class Sandbox:
         )
 
     def _ready_copy(self, chosen: Collection[ChosenClass], deadline: Deadline) -> ScratchServer:
+        wanted = _relations(chosen)
+        if self._copy is not None and not self._copy.is_good_for(wanted):
+            self.close()
         if self._copy is None:
             self._copy = make_copy(
                 self._source,
                 self._settings.data_dir,
-                _relations(chosen),
+                wanted,
                 self._settings.limits,
                 tell=self._tell,
                 is_over=deadline.is_over,
@@ -234,6 +238,7 @@ class Sandbox:
         total = sum(found.share for found in bench.statements)
         rule = ComparisonRule(
             {class_name(found.key): found.share / total for found in bench.statements},
+            bench.reference_s,
             max_regression=self._settings.max_regression,
             min_blocks=_BLOCKS,
             seed=self._settings.limits.seed,

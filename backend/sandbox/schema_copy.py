@@ -23,6 +23,7 @@ from sqlalchemy.engine import URL
 
 from backend.db_connector import DatabaseConnector
 from backend.errors import ServerConnectionError, ServerError
+from backend.sandbox.scratch_server import OWNER, SANDBOX_APPLICATION
 
 _LOCK_TIMEOUT_MS = 500
 _ROUNDS = 4
@@ -112,7 +113,11 @@ def make_extensions(admin: DatabaseConnector, wanted: Collection[tuple[str, str]
     lacking = []
     for name, schema in wanted:
         try:
-            admin.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
+            admin.execute(
+                sql.SQL("CREATE SCHEMA IF NOT EXISTS {} AUTHORIZATION {}").format(
+                    sql.Identifier(schema), sql.Identifier(OWNER)
+                )
+            )
             admin.execute(
                 sql.SQL("CREATE EXTENSION IF NOT EXISTS {} SCHEMA {} CASCADE").format(
                     sql.Identifier(name), sql.Identifier(schema)
@@ -175,7 +180,8 @@ def _statements(text: str) -> Iterator[str]:
     for part in parts:
         statement = _COMMENT_LINES.sub("", part).strip()
         if _TAKEN.match(statement):
-            yield statement
+            # An extension's schema is there already.
+            yield re.sub(r"\ACREATE SCHEMA ", "CREATE SCHEMA IF NOT EXISTS ", statement)
 
 
 def _pattern(name: str) -> str:
@@ -191,7 +197,7 @@ def _client_environment(url: URL, options: str) -> dict[str, str]:
         "PGUSER": url.username,
         "PGPASSWORD": url.password,
         "PGDATABASE": url.database,
-        "PGAPPNAME": "autopilot_sandbox",
+        "PGAPPNAME": SANDBOX_APPLICATION,
         "PGCONNECT_TIMEOUT": 5,
         "PGOPTIONS": options,
     }
