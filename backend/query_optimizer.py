@@ -26,6 +26,7 @@ from backend.agent.checkpoint import REMEDY, damaged, read_checkpoint, write_che
 from backend.catalog.hint_sets import HintSetCatalog
 from backend.domain.plans import DEFAULT_HINT_SET, ExplainedPlan, Guess, HintSet
 from backend.errors import CheckpointError
+from backend.plan_agent.belief import Belief, CheckedPlans
 from backend.plan_agent.networks import QEnsemble
 from backend.plan_agent.replay import PlanReplay, Transitions
 from backend.plan_agent.settings import PlanAgentSettings
@@ -43,11 +44,7 @@ from backend.steering.plans.plan_features import FEATURE_NAMES
 __all__ = ["CHECKPOINT_FILE", "Guess", "PlanAgent", "PlanAgentSettings", "PlanLearning"]
 
 CHECKPOINT_FILE = "plan_agent.npz"
-FORMAT = 1
-UNPROVEN_SHORTFALL = 0.5
-"""By how much guesses fall short before any was checked, in units of gain."""
-UNPROVEN_WEIGHT = 4.0
-"""How many checked guesses that counts for."""
+FORMAT = 2
 
 PlanOf = Callable[[HintSet], ExplainedPlan | None]
 """EXPLAIN under a hint set; None where the planner took too long or refused."""
@@ -64,6 +61,7 @@ class PlanLearning:
     loss: float | None
     value: float
     trust: float
+    planner_trust: float
     shortfall: float
 
 
@@ -77,8 +75,7 @@ class PlanAgent:
 
     Attributes:
         toggles: which sets of toggles, and so which actions, are legal.
-        trust: which share of the gain that the networks expect of unseen classes came true.
-        shortfall: by how much guesses for unseen classes fall short of that share.
+        belief: what is left of the gain that the networks expect of classes never seen.
     """
 
     def __init__(
@@ -86,7 +83,7 @@ class PlanAgent:
     ) -> None:
         self.seed = seed
         self.settings = s = settings or PlanAgentSettings()
-        self.trust, self.shortfall = 0.0, UNPROVEN_SHORTFALL
+        self.belief = Belief()
         self._rng = np.random.default_rng(seed)
         self.toggles = ToggleSpace(catalog, s.max_toggles)
         self._stop = len(self.toggles)  # the action after those of the toggles
@@ -139,7 +136,7 @@ class PlanAgent:
             """Judge a new plan, and the steps that lead on from it."""
             state = self._encoder(default, step, on, record.outcomes, known)
             values = self._networks.values(state[None])[:, 0]
-            guesses[step.plan_hash] = self._guess(on, step, record, values[:, self._stop])
+            guesses[step.plan_hash] = self._guess(on, default, step, record, values[:, self._stop])
             optimistic = values.mean(axis=0) + values.std(axis=0)
             for toggle in np.flatnonzero(self.toggles.legal(on)[: self._stop]):
                 if (onward := on | {int(toggle)}) not in taken:
@@ -167,11 +164,13 @@ class PlanAgent:
                 arrive(on, step)
         return sorted(guesses.values(), key=lambda guess: -guess.promise)
 
-    def _guess(self, on: ToggleSet, step: Step, record: QueryRecord, stops: FloatArray) -> Guess:
+    def _guess(
+        self, on: ToggleSet, default: Step, step: Step, record: QueryRecord, stops: FloatArray
+    ) -> Guess:
         """What to expect of a plan: its measurement, or the members' values within its bound."""
         s = self.settings
-        gain = self.trust * float(stops.mean())
-        spread = math.hypot(self.trust * stops.std(), self.shortfall)
+        believed = self.belief.gain(stops, step.dearer_than(default))
+        gain, spread = float(believed.mean()), math.hypot(believed.std(), self.belief.shortfall)
         promise, measured = gain - s.caution * spread, False
         outcome = record.outcomes.get(step.plan_hash)
         if step.plan_hash == record.default_hash:
@@ -257,7 +256,9 @@ class PlanAgent:
         """
         s, replay = self.settings, self._replay
         if not replay.outcomes:
-            return PlanLearning(0, len(replay.records), 0, 0, None, 0.0, self.trust, self.shortfall)
+            return PlanLearning(
+                0, len(replay.records), 0, 0, None, 0.0, **dataclasses.asdict(self.belief)
+            )
         told = replay.transitions(self._encoder, s.step_cost, self._rng)
         loss = None
         for start in range(0, updates, s.target_update):
@@ -272,37 +273,31 @@ class PlanAgent:
             len(told.actions),
             loss,
             value,
-            self.trust,
-            self.shortfall,
+            **dataclasses.asdict(self.belief),
         )
 
     def _check_guesses(self, told: Transitions) -> float:
-        """Set trust and shortfall; return the default plans' mean value with nothing known.
+        """Set the belief; return the default plans' mean value with nothing known.
 
-        For each statement, the networks that never saw its class choose among its measured plans,
-        as a first guess does. How much of what they expected came true is what to allow for: the
-        spread of the networks alone does not know of what no plan's numbers tell, nor that the
-        best of many guesses is the one most overrated.
+        Of every measured plan, the networks that never saw its class are asked. How much of what
+        they expected came true is what to allow for: the spread of the networks alone does not
+        know of what no plan's numbers tell, nor that the best of many guesses is the one most
+        overrated.
         """
         values = self._networks.values(told.states)
         unseen = np.flatnonzero(told.stops & told.fresh & ~told.default)
         kept_from = ~told.seen_by[:, unseen]
         stops = values[:, told.origin[unseen], self._stop]
-        expected = (stops * kept_from).sum(axis=0) / kept_from.sum(axis=0)
-        gained = np.where(
-            told.censored[unseen], np.minimum(told.rewards[unseen], expected), told.rewards[unseen]
+        self.belief = Belief.checked(
+            CheckedPlans(
+                told.classes[unseen],
+                told.statements[unseen],
+                (stops * kept_from).sum(axis=0) / kept_from.sum(axis=0),
+                told.dearer[told.origin[unseen]],
+                told.rewards[unseen],
+                told.censored[unseen],
+            )
         )
-        chosen = []
-        for statement in np.unique(told.statements[unseen]):
-            own = np.flatnonzero(told.statements[unseen] == statement)
-            best = own[np.argmax(expected[own])]
-            if expected[best] > 0.0:
-                chosen.append(best)
-        hoped, came = expected[chosen], gained[chosen]
-        doubt = UNPROVEN_WEIGHT * UNPROVEN_SHORTFALL**2
-        self.trust = float(np.clip((hoped * came).sum() / ((hoped**2).sum() + doubt), 0.0, 1.0))
-        squares = np.maximum(self.trust * hoped - came, 0.0) ** 2
-        self.shortfall = math.sqrt((doubt + squares.sum()) / (UNPROVEN_WEIGHT + len(chosen)))
         first = np.flatnonzero(told.stops & told.fresh & told.default)
         starts = values[:, told.origin[first]].mean(axis=0)
         possible = told.recorded[told.origin[first]]
@@ -337,8 +332,7 @@ class PlanAgent:
             "settings": dataclasses.asdict(self.settings),
             "rng": self._rng.bit_generator.state,
             "updates": self._updates,
-            "trust": self.trust,
-            "shortfall": self.shortfall,
+            "belief": dataclasses.asdict(self.belief),
             "replay": self._replay.about(),
         }
         arrays = {f"networks.{name}": array for name, array in self._networks.arrays().items()}
@@ -364,7 +358,7 @@ class PlanAgent:
                 )
             agent._rng.bit_generator.state = about["rng"]
             agent._updates = int(about["updates"])
-            agent.trust, agent.shortfall = float(about["trust"]), float(about["shortfall"])
+            agent.belief = Belief(**{name: float(x) for name, x in about["belief"].items()})
             agent._replay.restore(about["replay"], np.asarray(arrays["replay"], np.float64))
             for part, owner in (("networks.", agent._networks), ("plans.", agent._encoder.plans)):
                 owner.restore({n.removeprefix(part): a for n, a in arrays.items() if part in n})

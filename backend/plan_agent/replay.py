@@ -28,17 +28,19 @@ class Transitions:
 
     Args:
         states: shape ``(rows, width)``.
+        dearer: shape ``(rows,)``, see :meth:`Step.dearer_than`.
         recorded: shape ``(rows, actions)``, the actions that were recorded in each state.
         origin, target: shape ``(n,)``, rows of the states before and after (any after a stop).
         actions: shape ``(n,)``; the last action is to stop.
         rewards: shape ``(n,)``.
         stops, censored, default, fresh: shape ``(n,)``, whether it ends the search; its reward is
             an upper bound; it stops at the default plan; nothing was known to be measured yet.
-        statements: shape ``(n,)``, number of the statement.
+        classes, statements: shape ``(n,)``, numbers of the class and of the statement.
         seen_by: shape ``(members, n)``, false for networks that are kept from the class.
     """
 
     states: FloatArray
+    dearer: FloatArray
     recorded: NDArray[np.bool_]
     origin: IntArray
     target: IntArray
@@ -48,6 +50,7 @@ class Transitions:
     censored: NDArray[np.bool_]
     default: NDArray[np.bool_]
     fresh: NDArray[np.bool_]
+    classes: IntArray
     statements: IntArray
     seen_by: NDArray[np.bool_]
 
@@ -111,25 +114,31 @@ class PlanReplay:
                 for record in self.of_class(query_class)
             ]
         states: list[FloatArray] = []
+        dearer: list[float] = []
         recorded: list[NDArray[np.bool_]] = []
         moves: list[_Move] = []
-        statements, fresh, seen_by = [], [], []
+        classes, statements, fresh, seen_by = [], [], [], []
+        number_of = {query_class: number for number, query_class in enumerate(some)}
         for number, ((query_class, _), record) in enumerate(self.records.items()):
             masks = _masks(record, encoder.toggles)
             for known in ([], some[query_class]):
                 found = list(_moves(record, masks, step_cost, len(states)))
                 moves += found
                 states += _states(record, encoder, known)
+                dearer += [step.dearer_than(record.default) for step in record.steps.values()]
                 recorded += masks.values()
+                classes += [number_of[query_class]] * len(found)
                 statements += [number] * len(found)
                 fresh += [not known] * len(found)
                 seen_by += [~record.left_out] * len(found)
         columns = dict(zip(_Move._fields, map(np.array, zip(*moves, strict=True)), strict=True))
         return Transitions(
             np.array(states),
+            np.array(dearer),
             np.array(recorded),
             **columns,
             fresh=np.array(fresh),
+            classes=np.array(classes),
             statements=np.array(statements),
             seen_by=np.array(seen_by).T,
         )
@@ -188,8 +197,7 @@ def _states(record: QueryRecord, encoder: StateEncoder, known: Known) -> list[Fl
     """A state for each step of a statement, with these outcomes of its class known."""
     of_class = encoder.known(known)
     own = {h: record.outcomes[h] for other, hashes in known if other is record for h in hashes}
-    default = record.steps[frozenset()]
-    return [encoder(default, step, on, own, of_class) for on, step in record.steps.items()]
+    return [encoder(record.default, step, on, own, of_class) for on, step in record.steps.items()]
 
 
 Masks = dict[ToggleSet, NDArray[np.bool_]]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.agent.normalisation import RunningNormaliser
+from backend.steering.plans.plan_features import FEATURE_NAMES
 
 FloatArray = NDArray[np.float64]
 ToggleSet = frozenset[int]
@@ -16,6 +17,11 @@ ToggleSet = frozenset[int]
 
 Hashes = frozenset[str]
 """Plan hashes."""
+
+_COST = FEATURE_NAMES.index("cost")
+_MOST_DEARER = 3.0
+"""A plan 20 times dearer is as suspicious as one a million times dearer: what a setting forbids
+costs 1e10 where it cannot be avoided."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,15 @@ class Step:
 
     plan_hash: str
     features: FloatArray
+
+    def dearer_than(self, default: Step) -> float:
+        """ln of the planner's cost over that of the default plan, within [0, 3].
+
+        A plan that it finds cheaper counts as one that costs the same: the default plan was the
+        cheapest, so a setting has changed what things cost.
+        """
+        more = self.features[_COST] - default.features[_COST]
+        return float(np.clip(more, 0.0, _MOST_DEARER))
 
 
 @dataclass(frozen=True)
@@ -68,6 +83,11 @@ class QueryRecord:
     left_out: NDArray[np.bool_]
     steps: dict[ToggleSet, Step] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+    @property
+    def default(self) -> Step:
+        """The default plan."""
+        return self.steps[frozenset()]
 
 
 class StateEncoder:
