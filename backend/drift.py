@@ -25,13 +25,15 @@ from backend.sample_filter import (
     offers_more,
 )
 
-LOOK_S = 30.0
+LOOK_S = 60.0
 """Windows are taken together until they last so long: one *look*. Neighbouring looks hang together
 far less than neighbouring windows do."""
-ALLOWANCE = 0.5
+ALLOWANCE = 0.75
 """Of each look, so many of its standard deviations are taken off the rise before it is added up."""
-ALARM_AT = 6.0
+ALARM_AT = 8.0
 """The sum of what is left, in standard deviations of a look, at which a rise is taken for one."""
+MOST_A_LOOK = 3.0
+"""No look adds more: a single one that a backup has spoilt is no lasting rise."""
 NEWEST_LOOKS = 20
 """The looks that tell how far two neighbours lie apart."""
 LEAST_DIFFERENCES = 5
@@ -49,7 +51,7 @@ LEAST_ROWS = 10_000
 """Below it rows come and go by more than that every minute."""
 MOVED = math.log(1.5)
 """Distance of offered loads (see sample_filter) at which the load has moved ..."""
-MOVED_LOOKS = 20
+MOVED_LOOKS = 10
 """... when all of the newest looks, so many, are so far away."""
 WATCHED_GAUGES = ("database_size_bytes", "live_tuples")
 
@@ -101,7 +103,7 @@ class Alarm:
 class RiseTest:
     """One-sided CUSUM on log indexes (Page 1954, doi:10.1093/biomet/41.1-2.100).
 
-        S = max(0, S + (x - level - allowance) / sd)        alarm at S > ``ALARM_AT``
+        S = max(0, S + min((x - level - allowance) / sd, MOST_A_LOOK))    alarm at S > ALARM_AT
 
     with ``allowance = max(ALLOWANCE * sd, smallest)``. *sd* is a look's standard deviation. The
     median of the differences of neighbours tells it, which neither a step nor a slow swing moves.
@@ -121,7 +123,7 @@ class RiseTest:
         self._newest.append(rise)
         spread = self._spread()
         allowance = max(ALLOWANCE * spread, self._smallest)
-        self.sum = max(0.0, self.sum + (rise - allowance) / spread)
+        self.sum = max(0.0, self.sum + min((rise - allowance) / spread, MOST_A_LOOK))
 
     @property
     def risen(self) -> bool:

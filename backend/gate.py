@@ -23,7 +23,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean, median, variance
 
 from scipy import stats
@@ -283,32 +283,45 @@ def judge_recheck(
     block_log_ratios: Sequence[float],
     max_blocks: int,
     undone_above: float,
+    earlier: Sequence[float] = (),
     alpha: float = 0.05,
 ) -> Judgement:
     """Whether what has stood for a while still beats what it replaced.
 
     Looks from the third block on, with equal parts of ``alpha``. Accept (it stands): its interval
-    lies below 0. Reject (it goes): its interval lies above ``undone_above``. Else, after
-    ``max_blocks``, inconclusive: it stands, since what a promotion and a probation have proven is
-    not given up for want of evidence.
+    lies below 0. Reject (it goes): its interval lies above ``undone_above``. After ``max_blocks``
+    the blocks of earlier rechecks that were not clear are taken together with these for one more
+    look. Else it is inconclusive and stands: what a promotion and a probation have proven is not
+    given up for want of evidence.
 
     Args:
         block_log_ratios: log(what stands / what it replaced), one a block.
         max_blocks: blocks after which there is a verdict.
         undone_above: log ratio; -0.02 undoes what gains less than 2 %, 0.02 what costs more.
-        alpha: chance, over all looks, that a side of the interval misses.
+        earlier: log ratios of the earlier rechecks since the last clear one, one a block.
+        alpha: chance, over all looks at its own blocks, that a side of the interval misses; the
+            look at all of them has as much again.
     """
     blocks = len(block_log_ratios)
     if blocks < min(3, max_blocks) or blocks < 2:
         return Judgement(None, None, (f"{blocks} of at least 3 blocks",))
     interval = t_interval(block_log_ratios, alpha / max(max_blocks - 2, 1))
+    judged = _still_better(interval, undone_above)
+    if judged.verdict is None and blocks >= max_blocks:
+        together = t_interval([*earlier, *block_log_ratios], alpha) if earlier else interval
+        judged = _still_better(together, undone_above)
+        if judged.verdict is None:
+            return replace(judged, verdict=Verdict.INCONCLUSIVE)
+    return judged
+
+
+def _still_better(interval: Interval, undone_above: float) -> Judgement:
     if interval.high < 0:
         return Judgement(Verdict.ACCEPT, interval, (f"still better: {interval}",))
     if interval.low > math.expm1(undone_above):
         worse = "proven worse" if interval.low > 0 else "too small a gain is left"
         return Judgement(Verdict.REJECT, interval, (f"{worse}: {interval}",))
-    verdict = Verdict.INCONCLUSIVE if blocks >= max_blocks else None
-    return Judgement(verdict, interval, (f"not clear: {interval}",))
+    return Judgement(None, interval, (f"not clear: {interval}",))
 
 
 def judge_probe(log_ratio: float, promising_below: float) -> Judgement:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -31,8 +31,18 @@ SOONER = 24
 LEAST_BLOCKS = 3
 _ALL_EVENTS = 100_000
 
+UNCLEAR = "the last recheck was not clear"
+
 Key = tuple[int, int]
 """The version that promoted what stands, and the workload."""
+
+
+@dataclass(frozen=True)
+class _Unclear:
+    """Rechecks in a row that were not clear: their blocks, and how long was waited last."""
+
+    log_ratios: tuple[float, ...]
+    wait: timedelta
 
 
 class Rechecks:
@@ -73,7 +83,7 @@ class Rechecks:
             DriftLimits(level1.min_improvement, settings.safety.rollback_threshold, level1.window_s)
         )
         self._noted = _noted_before(store)
-        self._waits: dict[Key, timedelta] = {}
+        self._unclear: dict[Key, _Unclear] = {}
         self._seen: int | None = None
         self._origin: PolicyVersionRecord | None = None
         self._former: PolicyVersionRecord | None = None
@@ -168,7 +178,14 @@ class Rechecks:
         self._tell("recheck", f"what stands is looked at again: {alarm.reason}")
         # Where it was proven it has to gain; elsewhere it must only do no harm: it will be back.
         tolerated = -self._min_improvement if self._proven_in(present) else self._min_improvement
-        return replace(turned, undone_above=math.log1p(tolerated))
+        if alarm.reason != UNCLEAR and self._key is not None:
+            self._unclear.pop(self._key, None)  # something has changed: those blocks are of then
+        unclear = self._unclear.get(self._key) if self._key is not None else None
+        return replace(
+            turned,
+            undone_above=math.log1p(tolerated),
+            earlier_log_ratios=unclear.log_ratios if unclear is not None else (),
+        )
 
     def settle(self, trial: Trial) -> None:
         """Undo what is no better any more; what stands is measured against today from now on."""
@@ -187,11 +204,10 @@ class Rechecks:
         windows, now = trial.windows(Arm.CANDIDATE), self._clock.now()
         index = present.chain.publish(windows) if len(windows) > 1 else None
         wait, why = self._interval, Noted.why_due
+        unclear = self._unclear.pop(key, _Unclear((), self._interval / SOONER / 2))
         if trial.verdict is Verdict.INCONCLUSIVE:
-            wait = min(2 * self._waits.get(key, self._interval / SOONER / 2), self._interval)
-            self._waits[key], why = wait, "the last recheck was not clear"
-        else:
-            self._waits.pop(key, None)
+            wait, why = min(2 * unclear.wait, self._interval), UNCLEAR
+            self._unclear[key] = _Unclear((*unclear.log_ratios, *trial.block_log_ratios), wait)
         former = self._watch.noted
         level = former.index if former is not None else present.index_standing
         noted = Noted(

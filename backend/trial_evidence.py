@@ -42,8 +42,8 @@ class TrialPlan:
     ``deployed`` is the arm that stands on the server without us; ``other_values`` switch to the
     other one (None: our entry is removed). ``shares`` fixes the compared class set and the call
     shares. A probe is promising when its log ratio is below ``promising_below``, which is beyond
-    the noise of one window. ``earlier_log_ratios`` are the promotion's blocks, for its probation;
-    a recheck undoes what lies above ``undone_above`` (a log ratio).
+    the noise of one window. ``earlier_log_ratios`` are the promotion's blocks, for its probation,
+    or those of earlier rechecks; a recheck undoes what lies above ``undone_above`` (a log ratio).
     ``filtered``: windows are judged by their sample quality (``level1.sample_filter``).
     """
 
@@ -239,7 +239,8 @@ class TrialEvidence:
         if plan.kind is TrialKind.PROBATION:
             return judge_probation(ratios, plan.gate.max_blocks, plan.earlier_log_ratios)
         if plan.kind is TrialKind.RECHECK:
-            return judge_recheck(ratios, plan.gate.max_blocks, plan.undone_above)
+            most = plan.gate.max_blocks
+            return judge_recheck(ratios, most, plan.undone_above, plan.earlier_log_ratios)
         if plan.kind is TrialKind.FINAL:
             return judge_final(ratios, self._class_ratios, plan.gate.max_blocks)
         shares = {
