@@ -1,0 +1,109 @@
+"""The archive: which genome stands for which kind of workload, and what was known before.
+
+The store's genome records are the archive: deployed ones are appended, none is changed, and of
+those for one kind of workload the newest stands. So going back is one more record. The genome of
+a policy version also lies as a file among the weights, under its own digest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from backend.domain.records import GenomeRecord
+from backend.errors import CheckpointError, ConfigError
+from backend.evolution.genome import Genome
+from backend.evolution.profile import ALIKE, Profile, distance
+from backend.policy.weights_files import WeightsFiles
+from backend.protocols import Store, TelemetryReader
+
+MOST = 10_000
+"""Records that are looked at."""
+
+
+def standing_record(records: Sequence[GenomeRecord], profile: Profile) -> GenomeRecord | None:
+    """The deployed genome of the nearest kind of workload, the newest of that kind.
+
+    None where none was deployed for a workload alike. Without a profile any workload is alike.
+    """
+    usable = [
+        (distance(record.profile, profile) if profile and record.profile else 0.0, record)
+        for record in records
+        if record.deployed and genome_of(record) is not None
+    ]
+    near = [(gap, record) for gap, record in usable if gap <= ALIKE]
+    return max(near, key=lambda pair: pair[1].at)[1] if near else None
+
+
+def standing_genome(store: TelemetryReader, profile: Profile, default: Genome) -> Genome:
+    """The genome to work with under a workload: the deployed one, or the settings' own."""
+    record = standing_record(store.genomes(limit=MOST), profile)
+    return (genome_of(record) if record is not None else None) or default
+
+
+def starting_genomes(records: Sequence[GenomeRecord], profile: Profile, count: int) -> list[Genome]:
+    """Genomes of earlier evolutions to begin with: deployed first, then by nearness and regret."""
+    ranked = sorted(
+        (record for record in records if record.fitness),
+        key=lambda record: (
+            not record.deployed,
+            round(min(distance(record.profile, profile), 100.0)),
+            record.fitness.get("regret", float("inf")),
+        ),
+    )
+    genomes = [genome for record in ranked if (genome := genome_of(record)) is not None]
+    return list(dict.fromkeys(genomes))[:count]
+
+
+def genome_of(record: GenomeRecord) -> Genome | None:
+    """The record's genome; None where it is of another version."""
+    try:
+        return Genome(record.genes)
+    except ConfigError:
+        return None
+
+
+def go_back(store: Store, profile: Profile, default: Genome, now: datetime) -> GenomeRecord | None:
+    """Deploy again what stood before the present genome of a kind of workload.
+
+    Returns:
+        What stands now; None where there is nothing to go back from.
+    """
+    records = store.genomes(limit=MOST)
+    present = standing_record(records, profile)
+    if present is None:
+        return None
+    earlier = [r for r in records if r.at < present.at and r.genes != present.genes]
+    former = standing_record(earlier, profile)
+    genes = former.genes if former is not None else default.values
+    restored = replace(
+        former or present,
+        id=None,
+        at=now,
+        genes=dict(genes),
+        deployed=True,
+        reason=f"back from the genome of {present.at:%Y-%m-%d %H:%M} UTC",
+        comparison={},
+    )
+    return replace(restored, id=store.add_genome(restored))
+
+
+def keep_genome(files: WeightsFiles, genome: Genome) -> str:
+    """Write a genome among the weights of policies; returns the file's name, the same each time."""
+    return files.write({"genes": dict(genome.values)}, {})
+
+
+def kept_genome(files: WeightsFiles, name: str) -> Genome:
+    """Read what :func:`keep_genome` wrote.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or of another version.
+    """
+    about, _ = files.read(name)
+    try:
+        return Genome({str(gene): float(value) for gene, value in about["genes"].items()})
+    except (KeyError, AttributeError, TypeError, ValueError, ConfigError) as error:
+        raise CheckpointError(
+            f"the genome {name} cannot be used: {error}"[:500], remedy="deploy another one"
+        ) from error

@@ -1,0 +1,406 @@
+"""Level 2: the evolution of the learners' own hyper-parameters.
+
+NSGA-II (Deb et al. 2002, https://doi.org/10.1109/4235.996017), as Optuna has it: a generation's
+parents are the best fronts of the last parents and their children (elitism), two at a time win a
+tournament and are crossed, genes mutate. Its three objectives are speed (regret), stability
+(spread over seeds, harmful proposals) and resources (processor time). Nothing is estimated by a
+formula: every individual really learns, with the knob agent and the gate that tune servers, on
+targets fitted to what was recorded (:mod:`backend.evolution.problems`).
+
+All genomes learn under the same luck (common random numbers), and one that is far behind the
+incumbent after the first seed is given up. The best of the front are measured again with seeds
+that did not select them; the best of those is compared with the incumbent on workloads and seeds
+that the evolution never saw, paired, once. It is deployed only where the gate's interval proves it
+faster; otherwise the incumbent stays. docs/meta-learning.md defines every number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from backend.domain.records import GenomeRecord
+from backend.evolution.fitness import OBJECTIVES, Comparison, Fitness, runs_of
+from backend.evolution.genome import BY_NAME, Genome
+from backend.evolution.learning_run import WINDOWS, LearningRun
+from backend.evolution.problems import Curriculum
+from backend.protocols import Store
+
+TRAINING_SEEDS = (1, 2)
+"""Of the runs that select."""
+RECHECK_SEEDS = (11, 12)
+"""Of the runs that choose among the best."""
+HELD_OUT_SEEDS = tuple(range(101, 161))
+"""Of the comparison, as many as the time allows."""
+FINALISTS = 3
+LEAST_PAIRS, MOST_PAIRS = 10, 60
+"""Of the comparison."""
+HOPELESS = 1.3
+"""A genome whose regret is so many times the incumbent's after the first seed is given up."""
+COSTLY = 3.0
+"""So is one whose runs take so many times the incumbent's processor time."""
+JUDGED_WINDOWS = 300
+"""Of a run that judges: twice those of training, so that most of them reach 95 % of the gain."""
+FITNESS, ORIGIN = "fitness", "origin"
+
+
+@dataclass(frozen=True)
+class EvolutionSettings:
+    """How to evolve; see section ``level2`` of the settings.
+
+    Args:
+        population: individuals a generation.
+        mutation, crossover: chances that a gene mutates, and that two parents are crossed.
+        bounds: lowest and highest value by gene.
+        seed: of the evolution; what happens also depends on how many individuals there are.
+    """
+
+    population: int
+    mutation: float
+    crossover: float
+    bounds: Mapping[str, tuple[float, float]]
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of an evolution.
+
+    Args:
+        winner: the genome that stands now.
+        challenger: the best one that was found; None where none beats the one that stood.
+        deployed: whether it is another one than before.
+        reason: for people.
+        comparison: None where there was no challenger, or no time to judge it.
+        individuals, generations: in the study.
+        cpu_s: processor time of this process's share.
+    """
+
+    winner: Genome
+    challenger: Genome | None
+    deployed: bool
+    reason: str
+    comparison: Comparison | None
+    individuals: int
+    generations: int
+    cpu_s: float
+
+    def summary(self) -> list[str]:
+        """The result in plain lines."""
+        lines = [
+            f"{self.individuals} genomes in {self.generations} generations, "
+            f"{self.cpu_s / 60:.1f} minutes of processor time in this process"
+        ]
+        if self.comparison is not None:
+            lines.append(
+                f"The best against the one that stands, on {self.comparison.pairs} pairs of runs "
+                f"that the evolution never saw: trials to 95 % of the gain "
+                f"{self.comparison.trials}, missing gain {self.comparison.regret:+.1%}, "
+                f"harmful proposals {self.comparison.harmful:+.1%}"
+            )
+        lines.append(
+            "Deployed: the tuner takes it up at its next start; run.py evolve --back undoes that"
+            if self.deployed
+            else f"Not deployed: {self.reason}"
+        )
+        return lines
+
+
+@dataclass
+class MetaLearner:
+    """Evolves genomes; several processes may share a study.
+
+    Args:
+        curriculum: what genomes learn on.
+        incumbent: the genome that stands.
+        earlier: genomes of the archive, the rest of the first generation.
+        settings: of the evolution.
+        storage: URL of the study, a database of Optuna's.
+        store: takes a record of every individual.
+        on_run: told after every learning run; may raise to end the evolution.
+    """
+
+    curriculum: Curriculum
+    incumbent: Genome
+    earlier: Sequence[Genome]
+    settings: EvolutionSettings
+    storage: str
+    store: Store
+    on_run: Callable[[], None] = lambda: None
+    _began_s: float = field(default_factory=time.process_time)
+
+    def __post_init__(self) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        # Fitness can be compared within one curriculum, children inherit within the same bounds.
+        about = repr((self.curriculum.digest, self.incumbent.values, dict(self.settings.bounds)))
+        self.name = f"genomes-{hashlib.sha256(about.encode()).hexdigest()[:12]}"
+        self._study = self._open()
+        self._distributions = {
+            name: _distribution(name, *bounds) for name, bounds in self.settings.bounds.items()
+        }
+        self._par: tuple[float, float] | None = None
+
+    def _open(self) -> optuna.Study:
+        # What a resumed study would draw again from the same seed has been drawn already.
+        storage = optuna.storages.RDBStorage(
+            self.storage,
+            engine_kwargs=(
+                {"connect_args": {"timeout": 60}} if self.storage.startswith("sqlite") else {}
+            ),
+        )
+        study = optuna.create_study(
+            storage=storage,
+            study_name=self.name,
+            directions=["minimize"] * len(OBJECTIVES),
+            load_if_exists=True,
+        )
+        s = self.settings
+        study.sampler = optuna.samplers.NSGAIISampler(
+            population_size=s.population,
+            mutation_prob=s.mutation,
+            crossover_prob=s.crossover,
+            seed=s.seed + 1000 * len(study.get_trials(deepcopy=False)),
+        )
+        return study
+
+    # -- evolution --------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Queue the first generation: the incumbent and the archive. Once, by one process.
+
+        What a killed run had taken up and not finished is queued again.
+        """
+        queued: list[Mapping[str, float]] = []
+        for trial in self._study.get_trials(deepcopy=False):
+            if trial.state in (TrialState.COMPLETE, TrialState.WAITING):
+                queued.append(trial.system_attrs.get("fixed_params") or trial.params)
+        for number, genome in enumerate((self.incumbent, *self.earlier)):
+            genes = self._genes_within(genome)
+            if genes not in queued:
+                origin = "archive" if number else "default"
+                self._study.enqueue_trial(genes, user_attrs={ORIGIN: origin})
+                queued.append(genes)
+
+    def step(self) -> Fitness | None:
+        """Measure one individual; None where it was given up.
+
+        What ``on_run`` raises ends the step: the individual is lost, all others are kept.
+        """
+        trial = self._study.ask(self._distributions)
+        genome = self._genome(trial.params)
+        try:
+            fitness = self._fitness(genome)
+        except BaseException:
+            self._study.tell(trial, state=TrialState.FAIL)
+            raise
+        if fitness is None:
+            self._study.tell(trial, state=TrialState.FAIL)
+            return None
+        trial.set_user_attr(FITNESS, fitness.as_numbers())
+        # The record first: a kill between the two loses an individual of the study, no result.
+        self._record(genome, fitness, self._origin(trial), {}, "measured")
+        self._study.tell(trial, list(fitness.objectives))
+        return fitness
+
+    def _fitness(self, genome: Genome) -> Fitness | None:
+        """Let a genome learn; None as soon as it is hopeless or too costly."""
+        training, runs = self.curriculum.training, []
+        par = self._par_of_incumbent() if genome != self.incumbent else None
+        for run in runs_of(genome, training, TRAINING_SEEDS):
+            runs.append(run)
+            self.on_run()
+            if par is not None and len(runs) == len(training):
+                first = Fitness.of(runs)
+                if first.regret > HOPELESS * par[0] or first.cpu_s > COSTLY * par[1]:
+                    return None
+        if genome == self.incumbent:
+            first = Fitness.of(runs[: len(training)])
+            self._study.set_user_attr("par", [first.regret, first.cpu_s])
+        return Fitness.of(runs)
+
+    def _par_of_incumbent(self) -> tuple[float, float] | None:
+        """Its regret and processor time after the first seed, once some process measured it."""
+        if self._par is None and (known := self._study.user_attrs.get("par")):
+            self._par = (float(known[0]), float(known[1]))
+        return self._par
+
+    # -- the winner -------------------------------------------------------------------------
+
+    def conclude(self, runs: int) -> Outcome:
+        """Choose a challenger, judge it on what was held out, deploy it where it is better.
+
+        Args:
+            runs: learning runs that there is time for, recheck included.
+        """
+        training = self.curriculum.training
+        finalists = self._finalists()
+        most = max(1, (runs // 3) // (len(training) * len(RECHECK_SEEDS)))
+        challenger = self._recheck(finalists[:most])
+        if challenger is None:
+            return self._outcome(None, "no genome of the front beats the one that stands")
+        spent = min(most, len(finalists)) * len(training) * len(RECHECK_SEEDS)
+        # A judging run is twice as long, and there are two of them to a pair.
+        pairs = min((runs - spent) // 4, MOST_PAIRS)
+        if pairs < LEAST_PAIRS:
+            return self._outcome(
+                None,
+                f"there was time for {max(pairs, 0)} comparisons, {LEAST_PAIRS} are needed",
+                challenger,
+            )
+        seeds = HELD_OUT_SEEDS[: math.ceil(pairs / len(self.curriculum.held_out))]
+        comparison = self._compare(challenger, seeds)
+        reason = "; ".join(comparison.objections) or (
+            f"trials to 95 % of the gain {comparison.trials} on {comparison.pairs} pairs of runs"
+        )
+        return self._outcome((challenger, comparison), reason)
+
+    def _finalists(self) -> list[Genome]:
+        """The fastest of the front that are no less stable and no dearer than the incumbent."""
+        par = self._measured(self.incumbent)
+        if par is None:
+            return []
+        found = []
+        for trial in self._study.best_trials:
+            fitness = Fitness(**trial.user_attrs[FITNESS])
+            genome = self._genome(trial.params)
+            if (
+                genome != self.incumbent
+                and fitness.regret < par.regret
+                and fitness.instability <= par.instability + 0.05
+                and fitness.cpu_s <= 1.5 * par.cpu_s
+            ):
+                found.append((fitness.regret, genome))
+        ranked = [genome for _, genome in sorted(found, key=lambda pair: pair[0])]
+        return list(dict.fromkeys(ranked))[:FINALISTS]
+
+    def _measured(self, genome: Genome) -> Fitness | None:
+        for trial in self._finished():
+            if self._genome(trial.params) == genome:
+                return Fitness(**trial.user_attrs[FITNESS])
+        return None
+
+    def _recheck(self, finalists: Sequence[Genome]) -> Genome | None:
+        """The best with seeds that did not select it: the luckiest of many is not the best."""
+        if len(finalists) < 2:
+            return finalists[0] if finalists else None
+        regrets = [
+            Fitness.of(self._runs(genome, RECHECK_SEEDS, held_out=False)).regret
+            for genome in finalists
+        ]
+        return finalists[regrets.index(min(regrets))]
+
+    def _compare(self, challenger: Genome, seeds: Sequence[int]) -> Comparison:
+        new = self._runs(challenger, seeds, held_out=True)
+        return Comparison.of(new, self._runs(self.incumbent, seeds, held_out=True))
+
+    def _runs(self, genome: Genome, seeds: Sequence[int], *, held_out: bool) -> list[LearningRun]:
+        problems = self.curriculum.held_out if held_out else self.curriculum.training
+        runs = []
+        for run in runs_of(genome, problems, seeds, JUDGED_WINDOWS if held_out else WINDOWS):
+            runs.append(run)
+            self.on_run()
+        return runs
+
+    def _outcome(
+        self,
+        judged: tuple[Genome, Comparison] | None,
+        reason: str,
+        challenger: Genome | None = None,
+    ) -> Outcome:
+        deployed = judged is not None and judged[1].wins
+        if judged is not None:
+            genome, comparison = judged
+            fitness = self._measured(genome)
+            self._record(
+                genome, fitness, "evolved", comparison.as_numbers(), reason,
+                deployed=deployed,
+            )  # fmt: skip
+        return Outcome(
+            winner=judged[0] if judged is not None and deployed else self.incumbent,
+            challenger=judged[0] if judged is not None else challenger,
+            deployed=deployed,
+            reason=reason,
+            comparison=judged[1] if judged is not None else None,
+            individuals=len(self._finished()),
+            generations=self.generations,
+            cpu_s=time.process_time() - self._began_s,
+        )
+
+    # -- what is known ----------------------------------------------------------------------
+
+    def best(self) -> Fitness | None:
+        """The fitness of the fastest individual so far."""
+        known = [Fitness(**trial.user_attrs[FITNESS]) for trial in self._finished()]
+        return min(known, key=lambda fitness: fitness.regret, default=None)
+
+    def par(self) -> Fitness | None:
+        """The fitness of the incumbent, once it was measured."""
+        return self._measured(self.incumbent)
+
+    @property
+    def individuals(self) -> int:
+        """Finished ones of the study, by all processes."""
+        return len(self._finished())
+
+    @property
+    def generations(self) -> int:
+        """How many generations of the study are full."""
+        return self.individuals // self.settings.population
+
+    def _finished(self) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+    def _origin(self, trial: optuna.Trial) -> str:
+        return str(trial.user_attrs.get(ORIGIN, "evolved"))
+
+    def _genes_within(self, genome: Genome) -> dict[str, float]:
+        """The varied genes, drawn inside the bounds."""
+        return {
+            name: type(dist.low)(min(max(genome.values[name], dist.low), dist.high))
+            for name, dist in self._distributions.items()
+            if isinstance(dist, (FloatDistribution, IntDistribution))
+        }
+
+    def _genome(self, varied: Mapping[str, float]) -> Genome:
+        """The incumbent with these genes."""
+        return Genome({**self.incumbent.values, **{n: float(v) for n, v in varied.items()}})
+
+    def _record(
+        self,
+        genome: Genome,
+        fitness: Fitness | None,
+        origin: str,
+        comparison: Mapping[str, float],
+        reason: str,
+        *,
+        deployed: bool = False,
+    ) -> None:
+        self.store.add_genome(
+            GenomeRecord(
+                at=datetime.now(timezone.utc),
+                study=self.name,
+                generation=self.generations,
+                origin=origin,
+                genes=genome.values,
+                fitness=fitness.as_numbers() if fitness is not None else {},
+                profile=self.curriculum.profile,
+                comparison=comparison,
+                deployed=deployed,
+                reason=reason,
+            )
+        )
+
+
+def _distribution(name: str, low: float, high: float) -> BaseDistribution:
+    kind = BY_NAME[name].kind
+    if BY_NAME[name].whole:
+        return IntDistribution(round(low), round(high), log=kind == "log integer")
+    return FloatDistribution(low, high, log=kind == "log")
