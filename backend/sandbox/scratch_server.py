@@ -26,6 +26,7 @@ from sqlalchemy.engine import URL
 
 from backend.db_connector import DatabaseConnector
 from backend.domain.knobs import KnobValue
+from backend.embedded.account import choose_account
 from backend.embedded.binaries import find_binaries
 from backend.embedded.postmaster import living_postmaster
 from backend.embedded_postgres import EmbeddedPostgres
@@ -39,12 +40,19 @@ _FOLDER = "sandbox"
 _LEAST_MEMORY_BYTES = 512 * 1024**2
 _MEMORY_SHARE = 0.25
 """Of the memory that is free now: what one process of the server may allocate at the most."""
-_LOWEST_PRIORITY = 19
+_BOUND = """
+limit=$1; shift
+for pid in "$@"; do
+    renice -n 19 -p "$pid"
+    prlimit --data="$limit" --pid "$pid"
+    echo 1000 > "/proc/$pid/oom_score_adj"  # when memory runs out, this server is ended first
+done
+"""
+_BOUND_TIMEOUT_S = 30
 _ADMIN_TIMEOUT_MS = 60_000
 _RELOAD_TIMEOUT_S = 10.0
 _POLL_S = 0.005
 _LOADED = "SELECT pg_catalog.pg_conf_load_time() AS at"
-_KILL_FIRST = "1000"
 
 logger = logging.getLogger(__name__)
 
@@ -211,16 +219,20 @@ class ScratchServer:
     def _bound(self) -> None:
         """Lower the priority of the server's processes, and bound the memory of each.
 
-        Processes started later inherit both. What the system does not let us set stays as it is.
+        Processes started later inherit both. The server's own account does it: in a container root
+        may lack the right. What the system does not let us set stays as it is.
         """
         found = living_postmaster(self._server.cluster_dir)
         if found is None:
             return
+        try:
+            children = psutil.Process(found.pid).children(recursive=True)
+        except psutil.Error:
+            return
         limit = max(int(_MEMORY_SHARE * psutil.virtual_memory().available), _LEAST_MEMORY_BYTES)
-        with contextlib.suppress(psutil.Error):
-            postmaster = psutil.Process(found.pid)
-            for process in (postmaster, *postmaster.children(recursive=True)):
-                _bound_process(process, limit)
+        account = choose_account(self._server.cluster_dir.stat().st_uid)
+        pids = [str(pid) for pid in (found.pid, *(child.pid for child in children))]
+        account.run(["/bin/sh", "-c", _BOUND, "sh", str(limit), *pids], timeout_s=_BOUND_TIMEOUT_S)
 
 
 def remove_leftovers(data_dir: Path) -> bool:
@@ -242,13 +254,3 @@ def remove_leftovers(data_dir: Path) -> bool:
 def _remove_folder(folder: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(folder)
-
-
-def _bound_process(process: psutil.Process, limit_bytes: int) -> None:
-    with contextlib.suppress(psutil.Error, OSError, AttributeError):
-        process.nice(_LOWEST_PRIORITY)
-    with contextlib.suppress(psutil.Error, OSError, AttributeError, ValueError):
-        process.rlimit(psutil.RLIMIT_DATA, (limit_bytes, limit_bytes))
-    with contextlib.suppress(OSError):
-        # When memory runs out, the kernel ends this server first.
-        Path(f"/proc/{process.pid}/oom_score_adj").write_text(_KILL_FIRST, encoding="ascii")
