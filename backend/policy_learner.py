@@ -17,19 +17,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.catalog.hint_sets import HintSetCatalog
 from backend.config import Settings
 from backend.domain.knobs import KnobConfig, KnobSpace, KnobValue
-from backend.domain.records import PolicyUpdateRecord
+from backend.domain.records import EventRecord, PolicyUpdateRecord
 from backend.errors import AutopilotError, CheckpointError
 from backend.offline_training import Recorded, training_data
+from backend.plan_learning import plan_agent_folder
 from backend.policy.knob_policy import KnobPolicy
-from backend.policy.knob_update import Candidate, Rule, learn_and_judge
 from backend.policy.networks import LearningStoppedError
+from backend.policy.off_policy import Estimate
+from backend.policy.plan_policy import PlanPolicy
+from backend.policy.recorded_plans import read_plans
 from backend.policy.recorded_trials import RecordedTrials
+from backend.policy.updates import Rule, learn_and_judge, learn_and_judge_plans
 from backend.policy.weights_files import WeightsFiles
 from backend.policy_versions import PolicyVersions
 from backend.protocols import Clock, Store
@@ -42,8 +48,13 @@ PROPOSER = "policy (Level 1)"
 KNOB, PLAN = "knob", "plan"
 WEIGHTS_OF = {KNOB: "knob policy", PLAN: "plan policy"}
 """What a policy version calls the weights of each policy."""
-MIN_TRANSITIONS = 20
+MIN_TRANSITIONS, MIN_PLAN_RUNS = 20, 20
 """With fewer, nothing is learnt."""
+MIN_MEASURED = 0.5
+"""Of held-out statements: both policies' first choices were run for so many at least."""
+
+Arrays = Mapping[str, NDArray[np.generic]]
+P = TypeVar("P")
 
 
 class PolicyLearner:
@@ -52,6 +63,7 @@ class PolicyLearner:
     Args:
         settings: sections level0.knob, level1 and paths.
         space: the knobs that may be tried.
+        catalog: the hint sets of the server.
         store: holds what was recorded; updates go there.
         clock: time.
         versions: what is deployed.
@@ -63,6 +75,7 @@ class PolicyLearner:
         self,
         settings: Settings,
         space: KnobSpace,
+        catalog: HintSetCatalog,
         store: Store,
         clock: Clock,
         versions: PolicyVersions,
@@ -71,14 +84,16 @@ class PolicyLearner:
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._level1, self._floor = settings.level1, settings.level0.knob.quality_floor
+        self._plan_agent = plan_agent_folder(settings)
         self._seed = settings.workload.seed
-        self._space, self._store, self._clock, self._versions = space, store, clock, versions
+        self._space, self._catalog, self._versions = space, catalog, versions
+        self._store, self._clock, self._stopped = store, clock, stopped
         self._interval_s = settings.level1.update_interval / time_scale
-        self._stopped = stopped
         self._files = WeightsFiles.of(settings)
         self._since_s = clock.monotonic_s()
         self._learnt_from: dict[str, int] = {}
-        self._policy: tuple[str, KnobPolicy | None] = ("", None)
+        self._knobs: tuple[str, KnobPolicy | None] = ("", None)
+        self._plans: tuple[str, PlanPolicy | None] = ("", None)
 
     def due(self) -> bool:
         """Whether ``level1.update_interval`` has passed since the last update, or the start."""
@@ -87,22 +102,25 @@ class PolicyLearner:
     def update(self) -> Sequence[PolicyUpdateRecord]:
         """Learn, judge, deploy or not; what was recorded of it.
 
-        Nothing where nothing new was recorded since the last update, where there is too little to
-        learn from, or when it was stopped: it is due again then.
+        Nothing of a policy for which nothing new was recorded since the last update, or too little
+        to learn from. Where it was stopped, it is due again.
         """
+        done = []
         try:
-            done = [record for record in (self._update_knobs(),) if record is not None]
+            for improve in (self._improve_knobs, self._improve_plans):
+                if (record := improve()) is not None:
+                    done.append(record)
         except LearningStoppedError:
-            return ()
+            return done
         self._since_s = self._clock.monotonic_s()
         return done
 
-    # -- the knob policy ----------------------------------------------------------------------
+    # -- what is deployed ---------------------------------------------------------------------
 
     def propose(
         self, state: NDArray[np.float64], present: Mapping[str, KnobValue]
     ) -> KnobConfig | None:
-        """What the deployed knob policy would have in place of ``present``.
+        """What the deployed knob policy would have in place of ``present``, not yet clamped.
 
         Args:
             state: as of ``state_features.state_vector``.
@@ -111,27 +129,44 @@ class PolicyLearner:
         Returns:
             None where no policy is deployed, or the load is unlike any that it learnt from.
         """
-        policy = self._deployed_knobs()
+        policy = self._knob_policy()
         if policy is None or not policy.familiar(state):
             return None
         return KnobConfig(dict(present)).replace(policy.config(state))
 
-    def _deployed_knobs(self) -> KnobPolicy | None:
-        """The policy that the active version names, read once."""
-        name = self._versions.weights.get(WEIGHTS_OF[KNOB], "")
-        if name != self._policy[0]:
-            policy = None
-            if name:
-                try:
-                    policy = KnobPolicy.restored(
-                        *self._files.read(name), self._space, STATE_LAYOUT, OFFERED_COLUMNS
-                    )
-                except CheckpointError as error:
-                    log.warning("the deployed knob policy is not used: %s", error)
-            self._policy = (name, policy)
-        return self._policy[1]
+    def plan_policy(self) -> PlanPolicy | None:
+        """The deployed plan policy, for ``PolicyGuesser``; any thread may ask."""
+        name = self._deployed(PLAN)
+        if name != self._plans[0]:
+            self._plans = (name, self._read(name, PlanPolicy.restored))
+        return self._plans[1]
 
-    def _update_knobs(self) -> PolicyUpdateRecord | None:
+    def _knob_policy(self) -> KnobPolicy | None:
+        def restored(about: Mapping[str, Any], arrays: Arrays) -> KnobPolicy:
+            return KnobPolicy.restored(about, arrays, self._space, STATE_LAYOUT, OFFERED_COLUMNS)
+
+        name = self._deployed(KNOB)
+        if name != self._knobs[0]:
+            self._knobs = (name, self._read(name, restored))
+        return self._knobs[1]
+
+    def _deployed(self, policy: str) -> str:
+        """The file that the active version names for a policy, "" for none."""
+        return self._versions.weights.get(WEIGHTS_OF[policy], "")
+
+    def _read(self, name: str, restored: Callable[[Mapping[str, Any], Arrays], P]) -> P | None:
+        if not name:
+            return None
+        try:
+            return restored(*self._files.read(name))
+        except CheckpointError as error:
+            message = f"the deployed policy {name:.12} is not used: {error.message}"
+            self._store.add_event(EventRecord(self._clock.now(), "warning", "learning", message))
+            return None
+
+    # -- new policies -------------------------------------------------------------------------
+
+    def _improve_knobs(self) -> PolicyUpdateRecord | None:
         began_s = self._clock.monotonic_s()
         try:
             recorded = Recorded.read(self._store, "the store")
@@ -139,9 +174,9 @@ class PolicyLearner:
         except AutopilotError as error:
             log.info("no knob policy is learnt: %s", error.message)
             return None
-        if len(data) < MIN_TRANSITIONS or len(data) == self._learnt_from.get(KNOB):
+        if not self._worth_learning(KNOB, len(data), MIN_TRANSITIONS):
             return None
-        deployed = self._deployed_knobs()
+        deployed = self._knob_policy()
         candidate = learn_and_judge(
             data,
             None if deployed is None else deployed.actions,
@@ -150,37 +185,68 @@ class PolicyLearner:
             seed=self._seed,
             stopped=self._stopped,
         )
-        self._learnt_from[KNOB] = len(data)
         rule = Rule(self._level1.min_improvement)
         objection = rule.objection(candidate.estimate) or rule.objection(candidate.whole)
-        return self._conclude(candidate, objection, began_s)
+        file = candidate.policy.file(STATE_LAYOUT)
+        return self._conclude(KNOB, len(data), candidate.estimate, objection, file, began_s)
 
-    def _conclude(self, candidate: Candidate, objection: str, began_s: float) -> PolicyUpdateRecord:
+    def _improve_plans(self) -> PolicyUpdateRecord | None:
+        began_s = self._clock.monotonic_s()
+        try:
+            data = read_plans(self._plan_agent, self._catalog)
+        except CheckpointError as error:
+            log.info("no plan policy is learnt: %s", error.message)
+            return None
+        if data is None or not self._worth_learning(PLAN, data.runs, MIN_PLAN_RUNS):
+            return None
+        policy, found = learn_and_judge_plans(
+            data,
+            self.plan_policy(),
+            alpha=self._level1.alpha,
+            seed=self._seed,
+            stopped=self._stopped,
+        )
+        objection = Rule(self._level1.min_improvement, MIN_MEASURED).objection(found)
+        return self._conclude(PLAN, data.runs, found, objection, policy.file(), began_s)
+
+    def _worth_learning(self, policy: str, samples: int, least: int) -> bool:
+        """Whether there is enough, and more than the last update had."""
+        return samples >= least and samples != self._learnt_from.get(policy)
+
+    def _conclude(
+        self,
+        policy: str,
+        learnt_from: int,
+        found: Estimate,
+        objection: str,
+        file: tuple[Mapping[str, Any], Arrays],
+        began_s: float,
+    ) -> PolicyUpdateRecord:
         """Record the update; deploy it where nothing is against it."""
-        found = candidate.estimate
-        replaced = self._versions.weights.get(WEIGHTS_OF[KNOB], "")
-        deploys = not objection and self._versions.active is not None
-        weights = self._files.write(*candidate.policy.file(STATE_LAYOUT)) if deploys else ""
-        against = f"against {'the policy before' if replaced else 'what stood before'}"
+        self._learnt_from[policy] = learnt_from
+        if not objection and self._versions.active is None:
+            objection = "nothing is deployed yet that it could be deployed on"
+        replaced, interval = self._deployed(policy), found.interval
+        against = "the policy before" if replaced else "what was done without a policy"
         record = PolicyUpdateRecord(
             at=self._clock.now(),
-            policy=KNOB,
-            deployed=deploys,
-            reason=objection or f"latency {found.interval} {against}, on trials it never saw",
-            learnt_from=found.rows,
+            policy=policy,
+            deployed=not objection,
+            reason=objection or f"latency {interval} against {against}, on what it never saw",
+            learnt_from=learnt_from,
             judged_on=found.rows,
-            gain=None if found.interval is None else -found.interval.effect,
-            gain_low=None if found.interval is None else -found.interval.high,
-            gain_high=None if found.interval is None else -found.interval.low,
+            gain=None if interval is None else -interval.effect,
+            gain_low=None if interval is None else -interval.high,
+            gain_high=None if interval is None else -interval.low,
             coverage=found.coverage,
-            weights=weights,
+            weights="" if objection else self._files.write(*file),
             replaced=replaced,
             duration_s=self._clock.monotonic_s() - began_s,
         )
         with self._versions.together():
             self._store.add_policy_update(record)
-            if deploys:
+            if record.deployed:
                 self._versions.deploy_weights(
-                    {WEIGHTS_OF[KNOB]: weights}, author=PROPOSER, note=record.reason
+                    {WEIGHTS_OF[policy]: record.weights}, author=PROPOSER, note=record.reason
                 )
         return record

@@ -30,8 +30,6 @@ ACTOR_STEPS = 300
 TEMPERATURE = 0.5
 """In standard deviations of the advantages: a sample one above the mean weighs as e**2."""
 MAX_WEIGHT = 20.0
-STATE_WEIGHT = 1.0
-"""A whole state weighs in a network's input like so many coordinates of the action."""
 CLIP = 5.0
 FAMILIAR = 0.5
 """A state is familiar so near, in standard deviations a coordinate, to one that was learnt from."""
@@ -43,22 +41,26 @@ class States:
 
     Args:
         mean, spread: of each coordinate; a spread of 0 leaves the coordinate out.
+        weight: a whole state weighs in a network's input like so many coordinates of an action:
+            few samples must not drown in wide states.
     """
 
     mean: FloatArray
     spread: FloatArray
+    weight: float = 1.0
 
     @classmethod
-    def of(cls, states: FloatArray) -> States:
+    def of(cls, states: FloatArray, weight: float = 1.0) -> States:
         """Mean and standard deviation; what hardly varied is left out."""
         mean, spread = states.mean(axis=0), states.std(axis=0)
-        return cls(mean, np.where(spread > 1e-9 * (1.0 + np.abs(mean)), spread, 0.0))
+        varies = spread > 1e-9 * (1.0 + np.abs(mean))
+        return cls(mean, np.where(varies, spread, 0.0), weight)
 
     def __call__(self, states: FloatArray) -> FloatArray:
         """Normalised, clipped, and scaled so that all coordinates together weigh little."""
         scale = np.where(self.spread > 0.0, self.spread, np.inf)
         normal = np.clip((states - self.mean) / scale, -CLIP, CLIP)
-        return np.asarray(normal * (STATE_WEIGHT / max(states.shape[-1], 1)) ** 0.5)
+        return np.asarray(normal * (self.weight / max(states.shape[-1], 1)) ** 0.5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,7 +218,7 @@ def advantage_weights(
     """
     measured = seen & ~data.censored
     expected = critics.gains(data.states, data.actions).mean(axis=1)
-    weights = np.zeros_like(expected)
+    weights = np.zeros(expected.shape)
     gains = centred(data, seen)
     for fold, rows in enumerate(measured):
         advantages = 0.5 * gains[fold] + 0.5 * _less_mean(data, expected[fold], rows)
@@ -228,7 +230,7 @@ def advantage_weights(
             total = weight[own].sum()
             if total > 0.0:
                 weights[fold, own] = weight[own] * data.qualities[own].sum() / total
-    return weights
+    return np.asarray(weights)
 
 
 def _less_mean(data: RecordedTrials, values: FloatArray, rows: NDArray[np.bool_]) -> FloatArray:

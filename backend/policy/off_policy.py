@@ -27,8 +27,8 @@ FAR_SPREADS = 3.0
 alike, nor are configurations as far apart as two recorded ones are on average."""
 STILL = 0.05
 """The least standard deviation of a coordinate that counts as tried."""
-PROBE_STEP = 0.25
-"""Encoded units by which a coordinate is moved to see what critics make of it."""
+PROBE_STEP, PROBES = 0.25, 100
+"""Encoded units by which a coordinate is moved to see what critics make of it, at so many rows."""
 BOOTSTRAPS = 2000
 MIN_CLUSTERS = 5
 
@@ -84,7 +84,7 @@ def estimate(
         surprise[:, own] -= (surprise[:, own] @ weights / weights.sum())[:, None]
     # A bound that lies above what was expected is no surprise.
     surprise = np.where(data.censored, np.minimum(surprise, 0.0), surprise)
-    scales = _scales(data, folds, critics)
+    scales = _scales(data, critics)
     new = _weights(data, folds, candidate, scales)
     old = _weights(data, folds, incumbent, scales)
     effective = float(new.sum() ** 2 / np.square(new).sum()) if new.any() else 0.0
@@ -131,15 +131,16 @@ def _bootstrap(
     return Interval.of_log(-gain, margin)
 
 
-def _scales(data: RecordedTrials, folds: IntArray, critics: Critics) -> FloatArray:
+def _scales(data: RecordedTrials, critics: Critics) -> FloatArray:
     """What one encoded unit of each coordinate means, in bandwidths: ``(folds, width)``."""
-    width = data.actions.shape[1]
+    width, some = data.actions.shape[1], slice(None, None, max(1, len(data) // PROBES))
+    states, actions = data.states[some], data.actions[some]
     slopes = np.empty((FOLDS, width))
     for column in range(width):
         step = np.zeros(width)
         step[column] = PROBE_STEP
-        up = critics.gains(data.states, data.actions + step)[:FOLDS].mean(axis=1)
-        down = critics.gains(data.states, data.actions - step)[:FOLDS].mean(axis=1)
+        up = critics.gains(states, actions + step)[:FOLDS].mean(axis=1)
+        down = critics.gains(states, actions - step)[:FOLDS].mean(axis=1)
         slopes[:, column] = np.sqrt(np.square((up - down) / (2 * PROBE_STEP)).mean(axis=1))
     # Two independent draws differ by the root of twice the width, in standard deviations.
     return np.asarray(np.maximum(slopes / BANDWIDTH, 1.0 / (_spread(data) * (2 * width) ** 0.5)))
@@ -158,8 +159,8 @@ def _weights(
     an episode is estimated with the same kernel.
     """
     weights = np.zeros(len(data))
-    limit = FAR_SPREADS * _spread(data)
-    tried_so_far = (np.abs(data.actions - wanted) <= limit).all(axis=1)
+    moved = np.abs(data.actions - wanted) / (FAR_SPREADS * _spread(data))
+    tried_so_far = moved.max(axis=1) <= 1.0
     for fold in np.unique(folds):
         for episode in np.unique(data.episodes[folds == fold]):
             own = np.flatnonzero((folds == fold) & (data.episodes == episode))

@@ -40,7 +40,9 @@ class Workload:
         return math.log(self.model.index_of(SPACE.decode(action), self.load))
 
 
-def workload(seed: int, *, best: dict[str, KnobValue] | None = None, gain: float = 0.35) -> Workload:
+def workload(
+    seed: int, *, best: dict[str, KnobValue] | None = None, gain: float = 0.35
+) -> Workload:
     """A workload whose knobs weigh as the seed says; its state shows the load and the mix."""
     rng = np.random.default_rng([seed, 17])
     load = float(rng.uniform(0.5, 1.2))

@@ -1,4 +1,4 @@
-"""A new knob policy: learnt on all that was recorded, judged on what it never saw."""
+"""New policies: learnt on all that was recorded, judged on what they never saw."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from backend.policy.knob_policy import (
     learn_knob_policies,
 )
 from backend.policy.off_policy import Estimate, estimate
+from backend.policy.plan_policy import PlanPolicy, estimate_plans, learn_plan_policies
+from backend.policy.recorded_plans import RecordedPlans
 from backend.policy.recorded_trials import FOLDS, FloatArray, RecordedTrials
 
 Actions = Callable[[FloatArray], FloatArray]
@@ -72,6 +74,37 @@ def learn_and_judge(
         held_out = folds == fold
         crossed[held_out] = one.actions(data.states[held_out])
     return Candidate(policy, judge(crossed), judge(policy.actions(data.states)))
+
+
+def learn_and_judge_plans(
+    data: RecordedPlans,
+    incumbent: PlanPolicy | None,
+    *,
+    alpha: float,
+    seed: int,
+    stopped: Callable[[], bool] = lambda: False,
+) -> tuple[PlanPolicy, Estimate]:
+    """The same for plans: the policy learnt on everything, and what those of the folds gain.
+
+    Args:
+        data: what was recorded.
+        incumbent: the policy that would be replaced; None: what was done without one.
+        alpha: chance that a side of the interval misses.
+        seed: same seed and same data, same answer.
+        stopped: asked now and then.
+
+    Raises:
+        LearningStoppedError: ``stopped`` said so.
+    """
+    *of_folds, policy = learn_plan_policies(data, seed=seed, stopped=stopped)
+    folds, crossed = data.folds(), np.zeros(len(data), dtype=np.int64)
+    for fold, one in enumerate(of_folds):
+        held_out = folds == fold
+        crossed[held_out] = one.choices(data.features[held_out])
+    stood = None
+    if incumbent is not None:
+        stood = data.numbers(incumbent.arms)[incumbent.choices(data.features)]
+    return policy, estimate_plans(data, crossed, stood, alpha=alpha, seed=seed)
 
 
 @dataclasses.dataclass(frozen=True)
