@@ -27,6 +27,7 @@ from backend.domain.steering import (
     PlanRunRecord,
     StatementSample,
     SteeredClassRecord,
+    SteeringState,
 )
 from backend.errors import ServerError
 from backend.steering.plans.plan_features import FEATURE_NAMES
@@ -261,3 +262,17 @@ class World:
 
     def runs(self, name: str, hint_set: str) -> int:
         return sum(ran[:2] == (name, hint_set) for ran in self.server.ran)
+
+
+def verified() -> World:
+    """The class ``slow`` is served ``no_seqscan``."""
+    world = World(slow(no_seqscan=Behaviour(0.3)))
+    world.work()
+    assert world.record("slow").state is SteeringState.VERIFIED
+    return world
+
+
+def change_settings(world: World, **settings: str) -> None:
+    """Change what is in force on the server, and let it be noticed."""
+    world.server.settings.update(settings or {"random_page_cost": "1.1"})
+    world.clock.advance(11.0)

@@ -7,23 +7,14 @@ from datetime import timedelta
 import pytest
 
 from backend.domain.steering import SteeringState
-from tests.exploring import TOGGLES, Behaviour, MadeUpClass, World, slow
-
-
-def verified() -> tuple[World, MadeUpClass]:
-    made_up = slow(no_seqscan=Behaviour(0.3))
-    world = World(made_up)
-    world.work()
-    assert world.record("slow").state is SteeringState.VERIFIED
-    return world, made_up
+from tests.exploring import TOGGLES, Behaviour, World, change_settings, slow, verified
 
 
 def test_other_settings_in_force_and_what_was_verified_is_verified_again() -> None:
-    world, _ = verified()
+    world = verified()
     before = world.record("slow").evidence
     states = set()
-    world.server.settings["work_mem"] = "64MB"
-    world.clock.advance(11.0)
+    change_settings(world, work_mem="64MB")
     world.work(until=lambda: bool(states.add(world.record("slow").state)))
     after = world.record("slow").evidence
     assert states == {SteeringState.VERIFIED}
@@ -33,11 +24,11 @@ def test_other_settings_in_force_and_what_was_verified_is_verified_again() -> No
 
 
 def test_what_is_not_proven_again_is_withdrawn_and_explored_after_a_while() -> None:
-    world, made_up = verified()
+    world = verified()
+    made_up = world.server.classes["slow"]
     made_up.others["no_seqscan"].latency_s = 3.0
     made_up.others["no_sort"] = Behaviour(0.5)
-    world.server.settings["work_mem"] = "64MB"
-    world.clock.advance(11.0)
+    change_settings(world, work_mem="64MB")
     world.work()
     assert world.record("slow").state is SteeringState.WITHDRAWN
     assert world.record("slow").reason.startswith("verified again: ")
@@ -52,8 +43,7 @@ def test_in_the_midst_of_a_search_what_still_holds_is_taken_over_under_new_setti
     world = World(slow(**{toggle: Behaviour(9.0) for toggle in TOGGLES}))
     world.work(until=lambda: len({ran[1] for ran in world.server.ran}) >= 4)
     ran, explained = len(world.server.ran), len(world.server.explained)
-    world.server.settings["work_mem"] = "64MB"
-    world.clock.advance(11.0)
+    change_settings(world, work_mem="64MB")
     world.work()
     assert len(world.server.explained) == explained + 1 + len(TOGGLES)
     assert "default" not in [hint_set for _, hint_set, _ in world.server.ran[ran:]]
@@ -61,7 +51,7 @@ def test_in_the_midst_of_a_search_what_still_holds_is_taken_over_under_new_setti
 
 
 def test_settings_that_changed_while_nobody_looked_are_noticed_after_a_restart() -> None:
-    world, _ = verified()
+    world = verified()
     world.server.settings["enable_seqscan"] = "off"
     ran = len(world.server.ran)
     world.restart()
@@ -70,7 +60,7 @@ def test_settings_that_changed_while_nobody_looked_are_noticed_after_a_restart()
 
 
 def test_a_withdrawn_class_is_explored_anew_ever_later() -> None:
-    world, _ = verified()
+    world = verified()
     pauses = []
     for _ in range(10):
         world.register.withdraw(world.record("slow").key, "slower in service")
@@ -86,7 +76,8 @@ def test_a_withdrawn_class_is_explored_anew_ever_later() -> None:
 
 
 def test_after_a_day_what_was_found_is_looked_at_again() -> None:
-    world, made_up = verified()
+    world = verified()
+    made_up = world.server.classes["slow"]
     made_up.others["no_sort"] = Behaviour(0.1)
     before = world.record("slow").evidence
     world.clock.advance(timedelta(days=1, minutes=1).total_seconds())
@@ -113,7 +104,8 @@ def test_another_default_plan_and_a_class_is_looked_at_again(restarted: bool) ->
 
 
 def test_a_class_withdrawn_in_the_midst_of_a_search_is_left() -> None:
-    world, made_up = verified()
+    world = verified()
+    made_up = world.server.classes["slow"]
     made_up.others["no_sort"] = Behaviour(0.1)
     world.clock.advance(timedelta(days=1, minutes=1).total_seconds())
     world.work(until=lambda: world.exploration.activity.startswith("trying"))
