@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import psycopg2
+from sqlalchemy.engine import URL
 
 from backend.domain.server import HostFacts
 from backend.embedded_postgres import EmbeddedPostgres
@@ -15,11 +16,16 @@ AMPLE = HostFacts(memory_bytes=64 << 30, cpu_count=16.0)
 
 
 @contextlib.contextmanager
-def owner(server: EmbeddedPostgres) -> Iterator[Any]:
-    """A cursor of the role that owns everything, in autocommit."""
-    connection = psycopg2.connect(**server.dsn().translate_connect_args(username="user"))
+def session(url: URL) -> Iterator[Any]:
+    """A cursor in autocommit."""
+    connection = psycopg2.connect(**url.translate_connect_args(username="user"))
     try:
         connection.autocommit = True
         yield connection.cursor()
     finally:
         connection.close()
+
+
+def owner(server: EmbeddedPostgres) -> contextlib.AbstractContextManager[Any]:
+    """A cursor of the role that owns everything, in autocommit."""
+    return session(server.dsn())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from backend.steering.statements.sample_book import SampleBook
 from backend.steering.statements.samples import sample_of
 from backend.telemetry import open_store
 from tests.contracts import records as full
+from tests.integration.steering_servers import session
 
 pytestmark = pytest.mark.integration
 
@@ -48,17 +49,6 @@ TABLES = {
     "1.6": "norm_query_string text NOT NULL",
     "1.7": "query_id bigint NOT NULL",
 }
-
-
-@contextmanager
-def session(url: URL) -> Iterator[Any]:
-    """A cursor in autocommit."""
-    connection = psycopg2.connect(**url.translate_connect_args(username="user"))
-    try:
-        connection.autocommit = True
-        yield connection.cursor()
-    finally:
-        connection.close()
 
 
 @pytest.fixture
