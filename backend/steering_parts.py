@@ -16,12 +16,11 @@ from backend.config_loading import parse_url
 from backend.db_connector import DatabaseConnector
 from backend.domain.server import ServerInfo
 from backend.domain.steering import DatabaseIdentity
-from backend.errors import ServerError
+from backend.errors import AutopilotError
 from backend.plan_learning import PlanLearner
 from backend.protocols import Clock, Store
 from backend.servers import embedded_server
 from backend.steering.places import SteeringPlaces
-from backend.steering.refusals import said
 from backend.steering.register import SteeringRegister
 from backend.steering.running.runner import StatementRunner
 from backend.steering.running.trial_session import EXPLORER_APPLICATION
@@ -89,13 +88,13 @@ def planner_settings(
 
     def in_force(names: Collection[str]) -> Mapping[str, str] | None:
         catalog = load_hint_sets(info.version, info.host)
-        runner = StatementRunner(explorer_url(settings), catalog, search_path=_SEARCH_PATH)
-        with closing(runner):
-            try:
+        try:
+            runner = StatementRunner(explorer_url(settings), catalog, search_path=_SEARCH_PATH)
+            with closing(runner):
                 return runner.in_force(names)
-            except ServerError as error:
-                log.warning("the planner settings in force cannot be read: %s", said(error))
-                return None
+        except AutopilotError as error:
+            log.warning("the planner settings in force cannot be read: %s", error.message)
+            return None
 
     return in_force
 
