@@ -23,10 +23,11 @@ from backend.db_connector import DatabaseConnector
 from backend.domain.steering import ClassKey, StatementSample
 from backend.embedded.postmaster import living_postmaster
 from backend.embedded_postgres import EmbeddedPostgres
+from backend.errors import EmbeddedServerError
 from backend.sandbox.copying import CopyLimits, MadeCopy, make_copy
 from backend.sandbox.outcome import SandboxOutcome
 from backend.sandbox.sandbox import Sandbox, SandboxSettings
-from backend.sandbox.scratch_server import remove_leftovers
+from backend.sandbox.scratch_server import ScratchServer, remove_leftovers
 from backend.steering.client.statements import fingerprint
 from backend.steering.statements.sample_book import SampleBook
 from tests.integration.conftest import open_folder
@@ -39,6 +40,8 @@ CREATE SCHEMA "Odd ""name";
 CREATE TYPE "Odd ""name".mood AS ENUM ('good', 'bad');
 CREATE FUNCTION "Odd ""name".twice(integer) RETURNS integer IMMUTABLE LANGUAGE sql
     AS 'SELECT $1 * 2';
+CREATE FUNCTION "Odd ""name".drawn() RETURNS double precision VOLATILE LANGUAGE sql
+    AS 'SELECT random()';
 CREATE FUNCTION "Odd ""name".noisy() RETURNS trigger LANGUAGE plpgsql
     AS $$BEGIN RAISE EXCEPTION 'a trigger ran'; END$$;
 CREATE TABLE "Odd ""name".parent (
@@ -79,7 +82,7 @@ STATEMENTS = (
     ('SELECT amount FROM "Odd ""name".seen WHERE mood = \'good\'',),
     ('SELECT count(*) FROM "Odd ""name".part WHERE "at" > \'2020-01-01\'',),
 )
-VOLATILE = 'SELECT random() FROM "Odd ""name".elsewhere'
+VOLATILE = 'SELECT "Odd ""name".drawn() FROM "Odd ""name".elsewhere'
 SLOW = {  # every join reads the child once for each parent
     "enable_hashjoin": False,
     "enable_mergejoin": False,
@@ -410,9 +413,6 @@ def test_what_a_killed_process_left_is_found_and_removed(
 
 
 def test_a_version_that_this_machine_does_not_have_is_said_so(data_dir: Path) -> None:
-    from backend.errors import EmbeddedServerError
-    from backend.sandbox.scratch_server import ScratchServer
-
     with pytest.raises(EmbeddedServerError, match="the cluster was made by 11"):
         ScratchServer(data_dir, 11, 10**6)
 
