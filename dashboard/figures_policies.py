@@ -93,42 +93,47 @@ def _zero(colours: Palette) -> Figure:
 
 
 class Objective(NamedTuple):
-    """A measured quantity of a genome: its name in ``fitness``, for people, and its unit."""
+    """What a genome is measured by: for people, the names in ``fitness`` that add up, the unit."""
 
-    name: str
     title: str
+    names: tuple[str, ...]
     unit: str = ""
 
     def of(self, genome: GenomeRecord) -> float | None:
-        """Its value; None where it was not measured, or has no end."""
-        value = genome.fitness.get(self.name)
-        return value if value is not None and math.isfinite(value) else None
+        """Its value in the unit; None where it was not measured, or has no end."""
+        values = [genome.fitness.get(name, math.nan) for name in self.names]
+        value = sum(values) * (100 if self.unit == "%" else 1)
+        return value if math.isfinite(value) else None
 
     def text(self, value: float) -> str:
         """For people."""
         return f"{number(value)} {self.unit}".rstrip()
 
 
-TRIALS = Objective("trials_to_95", "trials to 95 % of the gain")
-REGRET = Objective("regret", "regret")
-SPREAD = Objective("spread", "spread over seeds")
-CPU = Objective("cpu_s", "CPU time", "s")
+TRIALS = Objective("trials to 95 % of the gain", ("trials_to_95",))
+REGRET = Objective("gain missed", ("regret",), "%")
+INSTABILITY = Objective("spread and harmful proposals", ("spread", "harmful"), "%")
+CPU = Objective("CPU time of a run", ("cpu_s",), "s")
 
 
 def genomes_figure(
     genomes: Sequence[GenomeRecord],
-    deployed: GenomeRecord | None,
+    deployed: Mapping[str, float] | None,
     x: Objective,
     y: Objective,
     viewer: Viewer,
     waiting: str,
 ) -> Figure:
-    """Two objectives of each genome, generation by generation; lower is better on both."""
+    """Two objectives of each genome, generation by generation; lower is better on both.
+
+    Args:
+        deployed: the genes of the genome that is deployed, to mark it.
+    """
     known = [g for g in genomes if x.of(g) is not None and y.of(g) is not None]
     if not known:
         return empty_figure(viewer, waiting)
     colours = palette(viewer.dark)
-    layout = _genome_layout(x.title, y, viewer, f"genomes-{x.name}-{y.name}")
+    layout = _genome_layout(_axis(x), y, viewer, f"genomes-{x.title}-{y.title}")
     layout["xaxis"]["rangemode"] = "normal"
 
     def trace(name: str, rows: Sequence[GenomeRecord], marker: Figure) -> Figure:
@@ -143,7 +148,7 @@ def genomes_figure(
             "hovertemplate": "%{customdata}<extra></extra>",
         }
 
-    marked = [g for g in known if g.origin == "default" or _same(g, deployed)]
+    marked = [g for g in known if g.origin == "default" or g.genes == deployed]
     plain = [g for g in known if g not in marked]
     data = [trace("measured", plain, _by_generation(plain, colours))] if plain else []
     data += _marked(known, deployed, trace, colours)
@@ -152,7 +157,7 @@ def genomes_figure(
 
 def generations_figure(
     genomes: Sequence[GenomeRecord],
-    deployed: GenomeRecord | None,
+    deployed: Mapping[str, float] | None,
     objective: Objective,
     viewer: Viewer,
     waiting: str,
@@ -162,7 +167,7 @@ def generations_figure(
     if not known:
         return empty_figure(viewer, waiting)
     colours = palette(viewer.dark)
-    layout = _genome_layout("generation", objective, viewer, f"generations-{objective.name}")
+    layout = _genome_layout("generation", objective, viewer, f"generations-{objective.title}")
     layout["xaxis"] |= {"tickformat": "d", "nticks": 8}
 
     def trace(name: str, rows: Sequence[GenomeRecord], marker: Figure) -> Figure:
@@ -193,12 +198,15 @@ def generations_figure(
 
 
 def _genome_layout(x_title: str, y: Objective, viewer: Viewer, revision: str) -> Figure:
-    title = f"{y.title}, {y.unit}" if y.unit else y.title
-    layout = base_layout(viewer, y_title=title, revision=revision, time_axis=False)
+    layout = base_layout(viewer, y_title=_axis(y), revision=revision, time_axis=False)
     layout |= {"showlegend": True}
     layout["xaxis"]["title"] = {**layout["xaxis"]["title"], "text": x_title}
     layout["yaxis"]["rangemode"] = "normal"
     return layout
+
+
+def _axis(objective: Objective) -> str:
+    return f"{objective.title}, {objective.unit}" if objective.unit else objective.title
 
 
 def _by_generation(genomes: Sequence[GenomeRecord], colours: Palette) -> Figure:
@@ -221,26 +229,22 @@ def _by_generation(genomes: Sequence[GenomeRecord], colours: Palette) -> Figure:
 
 def _marked(
     known: Sequence[GenomeRecord],
-    deployed: GenomeRecord | None,
+    deployed: Mapping[str, float] | None,
     trace: Callable[[str, Sequence[GenomeRecord], Figure], Figure],
     colours: Palette,
 ) -> list[Figure]:
     default = [g for g in known if g.origin == "default"]
-    winner = [g for g in known if _same(g, deployed)]
+    winner = [g for g in known if g.genes == deployed]
     marks = []
     if default:
         marks.append(
-            trace("default", default, {"symbol": "square", "size": 11, "color": colours.amber})
+            trace("incumbent", default, {"symbol": "square", "size": 11, "color": colours.amber})
         )
     if winner:
         marks.append(
             trace("deployed", winner, {"symbol": "star", "size": 16, "color": colours.violet})
         )
     return marks
-
-
-def _same(genome: GenomeRecord, other: GenomeRecord | None) -> bool:
-    return other is not None and genome.id == other.id
 
 
 def _best_so_far(genomes: Sequence[GenomeRecord], objective: Objective) -> dict[int, float]:

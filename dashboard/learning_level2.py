@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from dash import html
@@ -18,14 +20,21 @@ from dashboard.live import Builder, View
 
 MOST_READ = 5000
 MOST_COMPARISONS = 20
+AT_WORK_WITHIN = timedelta(minutes=2)
+"""An evolution is taken to be at work if its newest genome is younger."""
 START = "python run.py evolve --minutes 20"
 WAITING = "Appears with the first measured genomes"
 
 
+def measured(genomes: Sequence[GenomeRecord]) -> Sequence[GenomeRecord]:
+    """The individuals among them: neither the comparison in the end, nor a way back."""
+    return [g for g in genomes if not g.comparison and not g.deployed]
+
+
 def newest_study(view: View) -> Sequence[GenomeRecord]:
-    """The genomes of the study that was at work last, oldest first."""
-    newest = view.reader.genomes(limit=1)
-    return view.reader.genomes(study=newest[-1].study, limit=MOST_READ) if newest else ()
+    """The individuals of the study that was at work last, oldest first."""
+    every = measured(view.reader.genomes(limit=MOST_READ))
+    return [g for g in every if g.study == every[-1].study]
 
 
 def deployed_genome(view: View) -> GenomeRecord | None:
@@ -34,13 +43,10 @@ def deployed_genome(view: View) -> GenomeRecord | None:
     return next((g for g in reversed(genomes) if g.deployed), None)
 
 
-def default_genome(view: View, study: Sequence[GenomeRecord]) -> GenomeRecord | None:
-    """The default genome as it was measured: in the study, or in an earlier one."""
-    for genomes in (study, view.reader.genomes(limit=MOST_READ)):
-        found = next((g for g in reversed(genomes) if g.origin == "default"), None)
-        if found is not None:
-            return found
-    return None
+def incumbent_of(view: View, study: str) -> GenomeRecord | None:
+    """The genome that a study began with; without an evolution before it, the default one."""
+    genomes = view.reader.genomes(limit=MOST_READ)
+    return next((g for g in genomes if g.study == study and g.origin == "default"), None)
 
 
 def summary(view: View) -> object:
@@ -59,33 +65,69 @@ def summary(view: View) -> object:
             ],
             className="panel below",
         )
-    default, deployed = default_genome(view, study), deployed_genome(view)
-    best = min((t for g in study if (t := figs.TRIALS.of(g)) is not None), default=None)
-    usual = figs.TRIALS.of(default) if default else None
-    cpu_s = sum(figs.CPU.of(g) or 0.0 for g in study)
+    incumbent, deployed = incumbent_of(view, study[-1].study), deployed_genome(view)
     gain = deployed.comparison.get("gain") if deployed else None
     return [
         html.Div(
             [
-                plain_tile("Genomes", fmt.number(len(study)), f"of study {study[-1].study}"),
+                plain_tile("Genomes", fmt.number(len(study)), f"of {study[-1].study}"),
                 plain_tile(
                     "Generations",
                     str(1 + max(g.generation for g in study)),
-                    f"newest {view.viewer.time(study[-1].at, now=view.now)}",
+                    f"newest genome {view.viewer.time(study[-1].at, now=view.now)}",
                 ),
-                plain_tile("Fewest trials", fmt.quantity(best, ""), "to 95 % of the gain"),
-                plain_tile("Default", fmt.quantity(usual, ""), "trials to 95 % of the gain"),
+                _best("Fewest trials", figs.TRIALS, study, incumbent),
+                _best("Least gain missed", figs.REGRET, study, incumbent),
+                _best("Least CPU time", figs.CPU, study, incumbent),
                 plain_tile(
                     "Deployed",
-                    fmt.percent(gain, signed=True) if deployed else "default",
-                    "better on held-out problems" if deployed else "no other was better",
+                    fmt.percent(gain, signed=True) if deployed else "none",
+                    "trials saved on held-out problems"
+                    if gain is not None
+                    else "nothing beat it"
+                    if deployed is None
+                    else "see below",
                 ),
-                plain_tile("CPU time", fmt.duration_text(cpu_s), "spent by this study"),
             ],
             className="tiles tiles-6",
         ),
-        _how_to_start("Go on with"),
+        _progress(study, view) or _how_to_start("Go on with"),
     ]
+
+
+def _best(
+    label: str,
+    objective: figs.Objective,
+    study: Sequence[GenomeRecord],
+    incumbent: GenomeRecord | None,
+) -> Component:
+    best = min((v for g in study if (v := objective.of(g)) is not None), default=None)
+    usual = objective.of(incumbent) if incumbent else None
+    return plain_tile(
+        label,
+        fmt.quantity(best, objective.unit),
+        f"{fmt.quantity(usual, objective.unit)} with the incumbent",
+    )
+
+
+def _progress(study: Sequence[GenomeRecord], view: View) -> Component | None:
+    """How far the generation is that is at work; None where none is."""
+    if view.now - study[-1].at > AT_WORK_WITHIN:
+        return None
+    number = study[-1].generation
+    sizes = Counter(g.generation for g in study)
+    population = max(sizes[n] for n in sizes if n < number) if min(sizes) < number else None
+    done = f"{sizes[number]} of {population}" if population else str(sizes[number])
+    text = f"An evolution is at work: generation {number + 1}, {done} genomes measured"
+    return html.Div(
+        [
+            html.Div(text, className="activity-text"),
+            ui.progress_bar(sizes[number] / population, "progress of the generation")
+            if population
+            else None,
+        ],
+        className="panel evolution-progress",
+    )
 
 
 def _how_to_start(words: str) -> Component:
@@ -93,7 +135,7 @@ def _how_to_start(words: str) -> Component:
         [
             f"{words} ",
             html.Code(START),
-            "; it runs beside the tuner at low priority and can be stopped at any time.",
+            "; it runs beside the tuner at low priority, and goes on where it was stopped.",
         ],
         className="quiet start-evolution",
     )
@@ -102,7 +144,6 @@ def _how_to_start(words: str) -> Component:
 def genes(view: View) -> object:
     """In which genes the deployed genome differs from the default one."""
     deployed = deployed_genome(view)
-    default = default_genome(view, newest_study(view))
     if deployed is None:
         return ui.empty(
             "The default genome is in force",
@@ -110,43 +151,40 @@ def genes(view: View) -> object:
             "shown here with what it changes.",
             "sliders2",
         )
-    changes = differing(default.genes, deployed.genes) if default else {}
-    if default is not None and not changes:
-        return ui.empty("It is the default genome", "No gene differs.", "check2-circle")
-    if default is None:
-        changes = {name: (None, value) for name, value in deployed.genes.items()}
+    incumbent = incumbent_of(view, deployed.study)
+    before = incumbent.genes if incumbent else {}
+    changes = differing(before, deployed.genes)
     return html.Div(
         [
             html.P(
-                [
-                    f"Deployed {view.viewer.moment(deployed.at)}, of study {deployed.study}, "
-                    f"generation {deployed.generation}. ",
-                    deployed.reason,
-                ],
-                className="lead-text small",
+                f"Deployed {view.viewer.moment(deployed.at)}, of {deployed.study}: "
+                f"{deployed.reason}",
+                className="small",
             ),
-            _gone_back(view),
+            _not_taken_up(deployed, view),
             ui.table(
-                ["Gene", "Default", "Deployed"],
+                ["Gene", "Incumbent", "Deployed"],
                 [
                     [
                         html.Div([title_of(name), html.Div(name, className="small mono")]),
-                        html.Span(gene_text(before), className="value-old"),
-                        html.Span(gene_text(after), className="value-new"),
+                        html.Span(gene_text(old), className="value-old"),
+                        html.Span(gene_text(new), className="value-new"),
                     ]
-                    for name, (before, after) in changes.items()
+                    for name, (old, new) in changes.items()
                 ],
                 "genes",
-            ),
+            )
+            if changes
+            else ui.empty("It is the incumbent of that study", "No gene differs.", "check2-circle"),
         ]
     )
 
 
-def _gone_back(view: View) -> Component | None:
-    versions = view.reader.policy_versions(limit=1)
-    if not versions or versions[-1].weights.get("genome"):
+def _not_taken_up(deployed: GenomeRecord, view: View) -> Component | None:
+    status = view.reader.status()
+    if status is None or status.started_at is None or status.started_at >= deployed.at:
         return None
-    return ui.badge("not in force: the deployed version goes without it", "warn")
+    return ui.badge("the tuner takes it up at its next start", "info", "hourglass-split")
 
 
 def comparisons(view: View) -> object:
@@ -160,7 +198,7 @@ def comparisons(view: View) -> object:
             "clipboard-data",
         )
     return ui.table(
-        ["When", "Genome", "Gain [interval]", "Outcome and why"],
+        ["When", "Genome", "Trials saved", "Outcome and why"],
         [_comparison(g, view) for g in reversed(compared[-MOST_COMPARISONS:])],
         "comparisons",
     )
@@ -173,8 +211,8 @@ def _comparison(genome: GenomeRecord, view: View) -> list[Any]:
         html.Span(view.viewer.time(genome.at, now=view.now), title=view.viewer.moment(genome.at)),
         html.Div(
             [
-                html.Div(f"generation {genome.generation}"),
-                html.Div(f"study {genome.study}", className="small"),
+                html.Div(f"after {genome.generation} generations"),
+                html.Div(genome.study, className="small"),
             ]
         ),
         html.Div(
@@ -184,6 +222,7 @@ def _comparison(genome: GenomeRecord, view: View) -> list[Any]:
                     f" [{fmt.percent(low, signed=True)} to {fmt.percent(high, signed=True)}]",
                     className="small",
                 ),
+                html.Div(_pairs(genome), className="small"),
             ]
         ),
         html.Div(
@@ -197,6 +236,11 @@ def _comparison(genome: GenomeRecord, view: View) -> list[Any]:
     ]
 
 
+def _pairs(genome: GenomeRecord) -> str:
+    pairs = genome.comparison.get("pairs")
+    return "" if pairs is None else f"{fmt.number(pairs)} pairs of runs"
+
+
 def section() -> list[Component]:
     """Level 2's part of the page without its numbers."""
     lower = "Lower is better on both axes; each dot is a genome that really learnt."
@@ -207,34 +251,40 @@ def section() -> list[Component]:
             [
                 ui.card(
                     "Speed and steadiness",
-                    ui.graph("learning-genomes-spread", 280, "genomes by speed and spread"),
-                    hint_id="hint-genomes-spread",
-                    hint_text=f"{lower} Spread: how much the outcome differs between seeds.",
+                    ui.graph("learning-genomes-steady", 280, "genomes by speed and steadiness"),
+                    hint_id="hint-genomes-steady",
+                    hint_text=f"{lower} Gain missed: the share of the possible gain that clients "
+                    "did not have, averaged over the run. Upwards: how much that differs between "
+                    "seeds, plus the share of proposals that were clearly slower.",
                 ),
                 ui.card(
                     "Speed and cost",
                     ui.graph("learning-genomes-cost", 280, "genomes by speed and CPU time"),
                     hint_id="hint-genomes-cost",
-                    hint_text=f"{lower} Cost: CPU time of its learning.",
+                    hint_text=f"{lower} Cost: CPU time of a learning run.",
                 ),
                 ui.card(
                     "By generation",
-                    ui.graph("learning-generations", 280, "regret by generation"),
+                    ui.graph("learning-generations", 280, "trials by generation"),
                     hint_id="hint-generations",
-                    hint_text="Regret: what was lost on the way to the best configuration, summed "
-                    "over the trials; lower is better.",
+                    hint_text="How many trials it takes until what is deployed has 95 % of the "
+                    "possible gain; lower is better.",
                 ),
                 ui.card(
                     "What the deployed genome changes",
                     html.Div(ui.skeleton(4), id="learning-genes"),
+                    hint_id="hint-genes",
+                    hint_text="Against the incumbent: the genome that its study began with. That "
+                    "is the default one until another was deployed.",
                 ),
                 ui.card(
                     "Comparisons on held-out problems",
                     html.Div(ui.skeleton(3), id="learning-comparisons"),
                     class_name="span-2",
                     hint_id="hint-comparisons",
-                    hint_text="Against the genome in force at that time, on workloads and seeds "
-                    "that the evolution never saw; only a gain clear of 0 is deployed.",
+                    hint_text="Against the incumbent, on workloads and seeds that the evolution "
+                    "never saw: how many fewer trials it takes to 95 % of the gain. Only what is "
+                    "clear of 0 is deployed.",
                 ),
             ],
             className="grid-2",
@@ -242,18 +292,23 @@ def section() -> list[Component]:
     ]
 
 
+def _deployed_genes(view: View) -> Mapping[str, float] | None:
+    deployed = deployed_genome(view)
+    return deployed.genes if deployed else None
+
+
 def _scatter(y: figs.Objective) -> Builder:
     return lambda v: figs.genomes_figure(
-        newest_study(v), deployed_genome(v), figs.TRIALS, y, v.viewer, WAITING
+        newest_study(v), _deployed_genes(v), figs.REGRET, y, v.viewer, WAITING
     )
 
 
 PARTS: Mapping[str, Builder] = {
     "learning-level2.children": summary,
-    "learning-genomes-spread.figure": _scatter(figs.SPREAD),
+    "learning-genomes-steady.figure": _scatter(figs.INSTABILITY),
     "learning-genomes-cost.figure": _scatter(figs.CPU),
     "learning-generations.figure": lambda v: figs.generations_figure(
-        newest_study(v), deployed_genome(v), figs.REGRET, v.viewer, WAITING
+        newest_study(v), _deployed_genes(v), figs.TRIALS, v.viewer, WAITING
     ),
     "learning-genes.children": genes,
     "learning-comparisons.children": comparisons,

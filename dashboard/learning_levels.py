@@ -97,10 +97,9 @@ def _level1(view: View) -> str:
 
 
 def _level2(view: View) -> str:
-    newest = view.reader.genomes(limit=1)
-    if not newest:
+    genomes = view.reader.genomes(limit=5000)
+    if not genomes:
         return "nothing evolved yet"
-    genomes = view.reader.genomes(study=newest[-1].study, limit=5000)
-    generations = 1 + max(g.generation for g in genomes)
-    word = "generation" if generations == 1 else "generations"
-    return f"{len(genomes)} genomes measured in {generations} {word}"
+    count = sum(not g.comparison and not g.deployed for g in genomes)
+    deployed = sum(g.deployed for g in genomes)
+    return f"{fmt.number(count)} genomes measured, {fmt.number(deployed)} deployed"

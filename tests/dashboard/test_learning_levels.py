@@ -173,12 +173,15 @@ def test_updates_that_could_not_be_judged_make_no_figure():
 # -- Level 2 -----------------------------------------------------------------------------------
 
 
-def test_the_newest_study_is_summed_up_against_the_default(store):
+def test_the_newest_study_is_summed_up_against_its_incumbent(store):
     store._genomes.insert(0, genome(99, 5.0, study="older"))
     text = text_of(learning_level2.summary(view(store)))
-    assert "of study evening" in text
+    assert "of genomes-4e5f6071a2b3" in text
     assert '"children": "40"' in text
-    assert '"children": "46"' in text
+    assert '"children": "5"' in text
+    incumbent = next(g for g in store._genomes if g.origin == "default")
+    assert f"{incumbent.fitness['trials_to_95']:.1f} with the incumbent" in text
+    assert f"{100 * incumbent.fitness['regret']:.1f}\u00a0% with the incumbent" in text
     assert "+17.0\u00a0%" in text
     assert "run.py evolve --minutes 20" in text
 
@@ -190,6 +193,20 @@ def test_without_genomes_the_page_says_how_to_start():
     assert "Nothing was compared yet" in text_of(learning_level2.comparisons(empty))
 
 
+def test_an_evolution_at_work_says_how_far_its_generation_is(store):
+    assert "at work" not in text_of(learning_level2.summary(view(store)))
+    last = store._genomes[-2]
+    store._genomes += [replace(last, id=50 + n, generation=5, at=store.now) for n in range(3)]
+    text = text_of(learning_level2.summary(view(store)))
+    assert "generation 6, 3 of 8 genomes measured" in text
+    assert '"width": "38%"' in text
+    assert "run.py evolve" not in text
+    store._genomes = [replace(last, generation=0, at=store.now)]
+    first = text_of(learning_level2.summary(view(store)))
+    assert "generation 1, 1 genomes measured" in first
+    assert "progressbar" not in first
+
+
 def test_the_deployed_genome_is_told_by_what_it_changes(store):
     text = text_of(learning_level2.genes(view(store)))
     assert "Exploration noise at first" in text
@@ -197,21 +214,17 @@ def test_the_deployed_genome_is_told_by_what_it_changes(store):
     assert '"0.3"' in text
     assert '"0.22"' in text
     assert "gamma" not in text
-    assert "not in force" not in text
+    assert "takes it up at its next start" in text
+    store._status = replace(store._status, started_at=store.now)
+    assert "takes it up" not in text_of(learning_level2.genes(view(store)))
 
 
-def test_a_genome_that_was_gone_back_from_is_said_not_to_be_in_force(store):
-    last = store._versions[-1]
-    store._versions[-1] = replace(last, weights={"knob policy": "a"})
-    assert "not in force" in text_of(learning_level2.genes(view(store)))
-
-
-def test_a_deployed_default_differs_in_nothing(store):
-    store._genomes = [genome(1, 20.0, origin="default", deployed=True)]
+def test_a_deployed_incumbent_differs_in_nothing(store):
+    store._genomes = [genome(1, 20.0, origin="default"), genome(2, 20.0, deployed=True)]
     assert "No gene differs" in text_of(learning_level2.genes(view(store)))
 
 
-def test_a_default_that_was_never_measured_leaves_its_column_open(store):
+def test_an_incumbent_that_is_not_known_any_more_leaves_its_column_open(store):
     store._genomes = [genome(1, 20.0, deployed=True, genes={"odd_gene": 2.0})]
     text = text_of(learning_level2.genes(view(store)))
     assert "odd gene" in text
@@ -226,6 +239,7 @@ def test_a_comparison_is_told_whether_it_won_or_lost(store):
     assert "strong good" in text
     assert "strong bad" in text
     assert "[+6.0\u00a0% to +27.0\u00a0%]" in text
+    assert "24 pairs of runs" in text
     assert json.dumps(HOSTILE)[1:-1] in text
 
 
@@ -239,31 +253,38 @@ def test_genes_differ_by_their_relative_change():
 
 @pytest.mark.parametrize("viewer", VIEWERS)
 def test_the_figures_of_genomes_mark_the_default_and_the_deployed(store, viewer):
-    deployed = learning_level2.deployed_genome(view(store))
+    study = learning_level2.newest_study(view(store))
+    genes = learning_level2.deployed_genome(view(store)).genes
     for figure in (
-        figs.genomes_figure(store._genomes, deployed, figs.TRIALS, figs.SPREAD, viewer, ""),
-        figs.generations_figure(store._genomes, deployed, figs.REGRET, viewer, ""),
+        figs.genomes_figure(study, genes, figs.REGRET, figs.INSTABILITY, viewer, ""),
+        figs.generations_figure(study, genes, figs.TRIALS, viewer, ""),
     ):
         go.Figure(figure)
         traces = {t["name"]: t for t in figure["data"]}
-        assert len(traces["default"]["x"]) == len(traces["deployed"]["x"]) == 1
-        assert traces["default"]["marker"]["symbol"] != traces["deployed"]["marker"]["symbol"]
+        assert len(traces["incumbent"]["x"]) == len(traces["deployed"]["x"]) == 1
+        assert traces["incumbent"]["marker"]["symbol"] != traces["deployed"]["marker"]["symbol"]
         assert "generation 4, evolved" in traces["deployed"]["customdata"][0]
 
 
-def test_what_was_never_reached_is_no_point_and_the_best_so_far_never_rises():
-    rows = [
-        genome(1, 30.0, fitness={"trials_to_95": float("inf"), "regret": 3.0}),
-        genome(2, 20.0, generation=1, fitness={"trials_to_95": 20.0, "regret": 4.0, "spread": 1}),
-        genome(3, 10.0, generation=2, fitness={"trials_to_95": 10.0, "regret": 2.5, "spread": 1}),
-        genome(4, 10.0, generation=3, fitness={}),
-    ]
-    scatter = figs.genomes_figure(rows, None, figs.TRIALS, figs.SPREAD, Viewer(), "")
-    assert [t["x"] for t in scatter["data"]] == [[20.0, 10.0]]
-    lines = figs.generations_figure(rows, None, figs.REGRET, Viewer(), "")["data"]
+def test_what_has_no_end_is_no_point_and_the_best_so_far_never_rises():
+    def row(number: int, trials: float, cpu_s: float | None) -> GenomeRecord:
+        cost = {} if cpu_s is None else {"cpu_s": cpu_s}
+        return genome(number, trials, generation=number, fitness={"trials_to_95": trials, **cost})
+
+    rows = [row(0, 30.0, None), row(1, 40.0, 2.0), row(2, 10.0, 3.0), row(3, float("inf"), 1.0)]
+    scatter = figs.genomes_figure(rows, None, figs.TRIALS, figs.CPU, Viewer(), "")
+    assert [t["x"] for t in scatter["data"]] == [[40.0, 10.0]]
+    lines = figs.generations_figure(rows, None, figs.TRIALS, Viewer(), "")["data"]
     best = next(t for t in lines if t["name"] == "best so far")
-    assert (best["x"], best["y"]) == ([0, 1, 2], [3.0, 3.0, 2.5])
-    assert figs.genomes_figure([rows[0]], None, figs.TRIALS, figs.CPU, Viewer(), "w")["data"] == []
+    assert (best["x"], best["y"]) == ([0, 1, 2], [30.0, 30.0, 10.0])
+    assert figs.genomes_figure(rows[:1], None, figs.TRIALS, figs.CPU, Viewer(), "w")["data"] == []
+
+
+def test_objectives_that_are_shares_are_shown_in_percent():
+    shares = genome(1, 20.0, fitness={"spread": 0.05, "harmful": 0.03})
+    assert figs.INSTABILITY.of(shares) == pytest.approx(8.0)
+    assert figs.INSTABILITY.text(8.0) == "8 %"
+    assert figs.INSTABILITY.of(genome(1, 20.0, fitness={"spread": 0.05})) is None
 
 
 def test_hover_text_is_no_html():
@@ -280,7 +301,7 @@ def test_the_three_levels_are_shown_in_order_each_with_a_link(store):
     places = [text.index(f'"href": "#level-{n}"') for n in range(3)]
     assert places == sorted(places)
     assert "8 updates tried, 4 deployed" in text
-    assert "40 genomes measured in 5 generations" in text
+    assert "40 genomes measured, 1 deployed" in text
 
 
 def test_the_levels_say_that_nothing_was_learnt_yet():

@@ -16,7 +16,7 @@ from tests.dashboard.fake_store.timeline import Timeline
 if TYPE_CHECKING:
     from tests.dashboard.fake_store.store import FakeStore
 
-STUDY = "evening"
+STUDY = "genomes-4e5f6071a2b3"
 POPULATION = 8
 GENERATIONS = 5
 DEFAULT_GENES: Mapping[str, float] = {
@@ -25,6 +25,7 @@ DEFAULT_GENES: Mapping[str, float] = {
     "buffer_size": 2000.0,
     "noise_start": 0.3,
     "quality_floor": 0.2,
+    "design_size": 8.0,
 }
 
 
@@ -139,39 +140,46 @@ def _updates(line: Timeline) -> list[PolicyUpdateRecord]:
 
 
 def _genomes(line: Timeline) -> list[GenomeRecord]:
-    records = []
-    for generation in range(GENERATIONS):
-        for i in range(POPULATION):
-            first = generation == 0 and i == 0
-            spread = math.sin(3.7 * i + 1.3 * generation)
-            trials = 46.0 if first else 44 - 5 * generation + 7 * spread
-            winner = generation == GENERATIONS - 1 and i == 2
-            records.append(
-                GenomeRecord(
-                    at=line.at(0.6) + timedelta(seconds=18 * len(records)),
-                    study=STUDY,
-                    generation=generation,
-                    origin="default" if first else "archive" if generation == 0 else "evolved",
-                    genes=DEFAULT_GENES
-                    if first
-                    else {
-                        **DEFAULT_GENES,
-                        "learning_rate": 0.001 * 2**spread,
-                        "noise_start": 0.3 - 0.02 * generation,
-                    },
-                    fitness={
-                        "trials_to_95": trials,
-                        "regret": 3.1 - 0.3 * generation + 0.4 * spread,
-                        "spread": 0.21 - 0.02 * generation + 0.05 * math.cos(2.1 * i),
-                        "harmful": 0.04,
-                        "cpu_s": 6.5 + 2 * math.cos(i + generation),
-                        "memory_bytes": 210e6 + 4e6 * i,
-                    },
-                    profile={"calls_per_s": 92.0},
-                    comparison={"gain": 0.17, "low": 0.06, "high": 0.27} if winner else {},
-                    deployed=winner,
-                    reason="17 % fewer trials on problems that it never saw" if winner else "",
-                    id=len(records) + 1,
-                )
-            )
-    return records
+    """Five generations of eight, and the winner's comparison."""
+    records = [
+        _individual(line, generation, number)
+        for generation in range(GENERATIONS)
+        for number in range(POPULATION)
+    ]
+    winner = replace(
+        records[-4],
+        at=records[-1].at + timedelta(seconds=40),
+        generation=GENERATIONS,
+        comparison={"gain": 0.17, "low": 0.06, "high": 0.27, "pairs": 24.0},
+        deployed=True,
+        reason="trials to 95 % of the gain \u221217 % on 24 pairs of runs",
+    )
+    return [replace(record, id=i) for i, record in enumerate((*records, winner), 1)]
+
+
+def _individual(line: Timeline, generation: int, number: int) -> GenomeRecord:
+    first = generation == number == 0
+    swing = 0.9 if first else math.sin(3.7 * number + 1.3 * generation)
+    varied = {
+        "learning_rate": 0.001 * 2**swing,
+        "noise_start": 0.3 - 0.02 * generation,
+        "design_size": 6.0 + number % 3,
+    }
+    return GenomeRecord(
+        at=line.at(0.6) + timedelta(seconds=18 * (generation * POPULATION + number)),
+        study=STUDY,
+        generation=generation,
+        origin="default" if first else "archive" if number == 1 > generation else "evolved",
+        genes=DEFAULT_GENES if first else {**DEFAULT_GENES, **varied},
+        fitness={
+            "trials_to_95": 31 - 3 * generation + 4 * swing,
+            "regret": 0.42 - 0.04 * generation + 0.05 * swing,
+            "spread": 0.08 - 0.006 * generation + 0.02 * math.cos(2.1 * number),
+            "harmful": 0.04,
+            "cpu_s": 6.5 + 2 * math.cos(number + generation),
+            "memory_bytes": 4e6 + 1e5 * number,
+        },
+        profile={"calls_per_s": 92.0},
+        comparison={},
+        reason="measured",
+    )
