@@ -189,16 +189,19 @@ class StatementBench:
         known_s = self._known_s[found.key.search_path, text]
         settings = self._session if arm is Arm.CANDIDATE else ()
         timeout_s = _SLOWER * known_s + _SLACK_S
-        for attempt in (1, 2):
+        for is_first in (True, False):
             try:
                 return min(self._times(found, text, settings, timeout_s, _runs(known_s)))
             except ServerConnectionError as error:
-                if attempt == 2 or not self._may_crash:
-                    if arm is Arm.CANDIDATE and self._may_crash:
-                        told = f"the server crashed twice under class {class_name(found.key)}"
-                        raise CandidateFailedError(told) from None
-                    raise InterruptedCheckError(error.message) from None
-                self._wait_until_back(found.key.search_path)
+                self._deadline.check()
+                comes_back = self._may_crash and self._comes_back(found.key.search_path)
+                if is_first and comes_back:
+                    continue
+                if self._may_crash and arm is Arm.CANDIDATE:
+                    how = "crashed twice" if comes_back else "crashed and did not come back"
+                    told = f"the server {how} under class {class_name(found.key)}"
+                    raise CandidateFailedError(told) from None
+                raise InterruptedCheckError(error.message) from None
         raise AssertionError("unreachable")
 
     def _times(
@@ -224,17 +227,18 @@ class StatementBench:
             self._open[search_path] = TrialSession(self._url, search_path=search_path)
         return self._open[search_path]
 
-    def _wait_until_back(self, search_path: str) -> None:
-        """A server that crashed starts again by itself."""
-        until_s = time.monotonic() + min(_COMES_BACK_S, self._deadline.left_s)
-        while True:
+    def _comes_back(self, search_path: str) -> bool:
+        """Wait for a server that crashed: it starts again by itself."""
+        until_s = time.monotonic() + _COMES_BACK_S
+        while time.monotonic() < until_s:
+            self._deadline.check()
             try:
                 self._session_under(search_path).execute("SELECT 1")
-                return
-            except ServerConnectionError as error:
-                if time.monotonic() > until_s:
-                    raise InterruptedCheckError(error.message) from None
+            except ServerConnectionError:
                 time.sleep(_POLL_S)
+            else:
+                return True
+        return False
 
 
 class _Nowhere(io.RawIOBase):

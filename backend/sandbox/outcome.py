@@ -31,6 +31,7 @@ class SandboxResult:
         interval: relative change of the statements' time, each class weighed by its share of the
             original's time; None where too little was measured.
         class_intervals: the same by query class, under its fingerprint.
+        coverage: the share that the compared classes hold of the chosen ones' time, in [0, 1].
         blocks: that were measured, of ``statements`` statements.
         seconds: that the check took, with the making of the copy where there was none yet.
     """
@@ -39,6 +40,7 @@ class SandboxResult:
     reasons: tuple[str, ...]
     interval: Interval | None = None
     class_intervals: Mapping[str, Interval] = field(default_factory=dict)
+    coverage: float = 0.0
     blocks: int = 0
     statements: int = 0
     seconds: float = 0.0

@@ -23,6 +23,7 @@ from sqlalchemy.engine import URL
 from backend.db_connector import DatabaseConnector
 from backend.domain.knobs import KnobValue
 from backend.domain.modes import Arm
+from backend.embedded.cluster import StartError
 from backend.errors import (
     AutopilotError,
     EmbeddedServerError,
@@ -52,6 +53,7 @@ from backend.targets.postgresql import PostgresTarget
 
 _BLOCKS = 4
 _PASSES = 4 * _BLOCKS
+_RETRY_COPY_S = 3600.0
 _PASS_SHARE = 0.5
 """Of the time left: what the passes of the fewest blocks may take, by the first measurement."""
 _MOST_PASS_S = 10.0
@@ -99,8 +101,12 @@ class Sandbox:
         self._source, self._settings, self._stop = source, settings, stop
         self._copy: MadeCopy | None = None
         self._progress = ""
-        if remove_leftovers(settings.data_dir):
-            logger.info("a sandbox of an earlier run was removed")
+        self._no_copy: tuple[str, float] | None = None
+        try:
+            if remove_leftovers(settings.data_dir):
+                logger.info("a sandbox of an earlier run was removed")
+        except EmbeddedServerError as error:
+            logger.warning("a sandbox of an earlier run cannot be removed: %s", error)
 
     @property
     def progress(self) -> str:
@@ -129,11 +135,11 @@ class Sandbox:
             result = self._check(changes, deadline)
         except CandidateFailedError as error:
             result = SandboxResult(SandboxOutcome.FAILED, (str(error),))
-        except (InterruptedCheckError, InterruptedError) as error:
+        except InterruptedCheckError as error:
             result = SandboxResult(SandboxOutcome.UNKNOWN, (str(error),))
-        except AutopilotError as error:
+        except (AutopilotError, OSError) as error:
             logger.info("no sandbox: %s", error)
-            result = SandboxResult(SandboxOutcome.UNKNOWN, (error.message,))
+            result = SandboxResult(SandboxOutcome.UNKNOWN, (str(error),))
         finally:
             self._rest()
             self._progress = ""
@@ -162,17 +168,33 @@ class Sandbox:
         if self._copy is not None and not self._copy.is_good_for(wanted):
             self.close()
         if self._copy is None:
-            self._copy = make_copy(
+            self._copy = self._make_copy(wanted, deadline)
+            return self._copy.server
+        try:
+            self._copy.server.start()
+        except EmbeddedServerError:
+            self.close()  # the next check makes another one
+            raise
+        return self._copy.server
+
+    def _make_copy(self, relations: Collection[str], deadline: Deadline) -> MadeCopy:
+        """Make a copy; where that failed, not again for an hour: it costs the original reads."""
+        if self._no_copy is not None and time.monotonic() < self._no_copy[1]:
+            raise InterruptedCheckError(self._no_copy[0])
+        self._no_copy = None
+        try:
+            return make_copy(
                 self._source,
                 self._settings.data_dir,
-                wanted,
+                relations,
                 self._settings.limits,
                 tell=self._tell,
                 is_over=deadline.is_over,
             )
-        else:
-            self._copy.server.start()
-        return self._copy.server
+        except (AutopilotError, OSError) as error:
+            if not self._stop.is_set():
+                self._no_copy = (str(error), time.monotonic() + _RETRY_COPY_S)
+            raise
 
     def _incumbent(
         self, changes: Mapping[str, KnobValue | None]
@@ -246,7 +268,9 @@ class Sandbox:
         self._tell(f"compares {len(bench.statements)} query classes")
         found = compare(bench, rule)
         count = sum(len(one.texts) for one in bench.statements)
-        return replace(found, reasons=(*found.reasons, *told), statements=count)
+        return replace(
+            found, reasons=(*found.reasons, *told), coverage=min(total, 1.0), statements=count
+        )
 
     # -- inside -----------------------------------------------------------------------------------
 
@@ -289,7 +313,9 @@ class _Switch:
             self._server.apply(self._arms.server[arm], restart=self._arms.needs_restart)
         except RefusedValueError as error:
             raise _blamed(arm, f"the server refuses it: {error.message}") from None
-        except EmbeddedServerError as error:
+        except StartError as error:
+            if error.kind != "other":  # a full disk, say
+                raise
             raise _blamed(arm, f"the server does not start with it: {_why(error)}") from None
         self._in_force = arm
         return self._arms.needs_restart
@@ -299,7 +325,7 @@ def _blamed(arm: Arm, told: str) -> Exception:
     return CandidateFailedError(told) if arm is Arm.CANDIDATE else InterruptedCheckError(told)
 
 
-def _why(error: EmbeddedServerError) -> str:
+def _why(error: StartError) -> str:
     """The line of a server's log that says why, if there is one."""
     fatal = [line for line in error.message.splitlines() if "FATAL:" in line]
     return fatal[-1].partition("FATAL:")[2].strip()[:200] if fatal else error.message[:200]
