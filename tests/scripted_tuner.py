@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from backend.domain.knobs import KnobConfig, KnobValue
 from backend.domain.modes import Mode, TrialKind, Verdict
 from backend.domain.records import TrialRecord
 from backend.orchestrator import SystemOrchestrator
-from backend.targets.simulated import SimulatedDatabase
+from backend.targets.simulated import ResponseModel, SimulatedDatabase
+from backend.targets.simulated_model import FloatArray
 from backend.telemetry import open_store
 from tests.integration.test_whole_loop_simulated import Run, settings_in
 
@@ -96,3 +99,22 @@ class ScriptedRun(Run):
     def entries(self) -> dict[str, KnobValue]:
         """What the autopilot has set on the server."""
         return self.orchestrator._components.deployment.deviating
+
+
+class TurnedModel(ResponseModel):
+    """A response in which what gained costs: the default one's, upside down around the default.
+
+    Args:
+        former: the response before.
+        strength: log factor of a change now over that before, negated: 1 makes a gain of 30 % cost
+            as much as it gained, 0 makes every change without effect.
+    """
+
+    def __init__(self, former: ResponseModel, strength: float = 1.0) -> None:
+        super().__init__(former.space, former.classes, gain=0.0, cores=former.cores)
+        self._former, self._strength = former, strength
+
+    def _log_factors(self, config: KnobConfig) -> FloatArray:
+        former, default = self._former, self.space.default_config()
+        changed = former.log_factors(config) - former.log_factors(default)
+        return np.asarray(former.log_factors(default) - self._strength * changed)
