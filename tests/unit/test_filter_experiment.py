@@ -1,37 +1,18 @@
-"""The experiment on the sample filter: its simulated load, its replayed noise, its arithmetic."""
+"""The experiment on the sample filter: its simulated load, its scenario, its arithmetic."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
-from datetime import timedelta
-from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from backend.config import load_settings
 from backend.data_collector import window_between
 from backend.domain.clock import ManualClock
-from backend.domain.metrics import MetricsWindow
-from backend.domain.modes import Phase, TrialKind, TrialState, Verdict
-from backend.domain.records import QueryWindowRecord, TrialRecord, WindowRecord
-from backend.errors import ConfigError
+from backend.domain.modes import Verdict
 from backend.targets.simulated import Checkpoints, LoadScript, SimulatedDatabase, Swings
-from backend.targets.simulated_model import ResponseModel
-from backend.telemetry import open_store
 from benchmarks.filter_experiment.intervals import bootstrap_mean, rate_interval
-from benchmarks.filter_experiment.replay import (
-    EPOCH,
-    RUN_S,
-    Recording,
-    ReplayedServer,
-    recordings,
-    resampled_trials,
-)
 from benchmarks.filter_experiment.scenario import (
     CLASSES,
     GAIN,
@@ -41,15 +22,11 @@ from benchmarks.filter_experiment.scenario import (
     response,
     swinging_server,
 )
-from benchmarks.filter_experiment.script import Effect, Script, away, towards_best
-from benchmarks.filter_experiment.scripted import VARIANTS, take
-from benchmarks.filter_experiment.scripted import run_one as run_scripted
 from benchmarks.filter_experiment.single_trials import Truth, verdicts_under_doubling
 from benchmarks.filter_experiment.spread import Errors, spread_under_swings
-from benchmarks.sample_filter import app
-from tests.windows import START, window
 
 SETTINGS = load_settings(environ={})
+
 
 # -- arithmetic -----------------------------------------------------------------------------------
 
@@ -165,231 +142,6 @@ def test_no_verdict_is_wrong_where_the_load_doubles() -> None:
         assert found[truth.name].total() == 4
         assert found[truth.name][truth.wrong] == 0
     assert found["better"][Verdict.ACCEPT] + found["worse"][Verdict.REJECT] > 0
-
-
-# -- replayed noise -------------------------------------------------------------------------------
-
-
-def _recorded(numbers: Sequence[int], gap_s: float = 0.0, seed: int = 0) -> list[MetricsWindow]:
-    """Neighbouring windows of 5 s with noisy times."""
-    rng = np.random.default_rng(seed)
-    found = []
-    for number in numbers:
-        start = START + timedelta(seconds=number * (5.0 + gap_s))
-        noise = rng.normal(0, 0.05, 2)
-        made = window({1: (100, 2.0 * math.exp(noise[0])), 2: (20, 9.0 * math.exp(noise[1]))}, 5.0)
-        found.append(replace(made, started_at=start, ended_at=start + timedelta(seconds=5)))
-    return found
-
-
-def test_what_is_replayed_is_what_was_recorded() -> None:
-    windows = _recorded(range(6))
-    clock = ManualClock(EPOCH)
-    server = ReplayedServer(windows, clock)
-    assert server.seconds == 30
-    first = server.collect()
-    clock.advance(10.0)
-    measured = window_between(first, server.collect())
-    assert measured is not None
-    for key in windows[0].queries:
-        both = [w.queries[key] for w in windows[:2]]
-        assert measured.queries[key].calls == sum(q.calls for q in both)
-        assert measured.queries[key].exec_time_ms == pytest.approx(
-            sum(q.exec_time_ms for q in both)
-        )
-
-
-def test_a_course_lasts_and_holds_only_neighbours() -> None:
-    recording = Recording("here", (*_recorded(range(60)), *_recorded(range(2000, 2060))))
-    course = recording.course(1000.0, np.random.default_rng(0))
-    assert sum(w.duration_s for w in course) >= 1000
-    length = int(RUN_S / 5)
-    for start in range(0, len(course), length):
-        piece = course[start : start + length]
-        assert all(after.started_at == before.ended_at for before, after in pairwise(piece))
-    starts = {w.started_at for w in course}
-    assert len(starts) > 40
-
-
-def test_pieces_do_not_span_what_was_not_measured() -> None:
-    assert Recording("gaps", tuple(_recorded(range(40), gap_s=100.0))).starts == []
-
-
-def test_what_is_the_same_is_hardly_ever_promoted() -> None:
-    source = Recording("noise", tuple(_recorded(range(400))))
-    found = resampled_trials(SETTINGS, [source], trials=12, seed=0)
-    assert found.trials == 12
-    assert found.false_promotions <= 2
-    assert 0.01 < found.spread < 0.1
-
-
-def _stored(folder: Path, windows: Sequence[MetricsWindow]) -> Path:
-    path = folder / "telemetry.db"
-    store = open_store(f"sqlite:///{path}")
-    for made in windows:
-        store.add_window(
-            WindowRecord(
-                started_at=made.started_at,
-                ended_at=made.ended_at,
-                duration_s=made.duration_s,
-                phase=Phase.LEARNING,
-                config={"work_mem": 4096},
-                queries=tuple(
-                    QueryWindowRecord(str(q.key), q.calls, q.mean_ms) for q in made.queries.values()
-                ),
-            )
-        )
-    store.close()
-    return path
-
-
-def test_windows_come_from_a_store(tmp_path: Path) -> None:
-    windows = _recorded(range(80))
-    (source,) = recordings([_stored(tmp_path, windows)])
-    assert source.seconds == 400
-    assert len(source.windows) == 80
-    kept = source.windows[7].queries
-    assert {k: q.calls for k, q in kept.items()} == {
-        k: q.calls for k, q in windows[7].queries.items()
-    }
-
-
-def test_too_short_a_recording_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="longer runs"):
-        recordings([_stored(tmp_path, _recorded(range(10)))])
-
-
-def test_the_commands_print_their_tables(tmp_path: Path) -> None:
-    path = _stored(tmp_path, _recorded(range(80)))
-    result = CliRunner().invoke(app, ["resampled", "--store", str(path), "--trials", "3"])
-    assert result.exit_code == 0, result.output
-    assert "A/A promotions on resampled noise" in result.output
-    result = CliRunner().invoke(app, ["doubled-load", "--seeds", "1"])
-    assert result.exit_code == 0, result.output
-    assert "better" in result.output
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("variant", ["filter on", "plain DDPG"])
-def test_a_short_run_of_the_tuner(tmp_path: Path, variant: str) -> None:
-    from benchmarks.filter_experiment.results import read_results, run_all
-    from benchmarks.filter_experiment.tuning import RunResult, run_one
-
-    out = tmp_path / "results.jsonl"
-    made = []
-    for _ in range(2):  # the second time there is nothing left to do
-        results = run_all(
-            lambda seed, name: run_one(seed, name, 0.4, 6),
-            RunResult, [0], [variant], out, made.append,
-        )  # fmt: skip
-        assert len(results) == len(made) == 1
-    assert results == read_results(out, RunResult)
-    (result,) = results
-    assert 1 <= result.trials <= 6
-    assert result.final_share <= 1.0
-
-
-# -- known candidates in the agent's place --------------------------------------------------------
-
-
-def _script(seed: int) -> tuple[Script, ResponseModel]:
-    model = response(seed)
-    return Script(model, seed), model
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_the_steps_make_up_the_whole_way_and_both_arms_see_the_same(seed: int) -> None:
-    script, model = _script(seed)
-    steps = [c.log_effect for c in script.to_come if c.effect is Effect.GAIN]
-    assert sum(steps) == pytest.approx(math.log(1 - GAIN), abs=1e-5)
-    assert len(script.to_come) == 18
-    assert script.to_come == Script(model, seed).to_come
-    assert script.to_come != Script(model, seed + 1).to_come
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_a_candidate_does_what_the_script_says_wherever_it_is_tried(seed: int) -> None:
-    script, model = _script(seed)
-    best = model.best_config
-    default = model.space.default_config()
-    rng = np.random.default_rng(seed)
-    for start in (default, towards_best(model, default, -0.3), best):
-        for wanted in (0.0005, 0.1):
-            there = math.log(model.index_of(away(model, start, wanted, rng)))
-            assert there - math.log(model.index_of(start)) == pytest.approx(wanted, abs=1e-4)
-    step = towards_best(model, default, -0.2)
-    assert math.log(model.index_of(step)) == pytest.approx(-0.2, abs=1e-4)
-    assert (model.latency_ms(step) <= model.latency_ms(default)).all()
-    assert towards_best(model, step, -5.0) == best
-    assert script.ask(default) != default
-
-
-def test_what_was_missed_comes_again_and_what_was_found_does_not() -> None:
-    script, model = _script(0)
-    default, asked = model.space.default_config(), len(script.to_come)
-    for _ in range(asked):
-        script.ask(default)
-        script.rejected()
-    left = script.to_come
-    assert {candidate.effect for candidate in left} == {Effect.GAIN}
-    script.ask(default)
-    script.unclear()
-    assert script.to_come == (*left[1:], left[0])
-    script.ask(default)
-    script.deployed()
-    assert script.to_come == (*left[2:], left[0])
-
-
-def test_an_accepted_candidate_stays_on_trial_until_its_probation() -> None:
-    script, model = _script(0)
-    script.ask(model.space.default_config())
-    tried = script.trying
-    for kind, verdict in (
-        (TrialKind.PROBE, Verdict.ACCEPT),
-        (TrialKind.PROMOTION, Verdict.ACCEPT),
-    ):
-        take(script, _ended(kind, verdict))
-        assert script.trying is tried
-    take(script, _ended(TrialKind.PROBATION, Verdict.INCONCLUSIVE))
-    assert script.to_come[-1] is tried
-    with pytest.raises(ValueError, match="no candidate"):
-        _ = script.trying
-
-
-def test_a_harmful_candidate_that_stands_makes_the_way_longer() -> None:
-    script, model = _script(0)
-    while True:
-        script.ask(model.space.default_config())
-        tried = script.trying
-        if tried.effect is Effect.HARM:
-            break
-        script.rejected()
-    script.deployed()
-    assert script.to_come[-1].effect is Effect.GAIN
-    assert script.to_come[-1].log_effect == -tried.log_effect
-
-
-def _ended(kind: TrialKind, verdict: Verdict) -> TrialRecord:
-    return TrialRecord(
-        kind=kind,
-        state=TrialState.FINISHED,
-        proposer="",
-        created_at=START,
-        before={},
-        after={},
-        verdict=verdict,
-    )
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_a_run_on_known_candidates_counts_every_verdict(variant: str) -> None:
-    result = run_scripted(0, variant, 0.5, 4)
-    assert result.trials == 4
-    assert sum(result.verdicts.values()) == 4
-    assert result.windows >= 8
-    assert result.void == 0 or variant == "filter on"
-    assert result.trials_to_goal is None
-    assert result.final_share < 0.95
 
 
 # -- how far windows lie apart --------------------------------------------------------------------
