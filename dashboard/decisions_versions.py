@@ -217,6 +217,13 @@ def confirmation(view: View) -> object:
             if restarts
             else None,
             html.P(
+                "A hint set whose proof does not count any more is not served again, but to be "
+                "proven anew.",
+                className="quiet",
+            )
+            if any(after is not None for _before, after in change.hint_sets.values())
+            else None,
+            html.P(
                 "A running trial is ended first. This works in every mode, frozen too, and becomes "
                 "a version of its own: you can come back.",
                 className="quiet",

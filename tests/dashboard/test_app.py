@@ -14,7 +14,7 @@ from plotly.utils import PlotlyJSONEncoder
 import dashboard
 from backend import approval
 from backend.config import Settings
-from backend.domain.modes import ChangeState, CommandState, Phase, TrialKind
+from backend.domain.modes import ChangeState, CommandKind, CommandState, Phase, TrialKind
 from backend.errors import StoreError
 from dashboard import callbacks, layouts, trial_table
 from dashboard.baseline import Baseline, BaselineMemory
@@ -238,6 +238,11 @@ def test_the_learning_page_counts_what_is_below_the_floor_that_is_set(store):
 
 def test_a_waiting_trial_is_known_by_what_the_tuner_writes():
     assert trial_table.WAITING == approval.WAITING
+
+
+def test_every_kind_of_trial_and_command_is_told_in_words():
+    assert set(trial_table.KIND_MEANINGS) == set(TrialKind)
+    assert set(layouts.COMMAND_NAMES) == set(CommandKind)
 
 
 def test_a_probe_has_no_interval(store):

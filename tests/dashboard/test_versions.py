@@ -162,6 +162,15 @@ def test_the_confirmation_lists_what_will_change_against_what_is_deployed(store)
     assert '\\"version_id\\": 2' in button
 
 
+def test_the_confirmation_says_that_proofs_are_looked_at_again(store):
+    words = "is not served again, but to be proven anew"
+    back, on = (
+        text_of(decisions_versions.confirmation(view(store, decisions_return_to=n))) for n in (2, 4)
+    )
+    assert words not in back
+    assert words in on
+
+
 def test_the_confirmation_warns_of_a_restart(store):
     first = store._versions[0]
     store._versions[0] = replace(first, config={"shared_buffers": 32768})
