@@ -56,15 +56,7 @@ class Arrival:
     @property
     def told(self) -> str:
         """For people."""
-        steering = self.steering
-        parts = [f"now policy version {self.version.id}"]
-        if steering.again:
-            parts.append(f"{len(steering.again)} hint sets are served again")
-        if steering.withdrawn:
-            parts.append(f"{len(steering.withdrawn)} hint sets are withdrawn")
-        if steering.anew:
-            anew = [f"{hint.key.fingerprint} ({why})" for hint, why in steering.anew]
-            parts.append(f"to be proven anew: {', '.join(anew)}")
+        parts = [f"now policy version {self.version.id}", *self.steering.told]
         if self.lost:
             parts.append(f"the weights of the {' and the '.join(self.lost)} are gone: others stay")
         return "; ".join(parts)

@@ -6,7 +6,7 @@ not, the class is to be proven anew. What the version did not serve is withdrawn
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -40,6 +40,19 @@ class Restoring:
     anew: tuple[tuple[ServedHint, str], ...]
     withdrawn: tuple[ServedHint, ...]
     served: tuple[ServedHint, ...]
+
+    @property
+    def told(self) -> Sequence[str]:
+        """What became of the hint sets, for people."""
+        told = []
+        if self.again:
+            told.append(f"served again: {_hint_sets(len(self.again))}")
+        if self.withdrawn:
+            told.append(f"withdrawn: {_hint_sets(len(self.withdrawn))}")
+        if self.anew:
+            anew = [f"{hint.key.fingerprint} ({why})" for hint, why in self.anew]
+            told.append(f"to be proven anew: {', '.join(anew)}")
+        return told
 
 
 def restoring(
@@ -138,3 +151,7 @@ def _against(
     if judged and record.evidence == evidence and not record.reason.startswith(SET_ASIDE):
         return f"since then: {record.reason or 'it was withdrawn'}"
     return ""
+
+
+def _hint_sets(count: int) -> str:
+    return f"{count} hint set{'s' * (count != 1)}"

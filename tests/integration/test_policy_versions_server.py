@@ -98,11 +98,11 @@ def test_back_and_forward_without_a_tuner(
     folder: Path, version: PolicyVersionRecord, embedded_server: EmbeddedPostgres
 ) -> None:
     assert work_mem(embedded_server) == "12MB"
-    assert "1 hint sets are withdrawn" in policy(folder, "rollback", "1")
+    assert "withdrawn: 1 hint set" in policy(folder, "rollback", "1")
     assert work_mem(embedded_server) == "4MB"
     assert newest(folder).steering == ()
 
-    assert "1 hint sets are served again" in policy(folder, "deploy", str(version.id))
+    assert "served again: 1 hint set" in policy(folder, "deploy", str(version.id))
     assert work_mem(embedded_server) == "12MB"
     (hint,) = newest(folder).steering
     assert hint.identity == version.steering[0].identity

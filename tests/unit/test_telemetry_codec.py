@@ -66,6 +66,8 @@ def test_a_document_is_read_back(record: Any) -> None:
         (records.TrialRecord, schema.trials),
         (records.ChangeRecord, schema.changes),
         (records.PolicyVersionRecord, schema.policy_versions),
+        (records.PolicyUpdateRecord, schema.policy_updates),
+        (records.GenomeRecord, schema.genomes),
         (records.EventRecord, schema.events),
         (records.CommandRecord, schema.commands),
         (records.LearningRecord, schema.learning),
