@@ -7,9 +7,12 @@ pass is the mean over its statements; its time under an arm is the mean of the b
 of the original's time, ``t_reference`` its time on this server before the first block. (The mean of
 the classes' ratios would not do: noise in a denominator only ever adds to it.)
 
+The candidate *fails* when a class breaks (a statement fails, or takes far longer) in every pass of
+the candidate and none of the incumbent, in two blocks that follow each other.
+
 After ``min_blocks`` to ``max_blocks`` blocks the evidence is looked at; each look spends an equal
-part of ``ALPHA``. The candidate *fails* when the lower bound of the index or of a class passes what
-it may lose, and *passes* as soon as the upper bounds of both exclude that. After the last look, or
+part of ``ALPHA``. It fails when the lower bound of the index or of a class passes what it may lose,
+and *passes* as soon as the upper bounds of both exclude that. After the last look, or
 when the time is over, it passes too: only what is proven harmful is kept from a live trial, which
 has stricter rules and the real data.
 """
@@ -108,8 +111,9 @@ class _Evidence:
 def compare(bench: Bench, rule: ComparisonRule) -> SandboxResult:
     """Measure blocks until the evidence decides, the last block is done, or time is over."""
     evidence, draw = _Evidence(), random.Random(rule.seed)
+    suspects: Mapping[str, str] = {}
     why_ended = ""
-    while len(evidence.blocks) < rule.max_blocks:
+    for _ in range(rule.max_blocks):
         try:
             order = draw.choice(_ORDERS)
             passes = [(arm, bench.run_pass(arm)) for arm in order]
@@ -120,12 +124,17 @@ def compare(bench: Bench, rule: ComparisonRule) -> SandboxResult:
             break
         incumbent = [p for arm, p in passes if arm is Arm.INCUMBENT]
         candidate = [p for arm, p in passes if arm is Arm.CANDIDATE]
-        if failures := _failures(incumbent, candidate):
-            return _result(SandboxOutcome.FAILED, failures, evidence, rule)
+        broken = _broken(incumbent, candidate)
+        if told := [f"class {key}: {why}" for key, why in broken.items() if key in suspects]:
+            more = [f"and {len(told) - _MOST_TOLD} more"] if len(told) > _MOST_TOLD else []
+            return _result(SandboxOutcome.FAILED, told[:_MOST_TOLD] + more, evidence, rule)
+        suspects = broken
         before, after = _times_s(incumbent), _times_s(candidate)
         both = sorted(before.keys() & after.keys())
-        if not both:
+        if not both and not suspects:
             return _result(SandboxOutcome.UNKNOWN, ["no statement ended well"], evidence, rule)
+        if not both:
+            continue
         for key in both:
             evidence.classes[key].append(math.log(after[key] / before[key]))
         evidence.blocks.append(math.log(_index(after, both, rule) / _index(before, both, rule)))
@@ -134,12 +143,11 @@ def compare(bench: Bench, rule: ComparisonRule) -> SandboxResult:
     return _last_look(evidence, rule, why_ended)
 
 
-def _failures(incumbent: Sequence[Pass], candidate: Sequence[Pass]) -> list[str]:
-    """Classes that broke in every pass of the candidate, and in none of the incumbent."""
+def _broken(incumbent: Sequence[Pass], candidate: Sequence[Pass]) -> dict[str, str]:
+    """Classes that broke in every pass of the candidate, and in none of the incumbent, and how."""
     broken = set.intersection(*(set(p.broken) for p in candidate))
     broken -= {key for p in incumbent for key in p.broken}
-    told = [f"class {key}: {candidate[0].broken[key]}" for key in sorted(broken)]
-    return told[:_MOST_TOLD] + ([f"and {len(told) - _MOST_TOLD} more"] * (len(told) > _MOST_TOLD))
+    return {key: candidate[0].broken[key] for key in sorted(broken)}
 
 
 def _times_s(passes: Sequence[Pass]) -> dict[str, float]:

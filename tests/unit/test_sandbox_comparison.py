@@ -147,19 +147,36 @@ class TestFalseFailures:
 
 
 class TestBrokenClasses:
-    def test_a_class_that_breaks_in_both_passes_of_a_block_fails_it(self) -> None:
-        found = compare(BreakingBench({Arm.CANDIDATE: {1, 2}}), RULE)
+    def test_a_class_that_breaks_in_every_pass_of_two_blocks_fails_it(self) -> None:
+        found = compare(BreakingBench({Arm.CANDIDATE: {3, 4, 5, 6}}), RULE)
 
         assert found.outcome is SandboxOutcome.FAILED
         assert found.reasons == ("class a: fails",)
+        assert found.blocks == 2
 
-    def test_one_that_breaks_once_is_left_out_of_that_block(self) -> None:
-        found = compare(BreakingBench({Arm.CANDIDATE: {2}}), RULE)
+    @pytest.mark.parametrize("passes", [{2}, {1, 2}, {2, 3}, {1, 2, 4}, {1, 2, 5, 6}])
+    def test_one_that_breaks_now_and_then_is_left_out_of_those_blocks(
+        self, passes: set[int]
+    ) -> None:
+        found = compare(BreakingBench({Arm.CANDIDATE: passes}), RULE)
 
         assert found.outcome is SandboxOutcome.PASSED
+        assert found.blocks == 4
+
+    def test_where_all_break_all_the_time_it_fails(self) -> None:
+        class Broken(FakeBench):
+            def run_pass(self, arm: Arm) -> Pass:
+                found = super().run_pass(arm)
+                why = dict.fromkeys([*SHARES, "d", "e"], "fails")
+                return Pass({}, why) if arm is Arm.CANDIDATE else found
+
+        found = compare(Broken(), RULE)
+
+        assert found.outcome is SandboxOutcome.FAILED
+        assert found.reasons[-1] == "and 2 more"
 
     def test_one_that_breaks_under_both_arms_is_not_the_candidates_doing(self) -> None:
-        found = compare(BreakingBench({Arm.CANDIDATE: {1, 2}, Arm.INCUMBENT: {1}}), RULE)
+        found = compare(BreakingBench({Arm.CANDIDATE: {1, 2, 3, 4}, Arm.INCUMBENT: {1, 4}}), RULE)
 
         assert found.outcome is SandboxOutcome.PASSED
 
