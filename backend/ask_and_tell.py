@@ -1,10 +1,10 @@
-"""The knob agent's part in the loop: what it proposes, and what it is told of it."""
+"""What is proposed for a trial, by the knob agent and by Level 1, and what the agent is told."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,14 @@ from backend.domain.metrics import MetricsWindow
 from backend.domain.modes import Arm, Verdict
 from backend.errors import MemoryBudgetError
 from backend.learning import Learner
+from backend.policy_learner import PROPOSER
 from backend.trials import Trial
 
 log = logging.getLogger(__name__)
 
 State = NDArray[np.float64] | None
+Policy = Callable[[NDArray[np.float64], Mapping[str, KnobValue]], KnobConfig | None]
+"""What a knob policy would have in this state, in place of what stands; None: nothing."""
 MAX_ASKS = 12
 """Proposals asked for in a row; those that change nothing or take too much memory are dropped."""
 MAX_STOPPED_LOG_RATIO = math.log(4.0)
@@ -34,6 +37,7 @@ class AskAndTell:
         deployment: what stands.
         space: the knobs that may be tried.
         rollback_threshold: share of a regression at which the safety monitor stops a trial.
+        policy: the knob policy that Level 1 has deployed.
     """
 
     def __init__(
@@ -42,10 +46,12 @@ class AskAndTell:
         deployment: Deployment,
         space: KnobSpace,
         rollback_threshold: float,
+        policy: Policy = lambda state, present: None,
     ) -> None:
         self._learner, self._deployment, self._space = learner, deployment, space
-        self._rollback_threshold = rollback_threshold
+        self._rollback_threshold, self._policy = rollback_threshold, policy
         self._label = learner.workload
+        self._of_the_policy: set[tuple[str, str]] = set()
 
     def serve(self, workload: int) -> None:
         """What is told from now on belongs to the workload of that number.
@@ -55,10 +61,16 @@ class AskAndTell:
         self._learner.workload = self._label if workload == 1 else f"{self._label} {workload}"
 
     def ask(self, state: State) -> tuple[Mapping[str, KnobValue], str] | None:
-        """The knobs to change, with who proposed it; None where nothing new comes up."""
+        """The knobs to change, with who proposed it; None where nothing new comes up.
+
+        What Level 1's policy would have comes first, each configuration once in a workload.
+        """
+        values = self._policy_changes(state)
+        if values:
+            return values, PROPOSER
         for _ in range(MAX_ASKS):
             try:
-                values = self._changes(state)
+                values = self._changes(self._learner.ask(state, self._deployment.present))
             except MemoryBudgetError as error:
                 log.info("a proposal was dropped: %s", error)
                 continue
@@ -66,19 +78,35 @@ class AskAndTell:
                 return values, self._learner.proposer
         return None
 
+    def _policy_changes(self, state: State) -> dict[str, KnobValue]:
+        present = self._deployment.present
+        wanted = None if state is None else self._policy(state, present)
+        if wanted is None:
+            return {}
+        try:
+            values = self._changes(wanted)
+        except MemoryBudgetError as error:
+            log.info("what the knob policy would have was dropped: %s", error)
+            return {}
+        once = (self._learner.workload, repr(sorted(values.items())))
+        if once in self._of_the_policy:
+            return {}
+        self._of_the_policy.add(once)
+        return values
+
     def advice(self, state: State) -> str:
         """The next proposal in words, for mode ``advise``."""
         try:
-            values = self._changes(state)
+            values = self._changes(self._learner.ask(state, self._deployment.present))
         except MemoryBudgetError as error:
             return error.message
         text = ", ".join(f"{name} = {value}" for name, value in values.items())
         return f"worth a try: {text}" if text else "nothing to advise"
 
-    def _changes(self, state: State) -> dict[str, KnobValue]:
+    def _changes(self, proposal: Mapping[str, KnobValue]) -> dict[str, KnobValue]:
         """What a proposal, shrunk to fit the memory budget, changes."""
         present = self._deployment.present
-        wanted = self._learner.fit(present.replace(self._learner.ask(state, present)))
+        wanted = self._learner.fit(present.replace(proposal))
         return {
             name: wanted[name] for name in self._space.names if wanted[name] != present.get(name)
         }

@@ -81,7 +81,13 @@ class Level1Section(Section):
     update_interval: float = Field(
         3600,
         gt=0,
-        description="Seconds (of the demo's clock) between policy updates; not active yet.",
+        description="Seconds (of the demo's clock) between two updates of the learned policies.",
+    )
+    recheck_interval: float = Field(
+        86400,
+        gt=0,
+        description="Seconds (of the demo's clock) after which what stands is compared again with "
+        "what it replaced, whatever is seen of it.",
     )
     min_improvement: float = Field(
         0.02, ge=0, lt=1, description="Smallest relative gain of the latency index worth deploying."

@@ -17,7 +17,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 log = logging.getLogger(__name__)
 
-Worker = Literal["server", "store", "explorer", "service"]
+Worker = Literal["server", "store", "explorer", "service", "learner"]
 
 
 class Jobs:

@@ -25,15 +25,16 @@ from backend.errors import (
     StaleEpochError,
 )
 from backend.jobs import Jobs
+from backend.loop_parts import build_loop, build_policy_learner
 from backend.observer import Observer
 from backend.operator_commands import OperatorCommands
+from backend.policy_jobs import PolicyJobs
 from backend.protocols import Clock
 from backend.report import build_report, workload_facts, write_reports
 from backend.run_options import RunOptions
 from backend.status import knob_statuses, status_record
 from backend.steering.turns import ExplorationTurns
 from backend.steering_jobs import SteeringJobs, build_steering_jobs
-from backend.trial_planner import RunSchedule
 from backend.tuning_loop import TuningLoop
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ KNOBS_S = 15.0
 EXPLORE_S = 0.5
 SERVE_S = 2.0
 TAKE_IN_S = 10.0
+LEARN_S = 2.0
 RETENTION_S = 3600.0
 UNDO_AGAIN_S = 5.0
 """Between two attempts to undo what could not be undone."""
@@ -83,6 +85,7 @@ class SystemOrchestrator:
         self._commands: OperatorCommands | None = None
         self._observer: Observer | None = None
         self._steering: SteeringJobs | None = None
+        self._policies: PolicyJobs | None = None
         self._turns = ExplorationTurns(self.settings.steering.share, self._clock)
         self._server_lost = False
         self._last_status: StatusRecord | None = None
@@ -130,6 +133,8 @@ class SystemOrchestrator:
             self._jobs.repeat(job, seconds)
         self._jobs.repeat(self.retain, RETENTION_S, worker="store")
         assert self._steering is not None  # made by begin()
+        assert self._policies is not None
+        self._jobs.repeat(self._policies.learn, LEARN_S, worker="learner")
         self._jobs.repeat(self._steering.explore, EXPLORE_S, worker="explorer")
         self._jobs.repeat(self._steering.serve, SERVE_S, worker="service")
         self._jobs.repeat(self._steering.take_in, TAKE_IN_S, worker="store")
@@ -155,8 +160,14 @@ class SystemOrchestrator:
         self._tell_loading(parts)
         parts.learner.load(parts.deployment.present)
         self._observer = Observer(parts, lambda: self.loop, self._turns.disturbed_since_asked)
-        self._loop = self._make_loop(parts, self._observer)
+        policies = build_policy_learner(parts, self._options, self._clock, self._stop.is_set)
+        self._loop = loop = build_loop(
+            parts, self._observer, policies, self._options, self._started_at, self._clock
+        )
         self._go_on(parts, self._loop)
+        self._policies = PolicyJobs(
+            policies, self._turns, parts.store, self._clock, lambda: loop.phase
+        )
         self._steering = build_steering_jobs(
             parts, self._loop, self._observer, self._turns, self._clock
         )
@@ -220,27 +231,6 @@ class SystemOrchestrator:
             loop.paused, parts.deployment.frozen = last.paused, last.frozen
             if last.started_at == self._started_at and parts.info.can("alter_system"):
                 parts.deployment.mode = last.mode
-
-    def _make_loop(self, parts: Components, observer: Observer) -> TuningLoop:
-        schedule = RunSchedule()
-        duration_s = self._options.duration_s
-        if duration_s is not None:
-            past_s = (self._clock.now() - self._started_at).total_seconds()
-            begun_s = self._clock.monotonic_s() - past_s
-            schedule = RunSchedule.bounded(begun_s, duration_s, self.settings.level1)
-        return TuningLoop(
-            self.settings,
-            parts.space,
-            parts.deployment,
-            parts.learner,
-            parts.store,
-            self._clock,
-            collect=parts.collector.collect,
-            record_window=observer.record_trial_window,
-            judge_safety=observer.judge_candidate,
-            schedule=schedule,
-            forget_index=parts.recorder.forget_recent,
-        )
 
     # -- jobs -----------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.approval import Approval
-from backend.ask_and_tell import AskAndTell
+from backend.ask_and_tell import AskAndTell, Policy
 from backend.candidates import Candidates
 from backend.config import Settings
 from backend.deployment import Deployment
@@ -56,6 +56,7 @@ class TuningLoop:
         record_window: stores a window of a trial.
         judge_safety: the safety monitor.
         schedule: the moments of a bounded run.
+        policy: the knob policy that Level 1 has deployed.
         forget_index: called where the windows behind the present index tell nothing any more:
             another configuration stands, or another workload is in force.
     """
@@ -73,6 +74,7 @@ class TuningLoop:
         record_window: Callable[[MeasuredWindow, int | None], None],
         judge_safety: SafetyJudge,
         schedule: RunSchedule,
+        policy: Policy = lambda state, present: None,
         forget_index: Callable[[], None] = lambda: None,
     ) -> None:
         self._forget_index = forget_index
@@ -93,7 +95,9 @@ class TuningLoop:
         self._history = TrialHistory(store, clock)
         self.verdicts = self._history.verdicts
         self.approval = Approval(store, self.verdicts)
-        self._agent = AskAndTell(learner, deployment, space, settings.safety.rollback_threshold)
+        self._agent = AskAndTell(
+            learner, deployment, space, settings.safety.rollback_threshold, policy
+        )
         self._candidates = Candidates(self._agent, clock, self._level1.rest_s)
         version = deployment.version
         first_factor = version.index if version is not None else 1.0
