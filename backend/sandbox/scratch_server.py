@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 import secrets
 import shutil
 import time
@@ -28,6 +29,7 @@ from backend.db_connector import DatabaseConnector
 from backend.domain.knobs import KnobValue
 from backend.embedded.account import choose_account
 from backend.embedded.binaries import find_binaries
+from backend.embedded.files import read_text, telling, write_atomically
 from backend.embedded.postmaster import living_postmaster
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.errors import EmbeddedServerError, ServerError
@@ -37,6 +39,7 @@ DATABASE = "sandbox_copy"
 OWNER = "sandbox_owner"
 SANDBOX_APPLICATION = "autopilot_sandbox"
 _FOLDER = "sandbox"
+_OWNER_FILE = "owner"
 _LEAST_MEMORY_BYTES = 512 * 1024**2
 _MEMORY_SHARE = 0.25
 """Of the memory that is free now: what one process of the server may allocate at the most."""
@@ -74,9 +77,8 @@ class ScratchServer:
         self.bin_dir = binaries.bin_dir
         self._temp_bytes = temp_bytes
         self._owner_password = secrets.token_urlsafe(24)
-        self._server = EmbeddedPostgres(
-            data_dir / _FOLDER, bin_dir=binaries.bin_dir, dbname="postgres"
-        )
+        self._folder = data_dir / _FOLDER
+        self._server = EmbeddedPostgres(self._folder, bin_dir=binaries.bin_dir, dbname="postgres")
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -88,10 +90,18 @@ class ScratchServer:
                 that this machine does not have is replaced by the server's own.
 
         Raises:
-            EmbeddedServerError, ServerError: it cannot be made; nothing is left of it.
+            EmbeddedServerError, ServerError: it cannot be made, or another process has one here;
+                nothing is left of it.
         """
-        self._server.destroy()
+        owner = _living_owner(self._folder)
+        if owner is not None:
+            raise EmbeddedServerError(
+                f"process {owner} has a sandbox in {self._folder}",
+                remedy="end that process, or use another data folder",
+            )
+        self.destroy()
         try:
+            _claim(self._folder)
             self._server.ensure_started()
             self._bound()
             self.apply({}, restart=False)
@@ -118,7 +128,7 @@ class ScratchServer:
         """Stop it and remove all that was made. Idempotent."""
         self._close_sessions()
         self._server.destroy()
-        _remove_folder(self._server.home.parent)
+        _remove_folder(self._folder)
 
     # -- connections ------------------------------------------------------------------------------
 
@@ -248,13 +258,13 @@ class ScratchServer:
 def remove_leftovers(data_dir: Path) -> bool:
     """Remove the scratch server that a killed process left under this data folder.
 
-    Returns whether there was one.
+    Returns whether there was one; that of a process that lives is no leftover.
 
     Raises:
         EmbeddedServerError: it cannot be ended or removed.
     """
     folder = data_dir / _FOLDER
-    if not folder.is_dir():
+    if not folder.is_dir() or _living_owner(folder) is not None:
         return False
     EmbeddedPostgres(folder, dbname="postgres").destroy()
     _remove_folder(folder)
@@ -264,3 +274,27 @@ def remove_leftovers(data_dir: Path) -> bool:
 def _remove_folder(folder: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(folder)
+
+
+def _claim(folder: Path) -> None:
+    """Note whose sandbox this is."""
+    with telling(f"cannot write in {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / _OWNER_FILE, _identity(os.getpid()))
+
+
+def _living_owner(folder: Path) -> int | None:
+    """The process id of another process that made this sandbox, if it lives."""
+    text = read_text(folder / _OWNER_FILE)
+    pid = text.partition(" ")[0] if text else ""
+    if not pid.isdigit() or int(pid) == os.getpid():
+        return None
+    try:
+        return int(pid) if _identity(int(pid)) == text else None
+    except psutil.Error:
+        return None
+
+
+def _identity(pid: int) -> str:
+    """A process, told from others that had or will have its number."""
+    return f"{pid} {psutil.Process(pid).create_time():.2f}"

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -114,9 +114,16 @@ def rows_of(url: URL, query: str) -> list[tuple[Any, ...]]:
 
 @pytest.fixture(scope="module")
 def source(embedded_server: EmbeddedPostgres) -> Iterator[URL]:
-    with closing(connect(embedded_server.dsn())) as admin, admin.cursor() as cursor:
+    with filled(embedded_server) as url:
+        yield url
+
+
+@contextmanager
+def filled(server: EmbeddedPostgres) -> Iterator[URL]:
+    """A database with the schema above, and without afterwards."""
+    with closing(connect(server.dsn())) as admin, admin.cursor() as cursor:
         cursor.execute(f'CREATE DATABASE "{DATABASE}"')
-        url = embedded_server.dsn(DATABASE)
+        url = server.dsn(DATABASE)
         with closing(connect(url)) as own, own.cursor() as inside:
             inside.execute(SCHEMA)
             inside.execute("VACUUM ANALYZE")
@@ -400,6 +407,9 @@ def test_what_a_killed_process_left_is_found_and_removed(
     with process:
         while (line := process.stdout.readline()).strip() != when:
             assert line, "it ended too early"
+        assert not remove_leftovers(data_dir)  # its owner lives
+        with pytest.raises(EmbeddedServerError, match=f"process {process.pid} has a sandbox"):
+            ScratchServer(data_dir, 17, 10**6).create({})
         os.kill(process.pid, signal.SIGKILL)
     cluster = EmbeddedPostgres(data_dir / "sandbox", dbname="postgres").cluster_dir
     left = living_postmaster(cluster)
@@ -410,6 +420,19 @@ def test_what_a_killed_process_left_is_found_and_removed(
     assert not psutil.pid_exists(left.pid)
     assert list(data_dir.iterdir()) == []
     assert not remove_leftovers(data_dir)
+
+
+def test_an_older_server_is_copied_to_one_of_its_version(
+    debian_server: EmbeddedPostgres, data_dir: Path
+) -> None:
+    with filled(debian_server) as source:
+        made = copied(source, data_dir, ("child", "part"))
+
+        copy = made.server.owner_url
+        assert made.lacking == 0
+        assert rows_of(copy, "SHOW server_version") == rows_of(source, "SHOW server_version")
+        query = 'SELECT * FROM "Odd ""name".child ORDER BY id'
+        assert rows_of(copy, query) == rows_of(source, query)
 
 
 def test_a_version_that_this_machine_does_not_have_is_said_so(data_dir: Path) -> None:
