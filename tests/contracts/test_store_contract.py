@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 
 from backend.domain.modes import (
     ChangeState,
@@ -40,7 +42,8 @@ from backend.domain.records import (
 )
 from backend.errors import StoreError
 from backend.protocols import Store
-from backend.telemetry import SqlStore, open_store, retention
+from backend.telemetry import SqlStore, open_store, opening, retention
+from backend.telemetry.connections import make_engine, store_url
 from tests.contracts import records as full
 
 OpenStore = Callable[[], Store]
@@ -702,3 +705,29 @@ def test_processes_that_open_a_new_store_at_once(
         url = engine.url.set(database="fresh")
     results = run_processes(url, 3)
     assert sorted(epoch for r in results for epoch in r["epochs"]) == list(range(1, 31))
+
+
+@pytest.mark.integration
+def test_a_postgresql_store_of_before_policies_gets_what_is_new(
+    postgresql_template: sa.Engine,
+) -> None:
+    with postgresql_template.connect() as connection:
+        connection.execute(sa.text("DROP DATABASE IF EXISTS older WITH (FORCE)"))
+        connection.execute(sa.text("CREATE DATABASE older"))
+    url = postgresql_template.url.set(database="older")
+    engine = make_engine(store_url(url))
+    with opening._migrating(engine) as connection:
+        command.upgrade(opening.alembic_config(connection), "0003")
+        connection.execute(
+            sa.text(
+                "INSERT INTO policy_versions (created_at, author, config, index, note, active) "
+                "VALUES (now(), 'server', '{\"work_mem\": 8192}', 1.0, 'found', true)"
+            )
+        )
+    engine.dispose()
+    with contextlib.closing(open_store(url)) as store:
+        (old,) = store.policy_versions()
+        assert (old.config, old.steering, old.weights) == ({"work_mem": 8192}, (), {})
+        store.add_policy_version(full.VERSION)
+        assert [version.active for version in store.policy_versions()] == [False, True]
+        assert store.add_genome(full.GENOME) == store.add_policy_update(full.POLICY_UPDATE) == 1

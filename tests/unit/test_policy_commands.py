@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import run
 from backend.domain.modes import CommandKind, CommandState
 from backend.domain.records import PolicyVersionRecord
+from backend.domain.steering import SteeringMode, SteeringState
 from backend.domain.version_difference import difference
 from backend.errors import AdjustmentError, AutopilotError, ConfigError
 from backend.lease import holder_name
@@ -227,6 +228,21 @@ def answering(store: SqlStore, state: CommandState, answer: str) -> Iterator[Non
     finally:
         over.set()
         thread.join()
+
+
+def test_a_class_that_is_switched_without_a_tuner_makes_a_version(
+    folder: Path, store: SqlStore
+) -> None:
+    served = replace(
+        full.STEERED_CLASS, key=HINT.key, state=SteeringState.VERIFIED, mode=SteeringMode.PIN
+    )
+    store.save_steered_classes([served])
+    arguments = ["steering", "set", HINT.key.fingerprint, "off", "--data-dir", str(folder)]
+    assert CliRunner().invoke(run.app, arguments).exit_code == 0
+    version = store.policy_versions()[-1]
+    assert version.author.endswith("@command-line")
+    assert (version.parent_id, version.steering) == (4, ())
+    assert version.weights == {"plan policy": WEIGHTS}
 
 
 # -- refusals -------------------------------------------------------------------------------------
