@@ -142,9 +142,10 @@ def fit(
 
         tf.while_loop(lambda step: step < tf.shape(batches)[0], one, (tf.constant(0),))
 
-    # autograph=False: there is no Python control flow to rewrite.
+    # autograph=False: there is no Python control flow to rewrite. Traced once, by hand: a fit has
+    # a graph of its own, and TensorFlow would warn of what it takes for careless retracing.
     shape = tf.TensorSpec((None, BATCH), tf.int64)
-    compiled = tf.function(update, autograph=False, input_signature=[shape])
+    compiled = tf.function(update, autograph=False).get_concrete_function(shape)
     for done in range(0, steps, STEPS_AT_ONCE):
         if stopped():
             raise LearningStoppedError
