@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from backend.domain.clock import SystemClock
 from backend.domain.modes import CommandKind, CommandState, Mode, TrialKind, Verdict
-from backend.domain.steering import ClassKey, SteeringMode
+from backend.domain.steering import ClassKey, DatabaseIdentity, SteeringMode, SteeringState
 from backend.errors import MemoryBudgetError
 from backend.steering.register import SteeringRegister
-from tests.integration.test_whole_loop_simulated import Run, make_target
+from backend.telemetry import open_store
+from tests.integration.test_whole_loop_simulated import Run, make_target, settings_in
 from tests.steered_classes import evidence
 
 KEY = ClassKey("0123456789abcdef", '"$user", public')
@@ -98,6 +101,19 @@ def test_who_switches_a_class_is_the_version_s_author(tmp_path: Path) -> None:
     )
     version = run.store.policy_versions()[-1]
     assert (version.author, version.steering) == ("tester", ())
+
+
+def test_the_tuner_serves_nothing_that_was_proven_on_another_server(tmp_path: Path) -> None:
+    with closing(open_store(settings_in(tmp_path).store_url)) as store:
+        elsewhere = DatabaseIdentity("staging", "shop")
+        register = SteeringRegister(store, SystemClock(), elsewhere)
+        register.add(KEY, "SELECT $1")
+        register.verify(KEY, evidence())
+    run = Run(tmp_path, make_target(), enabled=False)
+    (record,) = run.store.steered_classes()
+    assert record.state is SteeringState.WITHDRAWN
+    assert "proven on another server: staging" in record.reason
+    assert run.store.policy_versions()[-1].steering == ()
 
 
 def test_a_hint_set_proven_on_probation_does_not_end_it(tmp_path: Path) -> None:

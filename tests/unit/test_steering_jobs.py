@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,12 +13,10 @@ from backend.domain.clock import ManualClock
 from backend.domain.modes import Mode, Phase, SafetyAction
 from backend.domain.records import EventRecord
 from backend.domain.safety import SafetyVerdict
-from backend.domain.steering import SteeringState, SteeringStatusRecord
+from backend.domain.steering import SteeringStatusRecord
 from backend.errors import ServerConnectionError, ServerError, StoreError
-from backend.steering.register import SteeringRegister
 from backend.steering.turns import MAX_SAVED_S, ExplorationTurns
-from backend.steering_jobs import RETRY_S, SteeringJobs, build_steering_jobs
-from tests import steered_classes
+from backend.steering_jobs import RETRY_S, SteeringJobs
 
 STEP_S = 1.0
 
@@ -278,27 +275,3 @@ def test_the_state_is_stored_when_it_changes_and_as_a_sign_of_life(case: Case) -
 def test_statements_are_taken_in(case: Case) -> None:
     case.jobs.take_in()
     assert case.taken == 1
-
-
-def test_the_tuner_serves_nothing_that_was_proven_on_another_server(tmp_path: Path) -> None:
-    clock, store = ManualClock(), steered_classes.MemoryStore()
-    register = SteeringRegister(store, clock)  # type: ignore[arg-type]
-    register.add(steered_classes.KEY, "SELECT $1")
-    register.verify(
-        steered_classes.KEY, steered_classes.evidence(server="staging", database="shop")
-    )
-    parts: Any = SimpleNamespace(
-        settings=load_settings(
-            overrides={"paths": {"data_dir": str(tmp_path)}, "database": {"dbname": "shop"}},
-            environ={},
-        ),
-        deployment=SimpleNamespace(mode=Mode.AUTO, frozen=False),
-        store=store,
-        target=None,
-        info=SimpleNamespace(server_id="production"),
-    )
-    anything: Any = SimpleNamespace()
-    build_steering_jobs(parts, anything, anything, anything, clock)
-    withdrawn = store.classes[steered_classes.KEY]
-    assert withdrawn.state is SteeringState.WITHDRAWN
-    assert "proven on another server: staging, and this is production" in withdrawn.reason
