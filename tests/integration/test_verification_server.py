@@ -42,13 +42,13 @@ ANALYZE verified.events, verified.kinds;
 BAD_COSTS = "-c random_page_cost=200"
 
 
-@pytest.fixture(scope="module", params=["embedded_server", "debian_server"])
-def server(request: pytest.FixtureRequest) -> Iterator[EmbeddedPostgres]:
-    made: EmbeddedPostgres = request.getfixturevalue(request.param)
-    with owner(made) as cursor:
+@pytest.fixture(scope="module")
+def server(server: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
+    """A server of each kind, with the tables of this module."""
+    with owner(server) as cursor:
         cursor.execute(SCHEMA)
-    yield made
-    with owner(made) as cursor:
+    yield server
+    with owner(server) as cursor:
         cursor.execute("DROP SCHEMA verified CASCADE")
 
 

@@ -58,21 +58,27 @@ def test_families_change_few_knobs_each_and_no_proposal_repeats() -> None:
 )
 def test_every_proposal_is_a_valid_configuration_of_the_space(host: HostFacts) -> None:
     knobs = space(restart=True, host=host)
-    for proposal in expert_proposals(knobs, host, knobs.default_config(), clients=40):
+    proposals = expert_proposals(knobs, host, knobs.default_config(), clients=40)
+    assert proposals
+    for proposal in proposals:
         assert knobs.validate(proposal.config) == proposal.config
         assert set(proposal.config) == set(knobs.names)
 
 
 def test_each_proposal_says_why_with_a_page_of_the_manual() -> None:
     knobs = space()
-    for proposal in expert_proposals(knobs, SMALL, knobs.default_config()):
+    proposals = expert_proposals(knobs, SMALL, knobs.default_config())
+    assert proposals
+    for proposal in proposals:
         assert "https://www.postgresql.org/docs/current/" in proposal.why
 
 
 def test_what_the_rules_leave_alone_stands_as_it_stood() -> None:
     knobs = space()
     present = knobs.default_config().replace({"cpu_tuple_cost": 0.02, "work_mem": 65536})
-    for proposal in expert_proposals(knobs, SMALL, present):
+    proposals = expert_proposals(knobs, SMALL, present)
+    assert proposals
+    for proposal in proposals:
         assert proposal.config["cpu_tuple_cost"] == 0.02
         assert proposal.config["work_mem"] == 65536
 
@@ -109,7 +115,9 @@ def test_choices_fall_back_to_what_the_knob_offers() -> None:
 def test_an_unknown_machine_yields_no_rule_about_its_size() -> None:
     knobs = space()
     unknown = HostFacts(0, 0.0, None, is_local=False)
-    for proposal in expert_proposals(knobs, unknown, {}):
+    proposals = expert_proposals(knobs, unknown, {})
+    assert proposals
+    for proposal in proposals:
         changed = changes(knobs, proposal.config)
         assert not {"work_mem", "effective_cache_size", "max_parallel_workers"} & set(changed)
 

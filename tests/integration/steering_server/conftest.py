@@ -67,13 +67,13 @@ DROP ROLE autopilot_reader;
 """
 
 
-@pytest.fixture(scope="module", params=["embedded_server", "debian_server"])
-def server(request: pytest.FixtureRequest) -> Iterator[EmbeddedPostgres]:
-    made: EmbeddedPostgres = request.getfixturevalue(request.param)
-    with owner(made) as cursor:
+@pytest.fixture(scope="module")
+def server(server: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
+    """A server of each kind, with the schema ``trial``."""
+    with owner(server) as cursor:
         cursor.execute(SCHEMA)
-    yield made
-    with owner(made) as cursor:
+    yield server
+    with owner(server) as cursor:
         cursor.execute(CLEAN_UP)
 
 
