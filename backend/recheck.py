@@ -28,6 +28,8 @@ NOTED = "noted"
 """Kind of the events that say what was measured of what stands; the next tuner reads them."""
 SOONER = 24
 """After an inconclusive recheck the next is due in the interval's 24th part, then in twice that."""
+QUIET = 10
+"""No recheck is due by its time before so many times as long as the last one took has passed."""
 LEAST_BLOCKS = 3
 _ALL_EVENTS = 100_000
 
@@ -208,6 +210,7 @@ class Rechecks:
         if trial.verdict is Verdict.INCONCLUSIVE:
             wait, why = min(2 * unclear.wait, self._interval), UNCLEAR
             self._unclear[key] = _Unclear((*unclear.log_ratios, *trial.block_log_ratios), wait)
+        wait = max(wait, QUIET * (now - trial.created_at))
         former = self._watch.noted
         level = former.index if former is not None else present.index_standing
         noted = Noted(
