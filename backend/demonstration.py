@@ -19,12 +19,16 @@ ACT = "act"
 """Kind of the events that tell of them."""
 SHIFT, GROWTH, BAD_CHANGE = "shift", "growth", "bad change"
 
+INJECTED = "demonstration"
+"""Who proposed the harmful configuration."""
 HARMFUL: Mapping[str, KnobValue] = {
     "work_mem": 64,
     "hash_mem_multiplier": 1.0,
-    "random_page_cost": 100.0,
+    "random_page_cost": 10.0,
+    "jit_above_cost": 1000.0,
 }
-"""Sorts and hashes spill to disk, indexes look dear: bad for reports, and undone by a reload."""
+"""Sorts and hashes spill to disk, indexes look dear, short statements are compiled first: bad for
+reports, and undone by a reload."""
 
 SHIFTED_MIX = {"mixed": "analytical", "analytical": "mixed", "oltp": "mixed", "simple": "mixed"}
 """What the clients turn to, by the mix that they come from."""

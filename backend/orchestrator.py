@@ -24,6 +24,7 @@ from backend.errors import (
     ServerConnectionError,
     StaleEpochError,
 )
+from backend.injected_change import InjectedChange
 from backend.jobs import Jobs
 from backend.loop_parts import build_loop, build_policy_learner
 from backend.observer import Observer
@@ -86,6 +87,7 @@ class SystemOrchestrator:
         self._observer: Observer | None = None
         self._steering: SteeringJobs | None = None
         self._policies: PolicyJobs | None = None
+        self._injected: InjectedChange | None = None
         self._turns = ExplorationTurns(self.settings.steering.share, self._clock)
         self._server_lost = False
         self._last_status: StatusRecord | None = None
@@ -165,6 +167,9 @@ class SystemOrchestrator:
             parts, self._observer, policies, self._options, self._started_at, self._clock
         )
         self._go_on(parts, self._loop)
+        self._injected = InjectedChange(
+            self._options, loop, parts.store, self._clock, lambda name: name in parts.space
+        )
         self._policies = PolicyJobs(
             policies, self._turns, parts.store, self._clock, lambda: loop.phase
         )
@@ -261,6 +266,8 @@ class SystemOrchestrator:
     def _tick(self, may_begin: bool) -> bool:
         """Let the loop act; whether a trial runs now."""
         self.loop.resting = not may_begin
+        assert self._injected is not None  # made together with the loop
+        self._injected.tick()
         self.loop.tick()
         return self.loop.trial is not None
 

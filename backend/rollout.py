@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from backend.config import Level1Section
 from backend.deployment import ALL_VERSIONS, AUTOPILOT, Deployment
 from backend.domain.knobs import KnobValue
-from backend.domain.modes import Arm, TrialKind, Verdict
-from backend.domain.records import PolicyVersionRecord
-from backend.protocols import Store
+from backend.domain.modes import Arm, TrialKind, TrialState, Verdict
+from backend.domain.records import PolicyVersionRecord, TrialRecord
+from backend.protocols import Clock, Store
 from backend.trial_planner import TrialPlanner
 from backend.trials import Trial, TrialPlan
 from backend.workloads import Workload, Workloads
@@ -43,6 +43,7 @@ class Rollout:
         workloads: are told what stands.
         planner: makes the probation's plan.
         store: what an earlier tuner promoted is found there.
+        clock: time.
         level1: the probation's length.
         undone: told after something was undone.
     """
@@ -53,11 +54,13 @@ class Rollout:
         workloads: Workloads,
         planner: TrialPlanner,
         store: Store,
+        clock: Clock,
         level1: Level1Section,
         undone: Callable[[str], None],
     ) -> None:
         self._deployment, self._workloads, self._planner = deployment, workloads, planner
-        self._store, self._level1, self._undone = store, level1, undone
+        self._store, self._clock = store, clock
+        self._level1, self._undone = level1, undone
         self._probation = self._left_by_an_earlier_tuner()
 
     @property
@@ -85,6 +88,39 @@ class Rollout:
             self._probation = Probation(
                 former, before.number, before, trial.plan.after, trial.block_log_ratios
             )
+
+    def put_in_force(self, values: Mapping[str, KnobValue], proposer: str, reason: str) -> None:
+        """Deploy what nothing has proven, as a promotion that was wrong would; for demonstrations.
+
+        It is recorded as what it is, and from then on its probation has to find it out.
+
+        Raises:
+            AdjustmentError, FrozenError: what stood before stands.
+        """
+        former, before = self._deployment.version, self._workloads.in_force
+        now, present = self._clock.now(), self._deployment.present
+        record = TrialRecord(
+            kind=TrialKind.PROMOTION,
+            state=TrialState.FINISHED,
+            proposer=proposer,
+            created_at=now,
+            finished_at=now,
+            before={name: present.get(name) for name in values},
+            after=dict(values),
+            verdict=Verdict.ACCEPT,
+            reasons=(reason,),
+        )
+        chain = before.linked(0.0, ())
+        self._deployment.deploy(
+            values,
+            author=AUTOPILOT,
+            index=chain.factor,
+            note=reason,
+            trial_id=self._store.save_trial(record),
+        )
+        self._workloads.promoted(chain, self._deployment.deviating)
+        if former is not None:
+            self._probation = Probation(former, before.number, before, values, ())
 
     def plan_probation(self) -> TrialPlan | None:
         """The probation that is due; None where there is none, or its workload is not offered.

@@ -107,7 +107,7 @@ class TuningLoop:
             schedule, self._planner, deployment, store, clock, self._level1
         )
         self._rollout = Rollout(
-            deployment, self.workloads, self._planner, store, self._level1, self._undone
+            deployment, self.workloads, self._planner, store, clock, self._level1, self._undone
         )
         self._rechecks = Rechecks(
             deployment,
@@ -198,6 +198,15 @@ class TuningLoop:
         if waits:
             self.approval.drop("declined by the operator")
         return waits
+
+    def put_in_force(self, values: Mapping[str, KnobValue], proposer: str, reason: str) -> bool:
+        """Deploy what nothing has proven (see ``Rollout``); False where that cannot be now."""
+        may = self.trial is None and self._may_try() and not self._rollout.on_probation
+        if may:
+            self._candidates.drop()
+            self._rollout.put_in_force(values, proposer, reason)
+            self._forget_index()
+        return may
 
     def relink(self) -> None:
         """A human changed the configuration: the index goes on against the old reference."""
