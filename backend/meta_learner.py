@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
@@ -43,12 +44,14 @@ HELD_OUT_SEEDS = tuple(range(101, 161))
 FINALISTS = 3
 LEAST_PAIRS, MOST_PAIRS = 10, 60
 """Of the comparison."""
-HOPELESS = 1.3
+HOPELESS = 1.15
 """A genome whose regret is so many times the incumbent's after the first seed is given up."""
+FIRST_MUTATION = 0.2
+"""Chance that a gene of the first generation's mutants is drawn anew."""
 COSTLY = 3.0
 """So is one whose runs take so many times the incumbent's processor time."""
 JUDGED_WINDOWS = 300
-"""Of a run that judges: twice those of training, so that most of them reach 95 % of the gain."""
+"""Of a run that judges: more than in training, so that most of them reach 95 % of the gain."""
 FITNESS, ORIGIN = "fitness", "origin"
 
 
@@ -174,18 +177,22 @@ class MetaLearner:
     # -- evolution --------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Queue the first generation: the incumbent and the archive. Once, by one process.
+        """Queue the first generation: the incumbent, the archive, mutants of the incumbent.
 
-        What a killed run had taken up and not finished is queued again.
+        Once, by one process; what a killed run had taken up and not finished is queued again. A
+        genome drawn anywhere is hopeless more often than not, one near what stands is not.
         """
         queued: list[Mapping[str, float]] = []
         for trial in self._study.get_trials(deepcopy=False):
             if trial.state in (TrialState.COMPLETE, TrialState.WAITING):
                 queued.append(trial.system_attrs.get("fixed_params") or trial.params)
-        for number, genome in enumerate((self.incumbent, *self.earlier)):
+        rng = np.random.default_rng(self.settings.seed)
+        known = [(self.incumbent, "default"), *((genome, "archive") for genome in self.earlier)]
+        while len(known) < self.settings.population:
+            known.append((self._mutant(rng), "evolved"))
+        for genome, origin in known:
             genes = self._genes_within(genome)
             if genes not in queued:
-                origin = "archive" if number else "default"
                 self._study.enqueue_trial(genes, user_attrs={ORIGIN: origin})
                 queued.append(genes)
 
@@ -247,8 +254,8 @@ class MetaLearner:
         if challenger is None:
             return self._outcome(None, "no genome of the front beats the one that stands")
         spent = min(most, len(finalists)) * len(training) * len(RECHECK_SEEDS)
-        # A judging run is twice as long, and there are two of them to a pair.
-        pairs = min((runs - spent) // 4, MOST_PAIRS)
+        # A judging run is more than twice as long, and there are two of them to a pair.
+        pairs = min((runs - spent) // 5, MOST_PAIRS)
         if pairs < LEAST_PAIRS:
             return self._outcome(
                 None,
@@ -360,6 +367,21 @@ class MetaLearner:
 
     def _origin(self, trial: optuna.Trial) -> str:
         return str(trial.user_attrs.get(ORIGIN, "evolved"))
+
+    def _mutant(self, rng: np.random.Generator) -> Genome:
+        """The incumbent with some genes drawn anew inside their bounds."""
+        drawn = {}
+        for name, (low, high) in self.settings.bounds.items():
+            share = rng.random()
+            if rng.random() < FIRST_MUTATION:
+                spread_over_decades = BY_NAME[name].kind.startswith("log")
+                value = (
+                    low * (high / low) ** share
+                    if spread_over_decades
+                    else low + share * (high - low)
+                )
+                drawn[name] = float(round(value)) if BY_NAME[name].whole else value
+        return self._genome(drawn)
 
     def _genes_within(self, genome: Genome) -> dict[str, float]:
         """The varied genes, drawn inside the bounds."""

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from backend.domain.records import GenomeRecord
 from backend.errors import CheckpointError, ConfigError
-from backend.evolution.genome import Genome
+from backend.evolution.genome import GENES, Genome
 from backend.evolution.profile import ALIKE, Profile, distance
 from backend.policy.weights_files import WeightsFiles
 from backend.protocols import Store, TelemetryReader
@@ -37,9 +37,15 @@ def standing_record(records: Sequence[GenomeRecord], profile: Profile) -> Genome
 
 
 def standing_genome(store: TelemetryReader, profile: Profile, default: Genome) -> Genome:
-    """The genome to work with under a workload: the deployed one, or the settings' own."""
+    """The genome to work with under a workload: the deployed one, or the settings' own.
+
+    Genes that evolution does not vary are always those of the settings.
+    """
     record = standing_record(store.genomes(limit=MOST), profile)
-    return (genome_of(record) if record is not None else None) or default
+    if record is None:
+        return default
+    varied = {gene.name: record.genes[gene.name] for gene in GENES if gene.varied}
+    return Genome({**default.values, **varied})
 
 
 def starting_genomes(records: Sequence[GenomeRecord], profile: Profile, count: int) -> list[Genome]:

@@ -24,8 +24,8 @@ from backend.gate import GateSettings, judge_probe, judge_promotion, trial_alpha
 from backend.rl_agent import KnobAgent
 from backend.state_features import OFFERED_COLUMNS, STATE_WIDTH
 
-WINDOWS = 150
-"""Of a run: some thirty trials, half an hour of ten-second windows with what surrounds them."""
+WINDOWS = 120
+"""Of a run: some fifteen to twenty trials, half an hour with all that surrounds a window."""
 PROBE_WINDOWS, BLOCK_WINDOWS = 3, 4
 DISTURBED_SHARE, DISTURBANCE = 0.15, 4.0
 """Share of the trials in which the load swings, and how much noisier they are."""

@@ -7,6 +7,7 @@ clock, so none outlives a killed parent by more than an individual's learning ru
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import time
@@ -19,9 +20,10 @@ from sqlalchemy.engine import URL
 from backend.evolution.genome import Genome
 from backend.evolution.problems import Curriculum
 from backend.meta_learner import EvolutionSettings, MetaLearner, Outcome
+from backend.protocols import Store
 from backend.telemetry import open_store
 
-CONCLUDING_SHARE = 0.3
+CONCLUDING_SHARE = 0.2
 """Share of the time that is kept for judging the winner."""
 NICE = 19
 
@@ -66,11 +68,20 @@ def evolve(
     KeyboardInterrupt passes through; every finished individual is in the study by then.
     """
     be_nice()
+    with contextlib.closing(open_store(task.store)) as store:
+        return _evolve(task, _learner(task, store), 60.0 * minutes, cores, on_progress)
+
+
+def _evolve(
+    task: Task,
+    learner: MetaLearner,
+    seconds: float,
+    cores: int,
+    on_progress: Callable[[Progress], None],
+) -> Outcome:
     began_s = time.monotonic()
-    seconds = 60.0 * minutes
     evolving_s = (1.0 - CONCLUDING_SHARE) * seconds
     runs: list[float] = []
-    learner = _learner(task)
 
     def tick(until_s: float, doing: str) -> None:
         passed_s = time.monotonic() - began_s
@@ -95,16 +106,18 @@ def be_nice() -> None:
     os.nice(NICE)
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, "1")
+    # Every agent compiles functions of its own, and TensorFlow warns of that each time.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
-def _learner(task: Task) -> MetaLearner:
+def _learner(task: Task, store: Store) -> MetaLearner:
     return MetaLearner(
         curriculum=task.curriculum,
         incumbent=task.incumbent,
         earlier=task.earlier,
         settings=task.settings,
         storage=task.storage,
-        store=open_store(task.store),
+        store=store,
     )
 
 
@@ -143,13 +156,16 @@ def _help(task: Task, seconds: float, number: int, parent: int) -> None:
     """One more process: evolve until the time is up or the parent is gone."""
     be_nice()
     began_s = time.monotonic()
-    learner = _learner(task)
 
     def on_run() -> None:
         if time.monotonic() - began_s >= seconds or os.getppid() != parent:
             raise TimeIsUpError
 
-    learner.on_run = on_run
-    with contextlib.suppress(TimeIsUpError, KeyboardInterrupt):
+    with (
+        contextlib.closing(open_store(task.store)) as store,
+        contextlib.suppress(TimeIsUpError, KeyboardInterrupt),
+    ):
+        learner = _learner(task, store)
+        learner.on_run = on_run
         while True:
             learner.step()
