@@ -41,6 +41,13 @@ class Approval:
         self._granted = trial_id == self.trial_id
         return self._granted
 
+    def decline(self, trial_id: int) -> bool:
+        """Drop the trial that waits; False when it is not that one."""
+        waits = trial_id == self.trial_id
+        if waits:
+            self.drop("declined by the operator")
+        return waits
+
     def take(self) -> Trial | None:
         """The trial that was granted, which waits no more; None where there is none."""
         if not self._granted:

@@ -21,7 +21,7 @@ from backend.drift import Alarm, DriftLimits, DriftWatch, Noted, merged
 from backend.protocols import Clock, Store
 from backend.sample_filter import load_profile
 from backend.trial_planner import TrialPlanner
-from backend.trials import Trial, TrialPlan
+from backend.trials import MeasuredWindow, Trial, TrialPlan
 from backend.workloads import Workload, Workloads
 
 NOTED = "noted"
@@ -33,6 +33,8 @@ QUIET = 10
 LEAST_BLOCKS = 3
 _ALL_EVENTS = 100_000
 
+GIVE_WAY = (TrialKind.PROBE, TrialKind.PROMOTION)
+"""Trials that are broken off where what stands has become much slower."""
 UNCLEAR = "the last recheck was not clear"
 
 Key = tuple[int, int]
@@ -101,6 +103,19 @@ class Rechecks:
         self._watch.observe(window, self._workloads.in_force.chain)
         if self._key is not None and noted is not None and noted.gauges is None:
             self._save()
+
+    def saw_in_trial(self, plan: TrialPlan, measured: MeasuredWindow) -> None:
+        """Take a window of a trial. A recheck's own count when it is over."""
+        stands = measured.arm is plan.deployed and plan.kind is not TrialKind.RECHECK
+        if stands and measured.quality.value >= plan.min_quality:
+            self.observe(measured.window)
+
+    def come_before(self, running: TrialKind) -> bool:
+        """Whether a trial of that kind is to be broken off for a recheck."""
+        if running not in GIVE_WAY:
+            return False
+        alarm = self.alarm
+        return alarm is not None and alarm.urgent
 
     @property
     def alarm(self) -> Alarm | None:

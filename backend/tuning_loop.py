@@ -36,11 +36,6 @@ from backend.workloads import Shift, Workloads
 
 log = logging.getLogger(__name__)
 
-UNASKED = (TrialKind.PROBATION, TrialKind.RECHECK)
-"""Returns to what stood before need nobody's approval."""
-GIVES_WAY = (TrialKind.PROBE, TrialKind.PROMOTION)
-"""Trials that are broken off where what stands has become much slower."""
-
 
 class TuningLoop:
     """See the module's text.
@@ -148,7 +143,7 @@ class TuningLoop:
             final = self.trial.plan.kind is TrialKind.FINAL
             if self._comparison.overdue(now_s) and not final:
                 self.interrupt("the final comparison is due")
-            elif self._makes_way(self.trial.plan.kind):
+            elif self._rechecks.come_before(self.trial.plan.kind):
                 self._break_off(self.trial)
             else:
                 self._tick_trial(self.trial)
@@ -194,10 +189,7 @@ class TuningLoop:
 
     def decline(self, trial_id: int) -> bool:
         """Drop the trial that waits for approval; False when it is not that one."""
-        waits = trial_id == self.approval.trial_id
-        if waits:
-            self.approval.drop("declined by the operator")
-        return waits
+        return self.approval.decline(trial_id)
 
     def put_in_force(self, values: Mapping[str, KnobValue], proposer: str, reason: str) -> bool:
         """Deploy what nothing has proven (see ``Rollout``); False where that cannot be now."""
@@ -283,11 +275,6 @@ class TuningLoop:
         if plan is not None:
             self._propose(plan)
 
-    def _makes_way(self, kind: TrialKind) -> bool:
-        """Whether a trial of this kind is broken off for a recheck."""
-        alarm = self._rechecks.alarm if kind in GIVES_WAY else None
-        return alarm is not None and alarm.urgent
-
     def _break_off(self, trial: Trial) -> None:
         self.interrupt("what stands has become much slower: that comes first")
         if trial.plan.kind is TrialKind.PROMOTION:
@@ -320,7 +307,7 @@ class TuningLoop:
     # -- running a trial --------------------------------------------------------------------
 
     def _propose(self, plan: TrialPlan) -> None:
-        if self._deployment.mode is Mode.APPROVE and plan.kind not in UNASKED:
+        if self._deployment.mode is Mode.APPROVE and plan.kind.may_need_approval:
             self.approval.ask_for(self._make_trial(plan, None))
         else:
             self._start(plan, None)
@@ -336,9 +323,7 @@ class TuningLoop:
             self._record_window(measured, trial.record_id)
             self._state = state_vector(measured.window, load_profile(measured.window))
             self.workloads.saw_in_trial(measured.window)
-            stands = measured.arm is plan.deployed and plan.kind is not TrialKind.RECHECK
-            if stands and measured.quality.value >= plan.min_quality:
-                self._rechecks.observe(measured.window)
+            self._rechecks.saw_in_trial(plan, measured)
 
         trial = Trial(
             plan,

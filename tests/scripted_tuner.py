@@ -5,43 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
-
 from backend.domain.knobs import KnobConfig, KnobValue
 from backend.domain.modes import Mode, TrialKind, Verdict
 from backend.domain.records import TrialRecord
 from backend.orchestrator import SystemOrchestrator
-from backend.targets.simulated import ResponseModel, SimulatedDatabase
-from backend.targets.simulated_model import FloatArray
+from backend.targets.simulated import SimulatedDatabase
 from backend.telemetry import open_store
+from backend.tuning_loop import TuningLoop
+from benchmarks.harness.scripted import Proposes
 from tests.integration.test_whole_loop_simulated import Run, settings_in
 
 SHORT: Mapping[str, object] = {"window_s": 5, "settle_s": 1, "baseline_s": 30, "rest_s": 60}
 
 
-class Proposes:
-    """In the place of the agent: proposes what it is given.
-
-    Args:
-        next_one: the next configuration, in terms of the present one; the same for nothing new.
-    """
-
-    proposer = "the test"
-
-    def __init__(self, next_one: Callable[[KnobConfig], KnobConfig]) -> None:
-        self.next_one, self.workload = next_one, "shop"
-        self.told: list[tuple[KnobConfig, float]] = []
-
-    def load(self, present: KnobConfig) -> None: ...
-
-    def ask(self, state: object, present: KnobConfig) -> KnobConfig:
-        return self.next_one(present)
-
-    def fit(self, config: KnobConfig) -> KnobConfig:
-        return config
-
-    def tell(self, config: KnobConfig, objective: float, *_: object, **__: object) -> None:
-        self.told.append((config, objective))
+def promise(loop: TuningLoop, changes: Mapping[str, KnobValue]) -> None:
+    """Let the loop take these changes for what a probe has found promising."""
+    present = loop.workloads.in_force
+    plan = loop._planner.plan(
+        TrialKind.PROBE, changes, "the test", present.chain.reference, present.noise
+    )
+    loop._candidates.keep(plan)
 
 
 class ScriptedRun(Run):
@@ -99,22 +82,3 @@ class ScriptedRun(Run):
     def entries(self) -> dict[str, KnobValue]:
         """What the autopilot has set on the server."""
         return self.orchestrator._components.deployment.deviating
-
-
-class TurnedModel(ResponseModel):
-    """A response in which what gained costs: the default one's, upside down around the default.
-
-    Args:
-        former: the response before.
-        strength: log factor of a change now over that before, negated: 1 makes a gain of 30 % cost
-            as much as it gained, 0 makes every change without effect.
-    """
-
-    def __init__(self, former: ResponseModel, strength: float = 1.0) -> None:
-        super().__init__(former.space, former.classes, gain=0.0, cores=former.cores)
-        self._former, self._strength = former, strength
-
-    def _log_factors(self, config: KnobConfig) -> FloatArray:
-        former, default = self._former, self.space.default_config()
-        changed = former.log_factors(config) - former.log_factors(default)
-        return np.asarray(former.log_factors(default) - self._strength * changed)

@@ -55,6 +55,11 @@ class TrialKind(str, Enum):
         turned = self in (TrialKind.PROBATION, TrialKind.RECHECK, TrialKind.FINAL)
         return Arm.CANDIDATE if turned else Arm.INCUMBENT
 
+    @property
+    def may_need_approval(self) -> bool:
+        """Whether mode ``approve`` asks for it: returns to what stood before need nobody's."""
+        return self not in (TrialKind.PROBATION, TrialKind.RECHECK)
+
 
 class TrialState(str, Enum):
     """The states of the trial machine, in order."""

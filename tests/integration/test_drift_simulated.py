@@ -11,7 +11,8 @@ import pytest
 from backend.domain.knobs import KnobConfig, KnobValue
 from backend.domain.modes import CommandKind, Mode, TrialKind, Verdict
 from backend.targets.simulated import Noise, ResponseModel, SimulatedDatabase
-from tests.scripted_tuner import ScriptedRun, TurnedModel
+from backend.targets.simulated_drift import TurnedModel
+from tests.scripted_tuner import ScriptedRun
 
 GOOD: dict[str, KnobValue] = {"random_page_cost": 1.2, "jit": False, "work_mem": 98304}
 NOISE = Noise(sigma=0.01, shared_sigma=0.01, per_call=0.3)
