@@ -16,11 +16,9 @@ from backend.config_loading import parse_url
 from backend.errors import AutopilotError
 from backend.evolution.archive import MOST, go_back, standing_genome, starting_genomes
 from backend.evolution.genome import Genome, bounds_of
+from backend.evolution.present import default_genome
 from backend.evolution.problems import Curriculum, curriculum
-from backend.gate import GateSettings
-from backend.learning import agent_settings
 from backend.offline_training import Recorded, training_data
-from backend.plan_learning import plan_agent_settings
 from backend.telemetry import SqlStore, open_store
 
 HELP = """Evolve the learners' hyper-parameters (Level 2) from recorded measurements.
@@ -35,21 +33,6 @@ finished genomes are kept, and the same command goes on with them.
 
 Examples: run.py evolve --minutes 20; run.py evolve --minutes 60 --cores 4;
 run.py evolve --store first.db --store second.db; run.py evolve --back."""
-
-
-def default_genome(settings: Settings) -> Genome:
-    """The genome of the settings: what is in use before anything was evolved."""
-    level1 = settings.level1
-    gate = GateSettings(
-        alpha=level1.alpha,
-        min_improvement=level1.min_improvement,
-        min_blocks=level1.min_blocks,
-        max_blocks=level1.max_blocks,
-        max_class_regression=level1.max_class_regression,
-        min_coverage=level1.min_coverage,
-    )
-    level0 = settings.level0
-    return Genome.of(agent_settings(level0.knob), plan_agent_settings(level0.plan), gate)
 
 
 def evolve(

@@ -98,7 +98,7 @@ class FittedProblem:
 
     def state(self, rng: np.random.Generator) -> FloatArray:
         """One of the recorded ones."""
-        return self.states[rng.integers(len(self.states))]
+        return np.asarray(self.states[rng.integers(len(self.states))], dtype=np.float64)
 
 
 @dataclass

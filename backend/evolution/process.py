@@ -13,10 +13,12 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from multiprocessing.context import SpawnProcess
 
 from sqlalchemy.engine import URL
 
+from backend.domain.records import EventRecord
 from backend.evolution.genome import Genome
 from backend.evolution.problems import Curriculum
 from backend.meta_learner import EvolutionSettings, MetaLearner, Outcome
@@ -69,7 +71,10 @@ def evolve(
     """
     be_nice()
     with contextlib.closing(open_store(task.store)) as store:
-        return _evolve(task, _learner(task, store), 60.0 * minutes, cores, on_progress)
+        outcome = _evolve(task, _learner(task, store), 60.0 * minutes, cores, on_progress)
+        told = ". ".join(outcome.summary())
+        store.add_event(EventRecord(datetime.now(timezone.utc), "info", "evolution", told))
+        return outcome
 
 
 def _evolve(

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from sqlalchemy.engine import URL
 
-from backend.domain.records import GenomeRecord
+from backend.config import Settings
+from backend.domain.knobs import Knob, KnobSpace
+from backend.domain.records import GenomeRecord, KnobSpaceRecord, TransitionRecord
 from backend.evolution.archive import (
     go_back,
     standing_genome,
@@ -17,8 +19,9 @@ from backend.evolution.archive import (
     starting_genomes,
 )
 from backend.evolution.genome import Genome
+from backend.evolution.present import present_genome
 from backend.evolution.profile import ALIKE, NAMES, distance, profile_of
-from backend.state_features import FEATURES, STATE_WIDTH
+from backend.state_features import FEATURES, STATE_LAYOUT, STATE_WIDTH
 from backend.telemetry import SqlStore, open_store
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -124,3 +127,26 @@ def test_an_evolution_begins_with_what_was_deployed_and_what_was_fast() -> None:
     ]
     gammas = [genome.values["gamma"] for genome in starting_genomes(records, SHOP, 3)]
     assert gammas == [0.4, 0.2, 0.1]
+
+
+def test_the_present_genome_is_that_of_the_present_workload(store: SqlStore) -> None:
+    column = {feature.name: number for number, feature in enumerate(FEATURES)}
+    space = KnobSpace([Knob("work_mem", "integer", 64, 1048576, "log", "kB", 4096)])
+    store.add_knob_space(KnobSpaceRecord.of(space))
+    for workload, profile in (("shop", SHOP), ("reports", REPORTS)):
+        state = np.zeros(STATE_WIDTH)
+        for name, value in profile.items():
+            state[column[name]] = value
+        store.add_transition(
+            TransitionRecord(
+                at=NOW, run="r", workload=workload, knob_space=space.fingerprint,
+                state_layout=STATE_LAYOUT, state=tuple(state), config={"work_mem": 64},
+                objective=1.0, reward_terms={"latency": 0.0},
+            )
+        )  # fmt: skip
+    store.add_genome(record(0.2, 1, SHOP))
+    settings = Settings()
+    assert present_genome(settings, store, "shop").values["gamma"] == 0.2
+    assert present_genome(settings, store, "reports") == DEFAULT
+    assert present_genome(settings, store) == DEFAULT  # the newest are of the reports
+    assert present_genome(settings, store, "unheard of").values["gamma"] == 0.2

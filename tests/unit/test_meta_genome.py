@@ -7,11 +7,11 @@ import dataclasses
 import pytest
 
 from backend.agent.settings import KnobAgentSettings
-from backend.commands.evolve import default_genome
 from backend.config import Settings
 from backend.errors import CheckpointError, ConfigError
 from backend.evolution.archive import keep_genome, kept_genome
 from backend.evolution.genome import GENES, LIVE_KNOB, Genome, bounds_of
+from backend.evolution.present import default_genome
 from backend.gate import GateSettings
 from backend.learning import agent_settings
 from backend.plan_agent.settings import PlanAgentSettings

@@ -1,0 +1,145 @@
+"""The process of an evolution and its command, with a formula in place of learning."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from sqlalchemy import event
+from sqlalchemy.engine import URL, Engine
+
+from backend.commands import evolve as command
+from backend.config import Settings, load_settings
+from backend.domain.records import GenomeRecord
+from backend.errors import AutopilotError, ConfigError
+from backend.evolution import fitness, process
+from backend.evolution.genome import Genome, bounds_of
+from backend.evolution.learning_run import LearningRun
+from backend.evolution.problems import Problem, curriculum
+from backend.evolution.process import Progress, Task
+from backend.meta_learner import EvolutionSettings
+from backend.telemetry import open_store
+
+DEFAULT = Genome.of()
+
+
+def formula(problem: Problem, genome: Genome, seed: int, windows: int) -> LearningRun:
+    regret = 0.2 + 0.3 * abs(genome.values["optimism"] - 0.5)
+    luck = 0.02 * float(np.random.default_rng(seed).standard_normal())
+    return LearningRun(problem.name, seed, 40 * (regret + luck), regret + luck, 0, 0, 9, True, 1, 1)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No learning, no waiting for the disk, and the tests' own priority stays."""
+
+    def hurry(connection: sqlite3.Connection, _: object) -> None:
+        connection.execute("PRAGMA synchronous = OFF")
+
+    monkeypatch.setattr(fitness, "learn", formula)
+    monkeypatch.setattr(process, "be_nice", lambda: None)
+    event.listen(Engine, "connect", hurry)
+    yield
+    event.remove(Engine, "connect", hurry)
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    store = URL.create("sqlite", database=str(tmp_path / "telemetry.db"))
+    open_store(store).close()
+    return Task(
+        curriculum=curriculum(None),
+        incumbent=DEFAULT,
+        earlier=(),
+        settings=EvolutionSettings(4, 0.1, 0.7, bounds_of({}, DEFAULT)),
+        storage=f"sqlite:///{tmp_path / 'study.db'}",
+        store=store,
+    )
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load_settings(None, overrides={"paths": Settings().paths.under(tmp_path)}, environ={})
+
+
+def test_an_evolution_ends_when_its_time_is_up(task: Task) -> None:
+    told: list[Progress] = []
+    outcome = process.evolve(task, minutes=0.03, cores=1, on_progress=told.append)
+    assert outcome.individuals >= 1
+    assert [p.share for p in told] == sorted(p.share for p in told)
+    assert told[-1].share <= 1.0
+    assert f"{outcome.individuals} genomes" in outcome.summary()[0]
+
+
+def test_the_next_evolution_goes_on(task: Task) -> None:
+    first = process.evolve(task, minutes=0.02, cores=1)
+    second = process.evolve(task, minutes=0.02, cores=1)
+    assert second.individuals >= first.individuals
+
+
+def test_control_c_passes_through_and_finished_ones_are_kept(task: Task) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.text.startswith("evolving: 2 genomes"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        process.evolve(task, minutes=10, cores=1, on_progress=stop)
+    store = open_store(task.store)
+    assert len(store.genomes()) == 2
+    store.close()
+
+
+def told_by(settings: Settings, **options: object) -> str:
+    console = Console(width=200)
+    with console.capture() as captured:
+        command.evolve(settings, console, **{"minutes": 0.03, **options})  # type: ignore[arg-type]
+    return captured.get()
+
+
+def test_the_command_tells_what_it_learns_on_and_what_came_of_it(settings: Settings) -> None:
+    open_store(settings.store_url).close()
+    text = told_by(settings)
+    assert "Nothing is recorded yet" in text
+    assert "Genomes learn on: model" in text
+    assert "genomes in" in text
+    assert (settings.paths.data_dir / "evolution.db").exists()
+
+
+def test_a_store_that_is_not_there_is_refused(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(AutopilotError, match="there is no store"):
+        told_by(settings, stores=[str(tmp_path / "nothing.db")])
+    open_store(settings.store_url).close()
+    with pytest.raises(AutopilotError, match="no transitions"):
+        told_by(settings, stores=[str(settings.store_url.database)])
+
+
+def test_a_bound_that_makes_no_sense_is_refused(settings: Settings) -> None:
+    open_store(settings.store_url).close()
+    level2 = settings.level2.model_copy(update={"bounds": {"speed": (0.0, 1.0)}})
+    with pytest.raises(ConfigError, match="speed is no gene"):
+        told_by(settings.model_copy(update={"level2": level2}))
+
+
+def test_back_tells_whether_there_was_anything(settings: Settings) -> None:
+    store = open_store(settings.store_url)
+    console = Console(width=200)
+    with console.capture() as nothing:
+        command.back(settings, console)
+    store.add_genome(
+        GenomeRecord(
+            at=datetime.now(timezone.utc), study="s", generation=1, origin="evolved",
+            genes={**DEFAULT.values, "gamma": 0.3}, fitness={}, profile={}, comparison={},
+            deployed=True,
+        )
+    )  # fmt: skip
+    with console.capture() as done:
+        command.back(settings, console)
+    assert "nothing to go back from" in nothing.get()
+    assert "Done, back from the genome" in done.get()
+    assert store.genomes()[-1].genes == DEFAULT.values
+    store.close()
