@@ -60,7 +60,7 @@ def workload(
     """
     load = float(np.random.default_rng([seed, 17]).uniform(0.5, 1.2))
     state = np.full(STATE_WIDTH, 1.0)
-    state[LOAD], state[TASTE] = 10.0 * load, taste
+    state[LOAD], state[TASTE] = 4.0 + math.log(load), taste
     return Workload(ResponseModel(seed=seed, best=best), load, state)
 
 

@@ -33,6 +33,8 @@ MAX_WEIGHT = 20.0
 CLIP = 5.0
 FAMILIAR = 0.5
 """A state is familiar so near, in standard deviations a coordinate, to one that was learnt from."""
+LEAST_SPREAD = 0.5
+"""A standard deviation counts as so much at least: a rate within 28 % is always familiar."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +112,7 @@ class KnobPolicy:
     def familiar(self, state: FloatArray) -> bool:
         """Whether the load of this state is like one that it was learnt from."""
         columns = list(self.columns)
-        spread = np.maximum(self.states.spread[columns], 1e-3)
+        spread = np.maximum(self.states.spread[columns], LEAST_SPREAD)
         away = (self.known - state[columns]) / spread
         return bool((np.square(away).mean(axis=1) <= FAMILIAR**2).any())
 
