@@ -56,7 +56,7 @@ _PASSES = 4 * _BLOCKS
 _RETRY_COPY_S = 3600.0
 _PASS_SHARE = 0.5
 """Of the time left: what the passes of the fewest blocks may take, by the first measurement."""
-_MOST_PASS_S = 10.0
+_MOST_PASS_S = 3.0
 
 logger = logging.getLogger(__name__)
 
