@@ -118,31 +118,36 @@ def make_copy(
         ServerError, EmbeddedServerError: no copy can be made, and why; nothing is left of it.
         InterruptedError: ``is_over`` said so.
     """
+
+    def step(what: str) -> None:
+        if is_over():
+            raise InterruptedError("the time for making the copy is over")
+        tell(what)
+
     began_s = time.monotonic()
     with closing(DatabaseConnector(source_url, application_name=SANDBOX_APPLICATION)) as source:
         _check_disk(data_dir, limits.size_bytes)
         server = ScratchServer(
             data_dir, source.server_version // 10000, _DISK_PER_BYTE * limits.size_bytes
         )
-        tell("makes a scratch server")
+        step("makes a scratch server")
         server.create(source.fetch(_LOCALE)[0])
         try:
-            tell("copies the schema")
+            step("copies the schema")
             schema = read_schema(source, server.bin_dir, timeout_s=_SCHEMA_TIMEOUT_S)
             with closing(_connector(server.copy_admin_url)) as admin:
                 extensions = make_extensions(admin, read_extensions(source))
             with closing(_connector(server.owner_url)) as owner:
                 lacking = run_all(owner, schema.before_rows, is_over)
-                tell("copies a sample of rows")
+                step("copies a sample of rows")
                 rows = _copy_rows(source_url, server, relations, limits, is_over)
-                tell("builds indexes")
+                step("builds indexes")
                 for row in owner.fetch(_MATERIALIZED):
                     run_all(owner, [row["refresh"]], is_over)
                 lacking += run_all(owner, schema.after_rows, is_over)
-                tell("gathers statistics")
+                step("gathers statistics")
                 owner.execute("VACUUM (ANALYZE, SKIP_LOCKED)")
-            if is_over():
-                raise InterruptedError("the time for making the copy is over")
+            step("has a copy")
         except BaseException:
             server.destroy()
             raise

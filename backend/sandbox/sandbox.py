@@ -148,6 +148,7 @@ class Sandbox:
     # -- the two kinds ----------------------------------------------------------------------------
 
     def _check(self, changes: Mapping[str, KnobValue | None], deadline: Deadline) -> SandboxResult:
+        deadline.check()
         chosen = choose_statements(SampleBook(self._settings.samples))
         if self._settings.standby is not None:
             return self._check_on(self._settings.standby, None, {}, {}, changes, chosen, deadline)

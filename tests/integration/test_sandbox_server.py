@@ -260,8 +260,13 @@ class TestSample:
         assert made.rows.size_bytes <= 200_000
 
     def test_one_that_is_given_up_leaves_nothing(self, source: URL, data_dir: Path) -> None:
+        told: list[str] = []
+
+        def is_over() -> bool:
+            return told[-1:] == ["builds indexes"]
+
         with pytest.raises(InterruptedError):
-            make_copy(source, data_dir, ("child",), FITS, tell=lambda _: None, is_over=lambda: True)
+            make_copy(source, data_dir, ("child",), FITS, tell=told.append, is_over=is_over)
 
         assert list(data_dir.iterdir()) == []
 
