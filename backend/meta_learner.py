@@ -29,18 +29,23 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from optuna.trial import FrozenTrial, TrialState
 
 from backend.domain.records import GenomeRecord
-from backend.evolution.fitness import OBJECTIVES, Comparison, Fitness, runs_of
+from backend.evolution.archive import MOST
+from backend.evolution.fitness import ALPHA, OBJECTIVES, Comparison, Fitness, runs_of
 from backend.evolution.genome import BY_NAME, Genome
 from backend.evolution.learning_run import WINDOWS, LearningRun
+from backend.evolution.outcome import EvolutionSettings, Outcome
 from backend.evolution.problems import Curriculum
+from backend.gate import trial_alpha
 from backend.protocols import Store
 
 TRAINING_SEEDS = (1, 2)
 """Of the runs that select."""
 RECHECK_SEEDS = (11, 12)
 """Of the runs that choose among the best."""
-HELD_OUT_SEEDS = tuple(range(101, 161))
-"""Of the comparison, as many as the time allows."""
+HELD_OUT_SEED = 101
+"""The first of a comparison, which takes as many as the time allows."""
+STUDY_ALPHA = 0.05
+"""Bound on the chance that a study ever deploys what is no better, however often it goes on."""
 FINALISTS = 3
 LEAST_PAIRS, MOST_PAIRS = 10, 60
 """Of the comparison."""
@@ -53,68 +58,6 @@ COSTLY = 3.0
 JUDGED_WINDOWS = 300
 """Of a run that judges: more than in training, so that most of them reach 95 % of the gain."""
 FITNESS, ORIGIN = "fitness", "origin"
-
-
-@dataclass(frozen=True)
-class EvolutionSettings:
-    """How to evolve; see section ``level2`` of the settings.
-
-    Args:
-        population: individuals a generation.
-        mutation, crossover: chances that a gene mutates, and that two parents are crossed.
-        bounds: lowest and highest value by gene.
-        seed: of the evolution; what happens also depends on how many individuals there are.
-    """
-
-    population: int
-    mutation: float
-    crossover: float
-    bounds: Mapping[str, tuple[float, float]]
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of an evolution.
-
-    Args:
-        winner: the genome that stands now.
-        challenger: the best one that was found; None where none beats the one that stood.
-        deployed: whether it is another one than before.
-        reason: for people.
-        comparison: None where there was no challenger, or no time to judge it.
-        individuals, generations: in the study.
-        cpu_s: processor time of this process's share.
-    """
-
-    winner: Genome
-    challenger: Genome | None
-    deployed: bool
-    reason: str
-    comparison: Comparison | None
-    individuals: int
-    generations: int
-    cpu_s: float
-
-    def summary(self) -> list[str]:
-        """The result in plain lines."""
-        lines = [
-            f"{self.individuals} genomes in {self.generations} generations, "
-            f"{self.cpu_s / 60:.1f} minutes of processor time in this process"
-        ]
-        if self.comparison is not None:
-            lines.append(
-                f"The best against the one that stands, on {self.comparison.pairs} pairs of runs "
-                f"that the evolution never saw: trials to 95 % of the gain "
-                f"{self.comparison.trials}, missing gain {self.comparison.regret:+.1%}, "
-                f"harmful proposals {self.comparison.harmful:+.1%}"
-            )
-        lines.append(
-            "Deployed: the tuner takes it up at its next start; run.py evolve --back undoes that"
-            if self.deployed
-            else f"Not deployed: {self.reason}"
-        )
-        return lines
 
 
 @dataclass
@@ -262,8 +205,7 @@ class MetaLearner:
                 f"there was time for {max(pairs, 0)} comparisons, {LEAST_PAIRS} are needed",
                 challenger,
             )
-        seeds = HELD_OUT_SEEDS[: math.ceil(pairs / len(self.curriculum.held_out))]
-        comparison = self._compare(challenger, seeds)
+        comparison = self._compare(challenger, math.ceil(pairs / len(self.curriculum.held_out)))
         reason = "; ".join(comparison.objections) or (
             f"trials to 95 % of the gain {comparison.trials} on {comparison.pairs} pairs of runs"
         )
@@ -304,9 +246,16 @@ class MetaLearner:
         ]
         return finalists[regrets.index(min(regrets))]
 
-    def _compare(self, challenger: Genome, seeds: Sequence[int]) -> Comparison:
-        new = self._runs(challenger, seeds, held_out=True)
-        return Comparison.of(new, self._runs(self.incumbent, seeds, held_out=True))
+    def _compare(self, challenger: Genome, seeds: int) -> Comparison:
+        """One more comparison of this study: with luck that no earlier one saw, and stricter."""
+        records = self.store.genomes(study=self.name, limit=MOST)
+        nth = 1 + sum(bool(record.comparison) for record in records)
+        first = HELD_OUT_SEED + MOST_PAIRS * (nth - 1)
+        new, old = (
+            self._runs(genome, range(first, first + seeds), held_out=True)
+            for genome in (challenger, self.incumbent)
+        )
+        return Comparison.of(new, old, trial_alpha(nth, ALPHA, STUDY_ALPHA))
 
     def _runs(self, genome: Genome, seeds: Sequence[int], *, held_out: bool) -> list[LearningRun]:
         problems = self.curriculum.held_out if held_out else self.curriculum.training

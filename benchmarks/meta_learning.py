@@ -98,8 +98,8 @@ def evolved(
     cell = Cell(EVOLVED)
     if cell.key in (done := results.read()):
         return done[cell.key].numbers
+    from backend.evolution.outcome import EvolutionSettings
     from backend.evolution.process import Progress, Task, evolve
-    from backend.meta_learner import EvolutionSettings
 
     incumbent = Genome.of()
     folder = results.path.parent

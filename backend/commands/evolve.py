@@ -99,9 +99,9 @@ def _run(
     study: str | None,
 ) -> None:
     # TensorFlow and Optuna take seconds: what is wrong with the settings was said before.
+    from backend.evolution.outcome import EvolutionSettings
     from backend.evolution.process import Progress, Task
     from backend.evolution.process import evolve as run
-    from backend.meta_learner import EvolutionSettings
 
     level2 = settings.level2
     task = Task(

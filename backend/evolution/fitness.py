@@ -99,8 +99,17 @@ class Comparison:
     pairs: int
 
     @classmethod
-    def of(cls, challenger: Sequence[LearningRun], incumbent: Sequence[LearningRun]) -> Comparison:
+    def of(
+        cls,
+        challenger: Sequence[LearningRun],
+        incumbent: Sequence[LearningRun],
+        alpha: float = ALPHA,
+    ) -> Comparison:
         """Compare the runs that both have of the same problem and seed.
+
+        Args:
+            challenger, incumbent: their runs.
+            alpha: chance that a side of the interval misses.
 
         Raises:
             ValueError: there are fewer than two such pairs.
@@ -116,7 +125,7 @@ class Comparison:
             math.log((new.trials_to_95 + 0.5) / (old.trials_to_95 + 0.5)) for new, old in pairs
         ]
         return cls(
-            trials=t_interval(ratios, ALPHA),
+            trials=t_interval(ratios, alpha),
             regret=fmean(new.regret - old.regret for new, old in pairs),
             harmful=fmean(new.harmful - old.harmful for new, old in pairs),
             pairs=len(pairs),

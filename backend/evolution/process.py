@@ -20,8 +20,9 @@ from sqlalchemy.engine import URL
 
 from backend.domain.records import EventRecord
 from backend.evolution.genome import Genome
+from backend.evolution.outcome import EvolutionSettings, Outcome
 from backend.evolution.problems import Curriculum
-from backend.meta_learner import EvolutionSettings, MetaLearner, Outcome
+from backend.meta_learner import MetaLearner
 from backend.protocols import Store
 from backend.telemetry import open_store
 

@@ -15,8 +15,9 @@ from sqlalchemy.engine import URL
 
 from backend.evolution.genome import Genome, bounds_of
 from backend.evolution.learning_run import PROBE_WINDOWS, LearningRun, learn
+from backend.evolution.outcome import EvolutionSettings
 from backend.evolution.problems import ModelProblem, curriculum
-from backend.meta_learner import EvolutionSettings, MetaLearner
+from backend.meta_learner import MetaLearner
 from backend.targets.simulated_model import DEFAULT_SPACE
 from backend.telemetry import open_store
 

@@ -67,3 +67,11 @@ def test_only_the_same_luck_is_compared() -> None:
     assert Comparison.of(new, old).pairs == 2
     with pytest.raises(ValueError, match="at least 2"):
         Comparison.of(new[:1], old)
+
+
+def test_a_smaller_alpha_asks_for_more() -> None:
+    old, new = runs([20, 25, 30, 35, 40]), runs([12, 18, 17, 30, 24], regret=0.3)
+    usual, strict = Comparison.of(new, old), Comparison.of(new, old, alpha=0.0001)
+    assert usual.wins
+    assert not strict.wins
+    assert strict.trials.effect == usual.trials.effect

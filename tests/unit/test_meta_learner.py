@@ -11,12 +11,15 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Engine
 
+from backend import meta_learner
 from backend.evolution import fitness
 from backend.evolution.archive import standing_genome
 from backend.evolution.genome import Genome, bounds_of
 from backend.evolution.learning_run import LearningRun
+from backend.evolution.outcome import EvolutionSettings
 from backend.evolution.problems import Curriculum, Problem, curriculum
-from backend.meta_learner import EvolutionSettings, MetaLearner
+from backend.gate import trial_alpha
+from backend.meta_learner import HELD_OUT_SEED, MetaLearner
 from backend.telemetry import SqlStore, open_store
 
 DEFAULT = Genome.of()
@@ -113,6 +116,34 @@ def test_without_time_to_judge_nothing_is_deployed(make) -> None:
     assert not outcome.deployed
     assert outcome.challenger is not None
     assert "there was time for" in outcome.reason
+
+
+def test_a_second_comparison_has_other_luck_and_is_stricter(
+    make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[int] = []
+    counted: list[int] = []
+
+    def alpha_of(nth: int, alpha: float, total: float) -> float:
+        counted.append(nth)
+        return trial_alpha(nth, alpha, total)
+
+    monkeypatch.setattr(meta_learner, "trial_alpha", alpha_of)
+
+    def learn(problem: Problem, genome: Genome, seed: int, windows: int) -> LearningRun:
+        if seed >= HELD_OUT_SEED:
+            seeds.append(seed)
+        return faster_with_optimism(problem, genome, seed, windows)
+
+    learner = make(learn)
+    evolve(learner, 12)
+    learner.conclude(runs=100)
+    used = set(seeds)
+    seeds.clear()
+    learner.conclude(runs=100)
+    assert used
+    assert not used & set(seeds)
+    assert counted == [1, 2]
 
 
 def test_every_individual_is_recorded_the_default_first(make, store: SqlStore) -> None:

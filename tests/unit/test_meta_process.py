@@ -20,9 +20,9 @@ from backend.errors import AutopilotError, ConfigError
 from backend.evolution import fitness, process
 from backend.evolution.genome import Genome, bounds_of
 from backend.evolution.learning_run import LearningRun
+from backend.evolution.outcome import EvolutionSettings
 from backend.evolution.problems import Problem, curriculum
 from backend.evolution.process import Progress, Task
-from backend.meta_learner import EvolutionSettings
 from backend.telemetry import open_store
 
 DEFAULT = Genome.of()
