@@ -20,7 +20,7 @@ from dashboard.live import Builder, View
 
 MOST_READ = 5000
 MOST_COMPARISONS = 20
-AT_WORK_WITHIN = timedelta(minutes=2)
+AT_WORK_WITHIN = timedelta(minutes=5)
 """An evolution is taken to be at work if its newest genome is younger."""
 START = "python run.py evolve --minutes 20"
 WAITING = "Appears with the first measured genomes"

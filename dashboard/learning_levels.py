@@ -42,9 +42,7 @@ LEVELS: Mapping[int, Level] = {
 def level_head(number: int) -> Component:
     """A level's heading, where links to it lead."""
     return html.Div(
-        html.H2(
-            [ui.badge(f"Level {number}", "accent"), LEVELS[number].name], className="section-head"
-        ),
+        html.H2([ui.badge(f"Level {number}", "accent"), LEVELS[number].name]),
         id=f"level-{number}",
         className="level-head",
     )
