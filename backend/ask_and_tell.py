@@ -125,7 +125,7 @@ class AskAndTell:
                 the server, and nobody knows that when the next one is chosen.
         """
         learner, log_ratio = self._learner, trial.effect_log_ratio
-        windows, config = trial.windows(Arm.CANDIDATE), self._tried(trial)
+        windows, config = trial.windows(Arm.CANDIDATE), self._changed(trial.plan.after)
         if log_ratio is not None and windows:
             objective = index_standing * math.exp(log_ratio)
             learner.tell(config, objective, state, trial.quality or 0.0, windows[-1])
@@ -137,13 +137,18 @@ class AskAndTell:
             bound = index_standing * (1 + self._rollback_threshold)
             learner.tell(config, bound, state, 1.0, None, censored=True)
 
-    def tell_refused(self, trial: Trial, index_standing: float, state: State) -> None:
-        """Tell that the server does not take the candidate, so that it is not asked for again."""
-        bound = index_standing * (1 + self._rollback_threshold)
-        self._learner.tell(self._tried(trial), bound, state, 1.0, None, censored=True)
+    def tell_too_slow(
+        self, values: Mapping[str, KnobValue], index_standing: float, state: State
+    ) -> None:
+        """Tell that this is not to be tried: the server does not take it, or the sandbox failed it.
 
-    def _tried(self, trial: Trial) -> KnobConfig:
-        tried = {n: value for n, value in trial.plan.after.items() if n in self._space}
+        So it is not asked for again.
+        """
+        bound = index_standing * (1 + self._rollback_threshold)
+        self._learner.tell(self._changed(values), bound, state, 1.0, None, censored=True)
+
+    def _changed(self, values: Mapping[str, KnobValue]) -> KnobConfig:
+        tried = {name: value for name, value in values.items() if name in self._space}
         return self._standing().replace(tried)
 
     def _standing(self) -> KnobConfig:

@@ -1,4 +1,4 @@
-"""What is worth a trial next: the agent's proposals, and what a probe has found promising."""
+"""What is worth a trial next: proposals that pass the sandbox, and what a probe found promising."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from backend.domain.knobs import KnobValue
 from backend.domain.modes import Verdict
 from backend.protocols import Clock
 from backend.trials import TrialPlan
+from backend.vetting import Vetting
 
 FRUITLESS_PROBES = 8
 """After so many probes without a promising one there is a rest between probes."""
@@ -25,10 +26,14 @@ class Candidates:
         agent: proposes.
         clock: time.
         rest_s: length of a rest.
+        vetting: tries proposals where they can do no harm; None: nowhere.
     """
 
-    def __init__(self, agent: AskAndTell, clock: Clock, rest_s: float) -> None:
+    def __init__(
+        self, agent: AskAndTell, clock: Clock, rest_s: float, vetting: Vetting | None = None
+    ) -> None:
         self._agent, self._clock, self._rest_s = agent, clock, rest_s
+        self._vetting = vetting
         self._promising: Candidate | None = None
         self._fruitless = 0
         self._rests_until_s = -math.inf
@@ -51,10 +56,13 @@ class Candidates:
     def drop(self) -> None:
         """Something else stands: what was promising was so against what stood before."""
         self._promising = None
+        if self._vetting is not None:
+            self._vetting.drop()
 
     def begin_anew(self) -> None:
         """Another workload: nothing is known of it yet, so there is no rest either."""
-        self._promising, self._fruitless, self._rests_until_s = None, 0, -math.inf
+        self.drop()
+        self._fruitless, self._rests_until_s = 0, -math.inf
 
     @property
     def resting(self) -> bool:
@@ -65,8 +73,24 @@ class Candidates:
         """Propose nothing for a while."""
         self._rests_until_s = self._clock.monotonic_s() + self._rest_s
 
-    def ask(self, state: State) -> Candidate | None:
-        """The next candidate for a probe; None where nothing new comes up, which begins a rest."""
+    def ask(self, state: State, index_standing: float) -> Candidate | None:
+        """The next candidate for a probe.
+
+        None where the sandbox has not answered yet, or where nothing new comes up, which begins a
+        rest. What failed in the sandbox is told to the agent as too slow.
+        """
+        if self._vetting is None:
+            return self._asked(state)
+        vetted = self._vetting.take()
+        if vetted is not None and vetted.result.may_be_tried:
+            return vetted.values, vetted.proposer
+        if vetted is not None:
+            self._agent.tell_too_slow(vetted.values, index_standing, state)
+        if not self._vetting.busy and (proposal := self._asked(state)) is not None:
+            self._vetting.hand_in(*proposal)
+        return None
+
+    def _asked(self, state: State) -> Candidate | None:
         proposal = self._agent.ask(state)
         if proposal is None:
             self.rest()

@@ -32,6 +32,7 @@ from backend.state_features import state_vector
 from backend.trial_history import TrialHistory
 from backend.trial_planner import RunSchedule, TrialPlanner
 from backend.trials import MeasuredWindow, SafetyJudge, Trial, TrialPlan
+from backend.vetting import Vetting
 from backend.workloads import Shift, Workloads
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class TuningLoop:
         judge_safety: the safety monitor.
         schedule: the moments of a bounded run.
         policy: the knob policy that Level 1 has deployed.
+        vetting: tries candidates in the sandbox first; None: nowhere.
         forget_index: called where the windows behind the present index tell nothing any more:
             another configuration stands, or another workload is in force.
     """
@@ -70,6 +72,7 @@ class TuningLoop:
         judge_safety: SafetyJudge,
         schedule: RunSchedule,
         policy: Policy = lambda state, present: None,
+        vetting: Vetting | None = None,
         forget_index: Callable[[], None] = lambda: None,
     ) -> None:
         self._forget_index = forget_index
@@ -93,7 +96,7 @@ class TuningLoop:
         self._agent = AskAndTell(
             learner, deployment, space, settings.safety.rollback_threshold, policy
         )
-        self._candidates = Candidates(self._agent, clock, self._level1.rest_s)
+        self._candidates = Candidates(self._agent, clock, self._level1.rest_s, vetting)
         version = deployment.version
         first_factor = version.index if version is not None else 1.0
         self.workloads = Workloads(store, clock, self._level1, first_factor)
@@ -270,7 +273,7 @@ class TuningLoop:
             self.phase = Phase.OPTIMISED
         elif not self._candidates.resting:
             self.phase = Phase.LEARNING
-            proposal = self._candidates.ask(self._state)
+            proposal = self._candidates.ask(self._state, self.workloads.in_force.index_standing)
             plan = self._plan(TrialKind.PROBE, *proposal) if proposal is not None else None
         if plan is not None:
             self._propose(plan)
@@ -345,7 +348,7 @@ class TuningLoop:
             self.failures += 1
             if isinstance(error, RefusedChangeError):
                 index = self.workloads.in_force.index_standing
-                self._agent.tell_refused(trial, index, self._state_before)
+                self._agent.tell_too_slow(trial.plan.after, index, self._state_before)
         if trial.finished:
             self._settle(trial)
         elif trial.progress != done:

@@ -98,6 +98,7 @@ class ExplorationTurns:
                 self._asked_until_s = self._clock.monotonic_s() + _ASKED_FOR_S
                 return False
             self._working = self._disturbed = True
+            self._asked_until_s = 0.0
             return True
 
     def end_work(self) -> None:
