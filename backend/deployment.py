@@ -19,6 +19,7 @@ from backend.domain.server import KnobReading
 from backend.errors import (
     AdjustmentError,
     AutopilotError,
+    ConfigError,
     ConflictError,
     FrozenError,
 )
@@ -35,8 +36,7 @@ log = logging.getLogger(__name__)
 _ALL_CHANGES = 100_000
 
 InForce = Callable[[Collection[str]], "Mapping[str, str] | None"]
-"""Names of planner settings → their values in force, as ``SHOW`` prints them; None where nobody
-can tell."""
+"""Names of planner settings → values in force, as ``SHOW`` prints them; None: nobody can tell."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,8 @@ class Deployment:
         allow_restart: bool,
     ) -> None:
         self._target, self._adjuster, self._store = target, adjuster, store
-        self._catalog, self._in_force = catalog, in_force
-        self.versions, self._register = versions, register
-        self._has_weights = has_weights
+        self._catalog, self.versions, self._register = catalog, versions, register
+        self._in_force, self._has_weights = in_force, has_weights
         self._epoch, self.allow_restart = epoch, allow_restart
         self.mode = Mode.OBSERVE
         self.frozen = False
@@ -248,9 +247,17 @@ class Deployment:
         A hint set whose proof does not count any more is not served; see ``steering.restoring``.
 
         Raises:
+            ConfigError: it is the active one, and stands.
             AdjustmentError: the knobs did not take effect; what stood before stands.
             ConflictError: somebody else changes them at this moment; likewise.
         """
+        self.refresh()
+        active = self.version
+        if active is not None and version.id == active.id and self._stands(version):
+            raise ConfigError(
+                f"policy version {version.id} is what is deployed",
+                remedy="name another one; python run.py policy list shows them",
+            )
         batch = self._adjuster.apply(
             {name: version.config.get(name) for name in self.changed_since(version.config)},
             actor=author,
@@ -263,9 +270,7 @@ class Deployment:
             in_force = self._settings_under(version)
             with self.versions.lock:
                 change = self._register.restoring(version, in_force)
-                lost = [
-                    name for name, file in version.weights.items() if not self._has_weights(file)
-                ]
+                lost = [n for n, file in version.weights.items() if not self._has_weights(file)]
                 kept = {name: self.versions.weights.get(name, "") for name in lost}
                 with self.versions.together():
                     if rows:

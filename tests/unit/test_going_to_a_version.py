@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from backend.domain.steering import DatabaseIdentity, SteeringMode, SteeringState
-from backend.errors import AdjustmentError, ConflictError, ServerError, StoreError
+from backend.errors import AdjustmentError, ConfigError, ConflictError, ServerError, StoreError
 from backend.policy_versions import STEERING
 from backend.steering.restoring import SET_ASIDE
 from tests.deployed_versions import Deployed, identities
@@ -176,6 +176,15 @@ def test_weights_whose_file_is_gone_are_told_and_others_stay(deployed: Deployed)
     arrival = deployed.go_to(wanted)
     assert arrival.version.weights == {"knob policy": "c", "plan policy": "b"}
     assert "weights of the knob policy are gone" in arrival.told
+
+
+def test_the_active_version_is_gone_to_only_where_it_does_not_stand(deployed: Deployed) -> None:
+    version = deployed.knobs(work_mem=8192)
+    with pytest.raises(ConfigError, match="is what is deployed"):
+        deployed.go_to(version)
+    deployed.server.foreign_set("work_mem", 1234, reload=True)
+    assert deployed.go_to(version).version.config == {"work_mem": 8192}
+    assert deployed.server.value_of_entry("work_mem") == 8192
 
 
 # -- when it fails --------------------------------------------------------------------------------
