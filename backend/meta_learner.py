@@ -189,6 +189,8 @@ class MetaLearner:
 
         Args:
             runs: learning runs that there is time for, recheck included.
+
+        What ``on_run`` raises passes through: then nothing was deployed.
         """
         training = self.curriculum.training
         finalists = self._finalists()

@@ -16,7 +16,7 @@ from backend.config_loading import parse_url
 from backend.errors import AutopilotError
 from backend.evolution.archive import MOST, go_back, standing_genome, starting_genomes
 from backend.evolution.genome import Genome, bounds_of
-from backend.evolution.present import default_genome
+from backend.evolution.present import default_genome, present_profile
 from backend.evolution.problems import Curriculum, curriculum
 from backend.offline_training import Recorded, training_data
 from backend.telemetry import SqlStore, open_store
@@ -72,12 +72,11 @@ def evolve(
 
 
 def back(settings: Settings, console: Console) -> None:
-    """Bring back the genome that stood before the present one."""
-    problems = _problems(settings, (), console)
+    """Bring back the genome that stood before the present one, for the present workload."""
     store = open_store(settings.store_url)
     try:
         stands = go_back(
-            store, problems.profile, default_genome(settings), datetime.now(timezone.utc)
+            store, present_profile(store), default_genome(settings), datetime.now(timezone.utc)
         )
     finally:
         store.close()
@@ -100,7 +99,7 @@ def _run(
 ) -> None:
     # TensorFlow and Optuna take seconds: what is wrong with the settings was said before.
     from backend.evolution.outcome import EvolutionSettings
-    from backend.evolution.process import Progress, Task
+    from backend.evolution.process import Progress, Task, TimeIsUpError
     from backend.evolution.process import evolve as run
 
     level2 = settings.level2
@@ -132,6 +131,9 @@ def _run(
             outcome = run(task, minutes, cores, on_progress)
     except KeyboardInterrupt:
         console.print("Ended early: finished genomes are kept, and the same command goes on.")
+        return
+    except TimeIsUpError:
+        console.print("Not deployed: the machine is too busy to judge the winner in time.")
         return
     for line in outcome.summary():
         console.print(line, markup=False, highlight=False, soft_wrap=True)

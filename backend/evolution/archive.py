@@ -7,6 +7,7 @@ a policy version also lies as a file among the weights, under its own digest.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -14,7 +15,7 @@ from datetime import datetime
 from backend.domain.records import GenomeRecord
 from backend.errors import CheckpointError, ConfigError
 from backend.evolution.genome import GENES, Genome
-from backend.evolution.profile import ALIKE, Profile, distance
+from backend.evolution.profile import ALIKE, SAME, Profile, distance
 from backend.policy.weights_files import WeightsFiles
 from backend.protocols import Store, TelemetryReader
 
@@ -32,8 +33,11 @@ def standing_record(records: Sequence[GenomeRecord], profile: Profile) -> Genome
         for record in records
         if record.deployed and genome_of(record) is not None
     ]
-    near = [(gap, record) for gap, record in usable if gap <= ALIKE]
-    return max(near, key=lambda pair: pair[1].at)[1] if near else None
+    nearest = min((gap for gap, _ in usable), default=math.inf)
+    if nearest > ALIKE:
+        return None
+    near = [record for gap, record in usable if gap <= nearest + SAME]
+    return max(near, key=lambda record: record.at)
 
 
 def standing_genome(store: TelemetryReader, profile: Profile, default: Genome) -> Genome:
@@ -88,6 +92,7 @@ def go_back(store: Store, profile: Profile, default: Genome, now: datetime) -> G
         id=None,
         at=now,
         genes=dict(genes),
+        profile=present.profile,
         deployed=True,
         reason=f"back from the genome of {present.at:%Y-%m-%d %H:%M} UTC",
         comparison={},

@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from multiprocessing.context import SpawnProcess
 
@@ -28,6 +28,8 @@ from backend.telemetry import open_store
 
 CONCLUDING_SHARE = 0.2
 """Share of the time that is kept for judging the winner."""
+MOST_OVERRUN = 1.5
+"""Judging is given up, and nothing deployed, after so many times the evolution's time."""
 NICE = 19
 
 
@@ -102,9 +104,10 @@ def _evolve(
         while True:
             learner.step()
     left_s = seconds - (time.monotonic() - began_s)
-    run_s = runs[-1] / len(runs)
-    learner.on_run = lambda: tick(float("inf"), "judging")
-    return learner.conclude(int(left_s / run_s))
+    # How many runs judge is fixed before the first of them. On a machine that gets busier they
+    # may take longer, within a bound.
+    learner.on_run = lambda: tick(MOST_OVERRUN * seconds, "judging")
+    return learner.conclude(int(left_s * len(runs) / runs[-1]))
 
 
 def be_nice() -> None:
@@ -159,8 +162,10 @@ def _end(helpers: list[SpawnProcess]) -> None:
 
 
 def _help(task: Task, seconds: float, number: int, parent: int) -> None:
-    """One more process: evolve until the time is up or the parent is gone."""
+    """One more process, with draws of its own: evolve until the time is up or the parent gone."""
     be_nice()
+    settings = replace(task.settings, seed=task.settings.seed + number)
+    task = replace(task, settings=settings)
     began_s = time.monotonic()
 
     def on_run() -> None:

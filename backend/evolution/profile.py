@@ -20,10 +20,14 @@ NAMES = (
     "log_wal_bytes_per_s",
 )
 """Rate, level of latency, entropy of the query classes, how much is read, how much is written."""
-SCALE: Mapping[str, float] = {"mix_entropy": 0.5}
-"""What counts as far apart; 1 (a factor of e) where nothing is said."""
-ALIKE = 1.0
-"""Workloads no further apart than this are of one kind."""
+SCALE: Mapping[str, float] = {"mix_entropy": 0.5, "log_blocks_read_per_s": 3.0}
+"""What counts as far apart; 1 (a factor of e) where nothing is said. How much is read from disk
+hangs on what the cache has kept, and wanders by powers of ten within one workload."""
+ALIKE = 1.5
+"""Workloads further apart than this have nothing to tell each other. The halves of one run are 0.1
+to 0.7 apart."""
+SAME = 0.25
+"""Distances that differ by no more than this do not differ."""
 _COLUMNS = {feature.name: column for column, feature in enumerate(FEATURES)}
 
 

@@ -74,7 +74,7 @@ def test_workloads_of_another_character_are_far_apart() -> None:
     assert distance(SHOP, {}) == float("inf")
 
 
-def test_the_newest_genome_of_the_workloads_kind_stands() -> None:
+def test_the_newest_genome_of_the_nearest_workload_stands() -> None:
     records = [record(0.1, 1), record(0.2, 2), record(0.3, 3, REPORTS)]
     assert standing_record(records, SHOP) == records[1]
     assert standing_record(records, REPORTS) == records[2]

@@ -23,6 +23,7 @@ from backend.evolution.learning_run import LearningRun
 from backend.evolution.outcome import EvolutionSettings
 from backend.evolution.problems import Problem, curriculum
 from backend.evolution.process import Progress, Task
+from backend.meta_learner import MetaLearner
 from backend.telemetry import open_store
 
 DEFAULT = Genome.of()
@@ -142,4 +143,19 @@ def test_back_tells_whether_there_was_anything(settings: Settings) -> None:
     assert "nothing to go back from" in nothing.get()
     assert "Done, back from the genome" in done.get()
     assert store.genomes()[-1].genes == DEFAULT.values
+    store.close()
+
+
+def test_a_machine_too_busy_to_judge_deploys_nothing(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judge(learner: MetaLearner, runs: int) -> None:
+        while True:  # a comparison that takes and takes
+            learner.on_run()
+
+    monkeypatch.setattr(MetaLearner, "conclude", judge)
+    with pytest.raises(process.TimeIsUpError):
+        process.evolve(task, minutes=0.01, cores=1)
+    store = open_store(task.store)
+    assert not any(record.deployed for record in store.genomes())
     store.close()
