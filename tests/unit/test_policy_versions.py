@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from backend.config import PathSettings, load_settings
 from backend.domain.steering import SteeringMode, SteeringState
 from backend.errors import ConfigError, StoreError
 from backend.policy_versions import AUTOPILOT, STEERING, PolicyVersions
+from backend.steering_parts import planner_settings
 from tests.deployed_versions import TEXT, Deployed
+from tests.fake_server import FakeServer, Steps
 from tests.steered_classes import KEY, OTHER_KEY, evidence
 
 
@@ -174,6 +179,46 @@ def test_a_version_of_another_process_is_the_parent_of_the_next(deployed: Deploy
     version = deployed.knobs(work_mem=8192)
     assert version.parent_id == made.id
     assert version.weights == {"genome": "a.json"}
+
+
+def test_threads_that_change_different_things_make_one_lineage(deployed: Deployed) -> None:
+    deployed.prove()
+    begin = threading.Barrier(3)
+
+    def knobs() -> None:
+        begin.wait(10)
+        for number in range(8):
+            deployed.knobs(work_mem=1024 * (number + 1))
+        deployed.go_to(deployed.versions.find(1))
+
+    def hint_sets() -> None:
+        begin.wait(10)
+        for _ in range(4):
+            deployed.register.withdraw(KEY, "slower")
+            deployed.register.verify(KEY, evidence())
+
+    def weights() -> None:
+        begin.wait(10)
+        for number in range(8):
+            file = f"{number}.npz"
+            deployed.versions.deploy_weights({"genome": file}, author="level 2", note="")
+
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(work) for work in (knobs, hint_sets, weights)]:
+            done.result(60)
+    versions = deployed.store.policy_versions()
+    assert len(versions) >= 2 + 8 + 1 + 8
+    assert [v.parent_id for v in versions] == [None, *(v.id for v in versions[:-1])]
+    assert deployed.consistent()
+
+
+def test_settings_that_nobody_tells(tmp_path: Path) -> None:
+    nowhere = {"host": "127.0.0.1", "port": 1, "dbname": "shop", "user": "nobody"}
+    settings = load_settings(
+        overrides={"paths": PathSettings.under(tmp_path), "database": nowhere}, environ={}
+    )
+    in_force = planner_settings(settings, FakeServer(Steps()).describe())
+    assert in_force(["work_mem"]) is None
 
 
 def test_since_when_the_knobs_stand(deployed: Deployed) -> None:
