@@ -13,7 +13,7 @@ from backend.targets.simulated import SimulatedDatabase
 from backend.telemetry import open_store
 from backend.tuning_loop import TuningLoop
 from benchmarks.harness.scripted import Proposes
-from tests.integration.test_whole_loop_simulated import Run, settings_in
+from tests.simulated_run import Run, settings_in
 
 SHORT: Mapping[str, object] = {"window_s": 5, "settle_s": 1, "baseline_s": 30, "rest_s": 60}
 

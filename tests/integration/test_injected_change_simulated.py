@@ -11,8 +11,8 @@ from backend.domain.knobs import KnobValue
 from backend.domain.modes import TrialKind, Verdict
 from backend.orchestrator import SystemOrchestrator
 from backend.targets.simulated import Noise, ResponseModel, SimulatedDatabase
-from tests.integration.test_whole_loop_simulated import Run
 from tests.scripted_tuner import ScriptedRun
+from tests.simulated_run import Run
 
 HARMFUL: dict[str, KnobValue] = {"work_mem": 64, "random_page_cost": 10.0}
 

@@ -13,7 +13,7 @@ from backend.domain.steering import ClassKey, DatabaseIdentity, SteeringMode, St
 from backend.errors import MemoryBudgetError
 from backend.steering.register import SteeringRegister
 from backend.telemetry import open_store
-from tests.integration.test_whole_loop_simulated import Run, make_target, settings_in
+from tests.simulated_run import Run, make_target, settings_in
 from tests.steered_classes import evidence
 
 KEY = ClassKey("0123456789abcdef", '"$user", public')

@@ -11,7 +11,7 @@ import pytest
 
 from backend.domain.modes import CommandKind, CommandState, Mode, Phase, TrialKind, Verdict
 from backend.errors import ConflictError, ServerConnectionError, ServerError
-from tests.integration.test_whole_loop_simulated import Run, make_target
+from tests.simulated_run import Run, make_target
 
 
 def with_a_candidate(run: Run) -> None:

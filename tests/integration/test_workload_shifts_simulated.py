@@ -20,7 +20,7 @@ from backend.targets.simulated import Noise, ResponseModel, SimulatedDatabase
 from backend.targets.simulated_load import LoadScript
 from backend.targets.simulated_model import DEFAULT_SPACE, FloatArray, SimulatedClass
 from backend.telemetry import open_store
-from tests.integration.test_whole_loop_simulated import Run, settings_in
+from tests.simulated_run import Run, settings_in
 
 SPACE = KnobSpace(
     [
