@@ -120,30 +120,39 @@ class MetaLearner:
     # -- evolution --------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Queue the first generation: the incumbent, the archive, mutants of the incumbent.
+        """Queue what the first generation begins with: the incumbent and the archive.
 
-        Once, by one process; what a killed run had taken up and not finished is queued again. A
-        genome drawn anywhere is hopeless more often than not, one near what stands is not.
+        Once, by one process; what a killed run had taken up and not finished is queued again.
         """
         queued: list[Mapping[str, float]] = []
         for trial in self._study.get_trials(deepcopy=False):
             if trial.state in (TrialState.COMPLETE, TrialState.WAITING):
                 queued.append(trial.system_attrs.get("fixed_params") or trial.params)
-        rng = np.random.default_rng(self.settings.seed)
         known = [(self.incumbent, "default"), *((genome, "archive") for genome in self.earlier)]
-        while len(known) < self.settings.population:
-            known.append((self._mutant(rng), "evolved"))
         for genome, origin in known:
             genes = self._genes_within(genome)
             if genes not in queued:
                 self._study.enqueue_trial(genes, user_attrs={ORIGIN: origin})
                 queued.append(genes)
 
+    def _queue_a_mutant(self) -> None:
+        """Fill the first generation with mutants of the incumbent.
+
+        NSGA-II would draw it anywhere, where most genomes are hopeless.
+        """
+        trials = self._study.get_trials(deepcopy=False)
+        if any(trial.state is TrialState.WAITING for trial in trials):
+            return
+        rng = np.random.default_rng([self.settings.seed, len(trials)])
+        self._study.enqueue_trial(self._genes_within(self._mutant(rng)))
+
     def step(self) -> Fitness | None:
         """Measure one individual; None where it was given up.
 
         What ``on_run`` raises ends the step: the individual is lost, all others are kept.
         """
+        if self.individuals < self.settings.population:
+            self._queue_a_mutant()
         trial = self._study.ask(self._distributions)
         genome = self._genome(trial.params)
         try:
