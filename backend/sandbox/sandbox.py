@@ -248,12 +248,14 @@ class Sandbox:
             may_crash=server is not None,
         )
         with opened(bench):
-            found = self._compare(bench, deadline)
+            # A pass after a restart is run twice.
+            pass_s = min(_PASS_SHARE * deadline.left_s / _PASSES, _MOST_PASS_S)
+            found = self._compare(bench, pass_s / 2 if arms.needs_restart else pass_s)
         return replace(found, reasons=(*found.reasons, *told))
 
-    def _compare(self, bench: StatementBench, deadline: Deadline) -> SandboxResult:
+    def _compare(self, bench: StatementBench, pass_s: float) -> SandboxResult:
         self._tell("runs statements")
-        dropped = bench.prepare(min(_PASS_SHARE * deadline.left_s / _PASSES, _MOST_PASS_S))
+        dropped = bench.prepare(pass_s)
         told = (f"{dropped} statements failed or took too long before",) if dropped else ()
         if not bench.statements:
             reason = "no recorded statement could be run: an empty set proves nothing"
