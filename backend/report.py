@@ -14,7 +14,8 @@ from pathlib import Path
 
 from backend.config import Settings
 from backend.errors import StoreError
-from backend.report_data import FinalReport, Measured, build_report
+from backend.report_data import FinalReport, build_report
+from backend.report_measures import Measured
 from backend.report_pages import to_html, to_text
 from backend.run_options import RunOptions
 from backend.telemetry.summary import summary_text

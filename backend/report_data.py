@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from enum import Enum
@@ -18,7 +17,6 @@ from backend.demonstration import ACT
 from backend.domain.deployed import deployed_windows
 from backend.domain.modes import Arm, Phase
 from backend.domain.records import (
-    ClientIntervalRecord,
     EventRecord,
     PolicyVersionRecord,
     TrialRecord,
@@ -26,8 +24,8 @@ from backend.domain.records import (
 )
 from backend.protocols import TelemetryReader
 from backend.report_levels import levels_section
+from backend.report_measures import ClientTimes, Measured, mean, measure
 from backend.report_steering import steering_section
-from backend.telemetry.downsampling import weighted_mean
 from backend.telemetry.redaction import redact_deep
 
 _ALL = 200_000
@@ -36,35 +34,6 @@ _ALL = 200_000
 _EVENTS_A_LEVEL = 50
 _TREND_POINTS = 300
 _PHASES = (Phase.BASELINE, Phase.LEARNING, Phase.OPTIMISED, Phase.FINAL_COMPARISON)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a set of windows showed; None where nothing tells.
-
-    ``latency_index`` and the other means are weighted by duration; ``mean_ms`` is the mean over
-    all statements as the server counts them. ``client_*`` are the clients' own timings, from the
-    scheduled arrival on; their percentiles are means of the percentiles of intervals of a few
-    seconds, weighted by completed requests. ``throughput_per_s`` counts completed requests of
-    the clients, or statements where the clients are not known; ``statements_per_s`` always the
-    latter.
-    """
-
-    windows: int = 0
-    seconds: float = 0.0
-    latency_index: float | None = None
-    latency_index_p50: float | None = None
-    mean_ms: float | None = None
-    client_mean_ms: float | None = None
-    client_p50_ms: float | None = None
-    client_p95_ms: float | None = None
-    client_p99_ms: float | None = None
-    throughput_per_s: float | None = None
-    statements_per_s: float | None = None
-    cpu_percent: float | None = None
-    quality: float | None = None
-    errors: int = 0
-    timeouts: int = 0
 
 
 @dataclass(frozen=True)
@@ -137,10 +106,9 @@ def build_report(
     started_at = status.started_at if status else None
     trials = [t for t in reader.trials(limit=_ALL) if _since(t.created_at, started_at)]
     windows = deployed_windows(reader.windows(since=started_at, limit=_ALL), trials)
-    clients = _ClientTimes(reader.client_intervals(since=started_at, limit=_ALL))
+    clients = ClientTimes(reader.client_intervals(since=started_at, limit=_ALL))
     phases = {
-        phase.value: _measure([w for w in windows if w.phase is phase], clients)
-        for phase in _PHASES
+        phase.value: measure([w for w in windows if w.phase is phase], clients) for phase in _PHASES
     }
     compared, baseline, final = _sides(reader, final_comparison, phases, clients)
     versions = reader.policy_versions(limit=_ALL)
@@ -170,7 +138,7 @@ def build_report(
         levels=levels_section(reader, trials, started_at),
         query_classes=_query_classes(reader, final_comparison),
         policy_versions=[
-            _plain(v) for v in versions if v.active or _since(v.created_at, started_at)
+            _version(v) for v in versions if v.active or _since(v.created_at, started_at)
         ],
         changes=[_plain(c) for c in reader.changes(limit=_ALL) if _since(c.created_at, started_at)],
         events=_events(events),
@@ -192,80 +160,20 @@ def _sides(
     reader: TelemetryReader,
     trial: TrialRecord | None,
     phases: Mapping[str, Measured],
-    clients: _ClientTimes,
+    clients: ClientTimes,
 ) -> tuple[str, Measured, Measured]:
     if trial is not None and trial.id is not None:
         windows = reader.windows(trial_id=trial.id, limit=_ALL)
-        before = _measure([w for w in windows if w.arm is Arm.INCUMBENT], clients)
-        after = _measure([w for w in windows if w.arm is Arm.CANDIDATE], clients)
+        before = measure([w for w in windows if w.arm is Arm.INCUMBENT], clients)
+        after = measure([w for w in windows if w.arm is Arm.CANDIDATE], clients)
         if before.windows and after.windows:
             return "final comparison", before, after
     before, after = phases[Phase.BASELINE.value], phases[Phase.OPTIMISED.value]
     return ("phases" if before.windows and after.windows else "nothing"), before, after
 
 
-class _ClientTimes:
-    """Finds the clients' intervals that lie in given windows (by their middle)."""
-
-    def __init__(self, intervals: Sequence[ClientIntervalRecord]) -> None:
-        middles = [(i.started_at + (i.ended_at - i.started_at) / 2, i) for i in intervals]
-        middles.sort(key=lambda pair: pair[0])
-        self._times = [at for at, _ in middles]
-        self._intervals = [interval for _, interval in middles]
-
-    def inside(self, windows: Iterable[WindowRecord]) -> list[ClientIntervalRecord]:
-        chosen: dict[int, ClientIntervalRecord] = {}
-        for window in windows:
-            first = bisect.bisect_left(self._times, window.started_at)
-            last = bisect.bisect_left(self._times, window.ended_at)
-            chosen.update((n, self._intervals[n]) for n in range(first, last))
-        return list(chosen.values())
-
-
-def _measure(windows: Sequence[WindowRecord], clients: _ClientTimes) -> Measured:
-    intervals = clients.inside(windows)
-    indices = sorted(w.index for w in windows if w.index is not None)
-    statements = _mean(windows, lambda w: w.calls_per_s)
-    client_seconds = sum((i.ended_at - i.started_at).total_seconds() for i in intervals)
-    completed = sum(i.completed for i in intervals)
-
-    def client_mean(name: str) -> float | None:
-        return weighted_mean((getattr(i, name), i.completed) for i in intervals)
-
-    return Measured(
-        windows=len(windows),
-        seconds=sum(w.duration_s for w in windows),
-        latency_index=_mean(windows, lambda w: w.index),
-        latency_index_p50=_median(indices),
-        mean_ms=weighted_mean((w.mean_ms, w.calls_per_s * w.duration_s) for w in windows),
-        client_mean_ms=client_mean("mean_ms"),
-        client_p50_ms=client_mean("p50_ms"),
-        client_p95_ms=client_mean("p95_ms"),
-        client_p99_ms=client_mean("p99_ms"),
-        throughput_per_s=completed / client_seconds if client_seconds > 0 else statements,
-        statements_per_s=statements,
-        cpu_percent=_mean(windows, lambda w: w.gauges.get("host_cpu_percent")),
-        quality=_mean(windows, lambda w: w.quality),
-        errors=sum(i.errors for i in intervals),
-        timeouts=sum(i.timeouts for i in intervals),
-    )
-
-
-def _mean(
-    windows: Sequence[WindowRecord], value: Callable[[WindowRecord], float | None]
-) -> float | None:
-    return weighted_mean((value(w), w.duration_s) for w in windows)
-
-
-def _median(ordered: Sequence[float]) -> float | None:
-    middle = len(ordered) // 2
-    if not ordered:
-        return None
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
-
-
 def _acts(
-    events: Sequence[EventRecord], windows: Sequence[WindowRecord], clients: _ClientTimes
+    events: Sequence[EventRecord], windows: Sequence[WindowRecord], clients: ClientTimes
 ) -> list[dict[str, object]]:
     """Measure each stretch between two acts of a demonstration; none where there was no act."""
     acts = [event for event in events if event.kind == ACT]
@@ -279,7 +187,7 @@ def _acts(
             "started_at": begin.isoformat(),
             "ended_at": end.isoformat(),
             "measured": _plain(
-                _measure([w for w in windows if begin <= w.started_at < end], clients)
+                measure([w for w in windows if begin <= w.started_at < end], clients)
             ),
         }
         for title, (begin, end) in zip(titles, pairwise(moments), strict=True)
@@ -308,6 +216,18 @@ def _configuration(
 def _trial(trial: TrialRecord) -> dict[str, object]:
     plain: dict[str, object] = _plain(trial)
     return plain
+
+
+def _version(version: PolicyVersionRecord) -> dict[str, object]:
+    """A version with what it serves by name: the evidence is in the section on steering."""
+    plain: dict[str, object] = _plain(dataclasses.replace(version, steering=()))
+    served = version.steering
+    return plain | {
+        "steering": [
+            {"fingerprint": hint.key.fingerprint, "hint_set": hint.evidence.hint_set}
+            for hint in served
+        ]
+    }
 
 
 def _trials(trials: Sequence[TrialRecord]) -> dict[str, object]:
@@ -367,7 +287,7 @@ def _trend(windows: Sequence[WindowRecord]) -> list[tuple[float, float]]:
     points = []
     for start in range(0, len(shown), step):
         some = shown[start : start + step]
-        value = _mean(some, lambda w: w.index)
+        value = mean(some, lambda w: w.index)
         if value is not None:
             points.append(((some[0].ended_at - shown[0].ended_at).total_seconds(), value))
     return points

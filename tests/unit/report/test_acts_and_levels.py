@@ -96,3 +96,14 @@ class TestLevels:
         levels = written(store).levels
         assert levels["level 0"]["promoted"] == 0
         assert levels["level 0"]["saved"] == 0.0
+
+
+def test_versions_name_what_they_serve_and_leave_evidence_to_steering(store: SqlStore) -> None:
+    write_run(store)
+    store.add_policy_version(replace(full.VERSION, created_at=NOW, active=True))
+    (*_, newest) = written(store).policy_versions
+    (hint, *_) = full.VERSION.steering
+    assert newest["steering"][0] == {  # type: ignore[index]
+        "fingerprint": hint.key.fingerprint,
+        "hint_set": hint.evidence.hint_set,
+    }
