@@ -64,11 +64,13 @@ class DriftLimits:
         min_improvement: a rise of less than this share is none.
         rollback_threshold: a rise by more than this share, window after window, is urgent.
         window_s: length of a trial's window.
+        min_coverage: share of the reference's time that must run in what is compared with it.
     """
 
     min_improvement: float = 0.02
     rollback_threshold: float = 0.15
     window_s: float = 10.0
+    min_coverage: float = 0.7
 
 
 @dataclass(frozen=True)
@@ -231,7 +233,7 @@ class DriftWatch:
     ) -> float | None:
         """Log index less the noted one, but for what the load may explain; None: not comparable."""
         index = chain.publish(windows)
-        if index is None or index.value <= 0:
+        if index is None or index.value <= 0 or index.coverage < self._limits.min_coverage:
             return None
         whole = merged(windows)
         return beyond_load(

@@ -84,7 +84,12 @@ class Rechecks:
         self._min_improvement = level1.min_improvement
         self._blocks = max(level1.probation_blocks, LEAST_BLOCKS)
         self._watch = DriftWatch(
-            DriftLimits(level1.min_improvement, settings.safety.rollback_threshold, level1.window_s)
+            DriftLimits(
+                level1.min_improvement,
+                settings.safety.rollback_threshold,
+                level1.window_s,
+                level1.min_coverage,
+            )
         )
         self._noted = _noted_before(store)
         self._unclear: dict[Key, _Unclear] = {}

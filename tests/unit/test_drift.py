@@ -108,6 +108,10 @@ class TestStrong:
         assert alarm is not None
         assert alarm.urgent
 
+    def test_windows_of_other_statements_say_nothing(self) -> None:
+        assert Watched().see(*[window({2: (100, 10.0), 7: (900, 90.0)})] * 4) is None
+        assert Watched().see(*[window({2: (100, 100.0)})] * 4) is None  # half of the reference
+
     def test_what_began_anew_knows_nothing_of_before(self) -> None:
         watched = Watched()
         watched.see(offered(1.3))
