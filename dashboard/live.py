@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import dash
-from dash import Input, Output, State, dcc, html, no_update
+from dash import ClientsideFunction, Input, Output, State, dcc, html, no_update
 from dash.development.base_component import Component
 from plotly.utils import PlotlyJSONEncoder
 
@@ -158,15 +158,25 @@ def register_page(app: dash.Dash, page: Page, services: Services) -> None:
     outputs = [Output(*part.rsplit(".", 1)) for part in page.parts]
     ids = [component_id for component_id, _property in page.choices]
     inputs = [Input(component_id, prop) for component_id, prop in page.choices]
+    tick = f"{page.slug}-tick"
     if page.follows_commands:
-        inputs.append(Input("command-tick", "n_intervals"))
+        app.clientside_callback(
+            ClientsideFunction("autopilot", "tempo"),
+            Output(tick, "interval"),
+            Input("command-tick", "disabled"),
+            State("shell-tick", "interval"),
+            State("command-tick", "interval"),
+        )
 
+    # While an answer is on its way no further one is asked for: the browser drops an answer when
+    # the next question is out, so a slow machine would never show any.
     @app.callback(
         [*outputs, Output(f"{page.slug}-held", "data")],
-        Input(f"{page.slug}-tick", "n_intervals"),
+        Input(tick, "n_intervals"),
         Input("viewer", "data"),
         *inputs,
         State(f"{page.slug}-held", "data"),
+        running=[(Output(tick, "disabled"), True, False)],
     )
     def refresh(_tick: int, viewer: object, *rest: Any) -> list[Any]:
         *choices, held = rest

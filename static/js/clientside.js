@@ -38,6 +38,7 @@
         if (triggered("alive.data")) { aliveAt = Date.now(); }
         return Date.now() - aliveAt < Math.max(4000, 4 * interval);
       },
+      tempo: function (idle, usual, fast) { return idle ? usual : Math.min(usual, fast); },
       toggle: function (clicks, open) { return clicks ? !open : open; }
     }
   });

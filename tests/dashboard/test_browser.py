@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -276,6 +277,28 @@ def test_numbers_are_fresh_without_a_reload(open_page, store):
         expect(page.locator("#overview-activity")).to_contain_text("a very new activity")
         expect(page.locator(".tag-index")).to_contain_text("0.500")
         assert page.evaluate("window.neverReloaded") is True
+
+
+class SlowStore(FakeStore):
+    """Its answers take longer than a page waits until it asks again."""
+
+    def trials(self, *, limit: int = 200) -> Any:
+        threading.Event().wait(1.5)
+        return super().trials(limit=limit)
+
+
+@pytest.mark.parametrize("path", ["/", "/decisions"])
+def test_a_slow_store_keeps_no_page_from_being_fresh(open_page, path):
+    store = SlowStore()
+    with open_page(beating(store), path) as page:
+        button = page.locator(".icon-button").first
+        button.click()
+        page.locator("#shell-controls").get_by_role("button", name="Pause").click()
+        expect(page.locator("#command-notes")).to_contain_text("Pause: queued")
+        store._trials[-1] = replace(store._trials[-1], reasons=("a very new reason",))
+        store.beat(activity="a very new activity")
+        shown = "#overview-activity" if path == "/" else "#decisions-trials"
+        expect(page.locator(shown)).to_contain_text("a very new")
 
 
 def test_mode_is_changed_after_confirmation_and_freeze_is_shown(open_page, store):
