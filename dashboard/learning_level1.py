@@ -174,7 +174,7 @@ def section() -> list[Component]:
 
 
 def _figure(view: View) -> object:
-    return figs.updates_figure(judged(view), view.viewer, "Each update that could be judged")
+    return figs.updates_figure(judged(view), view.viewer, "Appears with the first judged update")
 
 
 PARTS: Mapping[str, Builder] = {

@@ -19,7 +19,7 @@ from dashboard.steering_head import how_to_turn_on
 from dashboard.theme import palette
 
 AGENT = "plan"
-WAITING = "Appears when statements were tried under other plans"
+WAITING = "Appears when other plans were tried"
 
 
 def records(view: View) -> Sequence[LearningRecord]:
