@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.agent.action_grid import ActionGrid
-from backend.domain.knobs import KnobConfig, KnobSpace
+from backend.domain.knobs import KnobSpace
 from backend.errors import CheckpointError
 from backend.policy.networks import Stack, fit
 from backend.policy.recorded_trials import FloatArray, RecordedTrials
@@ -30,6 +30,8 @@ ACTOR_STEPS = 300
 TEMPERATURE = 0.5
 """In standard deviations of the advantages: a sample one above the mean weighs as e**2."""
 MAX_WEIGHT = 20.0
+LEAST_MOVE = 0.1
+"""A knob that would move by less, in encoded units, stays as it is."""
 CLIP = 5.0
 FAMILIAR = 0.5
 """A state is familiar so near, in standard deviations a coordinate, to one that was learnt from."""
@@ -91,6 +93,8 @@ class KnobPolicy:
         space: the knobs.
         states: how states are seen.
         network: one copy; state in, encoded configuration out.
+        doubt: how far the configurations that it imitates lie from its answers, on the root mean
+            square, in each coordinate.
         known: the states it was learnt from, raw, in the coordinates ``columns``.
         columns: those that tell which load it is.
     """
@@ -98,16 +102,32 @@ class KnobPolicy:
     space: KnobSpace
     states: States
     network: Stack
+    doubt: FloatArray
     known: FloatArray
     columns: tuple[int, ...]
 
-    def actions(self, states: FloatArray) -> FloatArray:
-        """Encoded legal configurations for raw states, shape ``(n, space.width)``."""
-        return ActionGrid(self.space).snap(self.network(self.states(states))[0])
+    def actions(self, states: FloatArray, standing: FloatArray) -> FloatArray:
+        """Encoded legal configurations for raw states, in place of what stands: ``(n, width)``."""
+        return self.moved(self.answers(states), standing)
 
-    def config(self, state: FloatArray) -> KnobConfig:
-        """The configuration for a raw state, every knob named."""
-        return self.space.decode(self.actions(state[None])[0])
+    def answers(self, states: FloatArray) -> FloatArray:
+        """The mean of what it imitates in these states, not yet a legal configuration."""
+        return np.asarray(self.network(self.states(states))[0])
+
+    def moved(self, answers: FloatArray, standing: FloatArray) -> FloatArray:
+        """What stands, with those knobs changed that the answer is sure of.
+
+        A knob that good configurations had here and there alike does not matter: it stays.
+        """
+        grid = ActionGrid(self.space)
+        clear = self.differs(answers, standing)
+        starts = np.flatnonzero(np.diff(grid.knob_of, prepend=-1))
+        moves = np.maximum.reduceat(clear, starts, axis=1)[:, grid.knob_of]
+        return np.asarray(np.where(moves, grid.snap(answers), standing))
+
+    def differs(self, left: FloatArray, right: FloatArray) -> NDArray[np.bool_]:
+        """Which coordinates of answers or configurations differ by more than the doubt."""
+        return np.asarray(np.abs(left - right) > np.maximum(self.doubt, LEAST_MOVE))
 
     def familiar(self, state: FloatArray) -> bool:
         """Whether the load of this state is like one that it was learnt from."""
@@ -128,6 +148,7 @@ class KnobPolicy:
             **self.network.arrays(),
             "mean": self.states.mean,
             "spread": self.states.spread,
+            "doubt": self.doubt,
             "known": self.known,
         }
 
@@ -150,12 +171,13 @@ class KnobPolicy:
                 raise ValueError("not a knob policy of this version")
             if (about["shape"], about["state_layout"]) != (space.shape_fingerprint, layout):
                 raise ValueError("of other knobs, or other states")
-            mean, spread, known = (
-                np.asarray(arrays[name], np.float64) for name in ("mean", "spread", "known")
+            mean, spread, doubt, known = (
+                np.asarray(arrays[name], np.float64)
+                for name in ("mean", "spread", "doubt", "known")
             )
             network = Stack.restored(arrays, squashed=True)
             width = network.layers[0].shape[1]
-            if network.layers[-1].shape != (1, 1, space.width):
+            if network.layers[-1].shape != (1, 1, space.width) or doubt.shape != (space.width,):
                 raise ValueError(f"answers of shape {network.layers[-1].shape}")
             if mean.shape != (width,) or spread.shape != (width,):
                 raise ValueError(f"states of shape {mean.shape}, the network takes {width}")
@@ -163,7 +185,7 @@ class KnobPolicy:
                 raise ValueError(f"known states of shape {known.shape}")
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"a knob policy cannot be used: {error}"[:500]) from error
-        return cls(space, States(mean, spread), network, known, tuple(columns))
+        return cls(space, States(mean, spread), network, doubt, known, tuple(columns))
 
 
 def learn_critics(
@@ -264,13 +286,20 @@ def learn_knob_policies(
         squashed=True,
         stopped=stopped,
     )
+    imitated = network(states(data.states))
     return [
         KnobPolicy(
             data.space,
             states,
             network.copies(slice(copy, copy + 1)),
+            _spread(data.actions - imitated[copy], weight),
             data.states[weight > 0.0][:, list(columns)],
             tuple(columns),
         )
         for copy, weight in enumerate(weights)
     ]
+
+
+def _spread(missed: FloatArray, weights: FloatArray) -> FloatArray:
+    """Weighted root mean square of each coordinate."""
+    return np.asarray(np.sqrt(weights @ np.square(missed) / max(weights.sum(), 1e-9)))

@@ -19,8 +19,8 @@ from backend.policy.plan_policy import PlanPolicy, estimate_plans, learn_plan_po
 from backend.policy.recorded_plans import RecordedPlans
 from backend.policy.recorded_trials import FOLDS, FloatArray, RecordedTrials
 
-Actions = Callable[[FloatArray], FloatArray]
-"""Encoded configurations for raw states."""
+Actions = Callable[[FloatArray, FloatArray], FloatArray]
+"""Encoded configurations for raw states, in place of what stands."""
 
 
 class Candidate(NamedTuple):
@@ -64,16 +64,17 @@ def learn_and_judge(
     critics = learn_critics(data, seen, seed=seed, stopped=stopped)
     weights = advantage_weights(data, critics, seen)
     *of_folds, policy = learn_knob_policies(data, weights, columns, seed=seed, stopped=stopped)
-    stood = data.first_actions() if incumbent is None else incumbent(data.states)
+    stood = data.first_actions()
+    old = stood if incumbent is None else incumbent(data.states, stood)
 
     def judge(actions: FloatArray) -> Estimate:
-        return estimate(data, folds, critics, actions, stood, alpha=alpha, seed=seed)
+        return estimate(data, folds, critics, actions, old, alpha=alpha, seed=seed)
 
     crossed = np.empty_like(data.actions)
     for fold, one in enumerate(of_folds):
         held_out = folds == fold
-        crossed[held_out] = one.actions(data.states[held_out])
-    return Candidate(policy, judge(crossed), judge(policy.actions(data.states)))
+        crossed[held_out] = one.actions(data.states[held_out], stood[held_out])
+    return Candidate(policy, judge(crossed), judge(policy.actions(data.states, stood)))
 
 
 def learn_and_judge_plans(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
-from backend.domain.knobs import Knob, KnobSpace
+from backend.domain.knobs import Knob, KnobConfig, KnobSpace
 from backend.errors import CheckpointError
 from backend.policy.knob_policy import (
     MAX_WEIGHT,
@@ -31,11 +33,20 @@ COLUMNS = (0, 2)
 EVERYTHING = np.ones((1, 6), np.bool_)
 
 
-def policy(answer: tuple[float, ...] = (0.5, -0.2, -0.9, -0.1, -0.3)) -> KnobPolicy:
+def policy(
+    answer: Sequence[float] = (0.5, -0.2, -0.9, -0.1, -0.3), doubt: Sequence[float] = (0.1,) * 5
+) -> KnobPolicy:
     """A policy that answers the same to every state of three coordinates."""
     layers = (np.zeros((1, 3, 5)), np.arctanh(np.array(answer)).reshape(1, 1, 5))
     states = States(np.zeros(3), np.ones(3))
-    return KnobPolicy(SPACE, states, Stack(layers, True), np.array([[1.0, 2.0]]), COLUMNS)
+    return KnobPolicy(
+        SPACE, states, Stack(layers, True), np.array(doubt), np.array([[1.0, 2.0]]), COLUMNS
+    )
+
+
+def answer_of(one: KnobPolicy, state: np.ndarray) -> KnobConfig:
+    standing = one.space.encode(one.space.default_config())
+    return one.space.decode(one.actions(state[None], standing[None])[0])
 
 
 def trials(gains: list[float], **changes: object) -> RecordedTrials:
@@ -60,11 +71,26 @@ def indifferent() -> Critics:
 
 
 def test_an_answer_is_a_legal_configuration() -> None:
-    config = policy().config(np.zeros(3))
+    config = answer_of(policy(), np.zeros(3))
     assert config == SPACE.decode(SPACE.encode(config))
     assert config["jit"] is False
     assert config["wal_compression"] == "pglz"
-    assert policy((0.999, 0.9, 0.9, -0.9, -0.9)).config(np.zeros(3))["work_mem"] > 65000
+    assert answer_of(policy((0.999, 0.9, 0.9, -0.9, -0.9)), np.zeros(3))["work_mem"] > 65000
+
+
+def test_a_knob_moves_only_where_what_is_imitated_agrees() -> None:
+    default = SPACE.default_config()
+    assert answer_of(policy(doubt=[2.0] * 5), np.zeros(3)) == default
+    assert answer_of(policy(doubt=[2.0, 0.9, 2.0, 2.0, 2.0]), np.zeros(3)) == default.replace(
+        {"jit": False}
+    )
+    # One coordinate of a category is enough, and all of them move.
+    moved = answer_of(policy(doubt=[2.0, 2.0, 2.0, 0.5, 2.0]), np.zeros(3))
+    assert moved == default.replace({"wal_compression": "pglz"})
+    # What never varied in the records does not move by the network's own inaccuracy.
+    standing = SPACE.encode(default)
+    near = policy(np.clip(standing + 0.05, -0.99, 0.99), doubt=[0.0] * 5)
+    assert answer_of(near, np.zeros(3)) == default
 
 
 @pytest.mark.parametrize(
@@ -128,7 +154,7 @@ def test_a_coordinate_that_never_varied_is_not_seen() -> None:
 def test_it_comes_back_from_its_file() -> None:
     one, state = policy(), np.array([1.0, 0.0, 2.0])
     again = KnobPolicy.restored(*one.file(LAYOUT), SPACE, LAYOUT, COLUMNS)
-    assert again.config(state) == one.config(state)
+    assert answer_of(again, state) == answer_of(one, state)
     assert again.familiar(state)
 
 
@@ -137,7 +163,8 @@ def test_on_a_larger_machine_it_means_the_same_share_of_the_range() -> None:
         [Knob("work_mem", "integer", 64, 2**20, "log", "kB", 4096), *SPACE.knobs[1:]]
     )
     there = KnobPolicy.restored(*policy().file(LAYOUT), larger, LAYOUT, COLUMNS)
-    assert there.config(np.zeros(3))["work_mem"] > policy().config(np.zeros(3))["work_mem"]
+    here, state = policy(), np.zeros(3)
+    assert answer_of(there, state)["work_mem"] > answer_of(here, state)["work_mem"]
 
 
 @pytest.mark.parametrize(
@@ -148,6 +175,7 @@ def test_on_a_larger_machine_it_means_the_same_share_of_the_range() -> None:
         (0, {"shape": "another server's"}),
         (0, {"state_layout": "of old"}),
         (1, {"mean": np.zeros(7)}),
+        (1, {"doubt": np.zeros(2)}),
         (1, {"known": np.zeros((4, 9))}),
         (1, {"layer_0": np.full((1, 3, 5), np.inf)}),
         (1, {"layer_1": np.zeros((2, 1, 5))}),

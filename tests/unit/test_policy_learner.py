@@ -141,7 +141,19 @@ def test_what_is_better_is_deployed_and_proposed(product: Product, tuned: Record
             wanted = learner.propose(one.state, {**default, "other_knob": 7})
             assert wanted is not None
             assert wanted["other_knob"] == 7
+            assert 0 < sum(wanted[name] != default[name] for name in default) < len(default)
             assert one.log_index(SPACE.encode({n: wanted[n] for n in SPACE.names})) < -0.05
+
+
+@pytest.mark.usefixtures("learnt")
+def test_states_that_differ_by_noise_get_one_answer(
+    product: Product, tuned: RecordedTrials
+) -> None:
+    product.tune(tuned)
+    product.learner.update()
+    default, states = SPACE.default_config(), tuned.states[tuned.episodes == 0]
+    answers = {product.learner.propose(state, default) for state in states}
+    assert len(answers - {None}) == 1
 
 
 @pytest.mark.usefixtures("learnt")
