@@ -15,6 +15,7 @@ from sqlalchemy.engine import URL
 
 from backend.config_level0 import Level0Section
 from backend.config_loading import explain, gather, parse_url
+from backend.config_sandbox import SandboxSection
 from backend.config_section import Section, example_of
 from backend.config_steering import SteeringSection
 from backend.config_workload import WorkloadSection
@@ -203,7 +204,7 @@ class SafetySection(Section):
         50, ge=1, description="Promotions of the autopilot a day, at the most."
     )
     sandbox_enabled: bool = Field(
-        False, description="Try candidates in a scratch server first; not active yet."
+        False, description="Try candidates in the sandbox before they are tried live."
     )
 
 
@@ -262,6 +263,7 @@ class Settings(Section):
     level2: Level2Section = Field(default_factory=Level2Section)
     steering: SteeringSection = Field(default_factory=SteeringSection)
     safety: SafetySection = Field(default_factory=SafetySection)
+    sandbox: SandboxSection = Field(default_factory=SandboxSection)
     workload: WorkloadSection = Field(default_factory=WorkloadSection)
     telemetry: TelemetrySection = Field(default_factory=TelemetrySection)
     dashboard: DashboardSettings = Field(default_factory=DashboardSettings)
@@ -330,8 +332,9 @@ def load_settings(
         raise ConfigError(explain(error), remedy="see config.yaml.example") from None
     # Addresses that cannot be parsed are told now, not when they are used.
     _ = settings.store_url
-    if settings.steering.dsn is not None:
-        parse_url(settings.steering.dsn.get_secret_value(), "steering.dsn")
+    for key, address in (("steering", settings.steering.dsn), ("sandbox", settings.sandbox.dsn)):
+        if address is not None:
+            parse_url(address.get_secret_value(), f"{key}.dsn")
     return settings
 
 

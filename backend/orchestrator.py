@@ -24,18 +24,13 @@ from backend.errors import (
     ServerConnectionError,
     StaleEpochError,
 )
-from backend.injected_change import InjectedChange
 from backend.jobs import Jobs
-from backend.loop_parts import build_loop, build_policy_learner
-from backend.observer import Observer
-from backend.operator_commands import OperatorCommands
-from backend.policy_jobs import PolicyJobs
 from backend.protocols import Clock
 from backend.report import build_report, workload_facts, write_reports
 from backend.run_options import RunOptions
+from backend.run_parts import TunerRun, build_run
 from backend.status import knob_statuses, status_record
 from backend.steering.turns import ExplorationTurns
-from backend.steering_jobs import SteeringJobs, build_steering_jobs
 from backend.tuning_loop import TuningLoop
 
 log = logging.getLogger(__name__)
@@ -82,12 +77,7 @@ class SystemOrchestrator:
         self._clock = clock or SystemClock()
         self._stop = threading.Event()
         self._parts: Components | None = None
-        self._loop: TuningLoop | None = None
-        self._commands: OperatorCommands | None = None
-        self._observer: Observer | None = None
-        self._steering: SteeringJobs | None = None
-        self._policies: PolicyJobs | None = None
-        self._injected: InjectedChange | None = None
+        self._run: TunerRun | None = None
         self._turns = ExplorationTurns(self.settings.steering.share, self._clock)
         self._server_lost = False
         self._last_status: StatusRecord | None = None
@@ -134,17 +124,18 @@ class SystemOrchestrator:
         ):
             self._jobs.repeat(job, seconds)
         self._jobs.repeat(self.retain, RETENTION_S, worker="store")
-        assert self._steering is not None  # made by begin()
-        assert self._policies is not None
-        self._jobs.repeat(self._policies.learn, LEARN_S, worker="learner")
-        self._jobs.repeat(self._steering.explore, EXPLORE_S, worker="explorer")
-        self._jobs.repeat(self._steering.serve, SERVE_S, worker="service")
-        self._jobs.repeat(self._steering.take_in, TAKE_IN_S, worker="store")
+        run = self._running
+        self._jobs.repeat(run.policies.learn, LEARN_S, worker="learner")
+        if run.vetting is not None:
+            self._jobs.repeat(run.vetting.check, LEARN_S, worker="learner")
+        self._jobs.repeat(run.steering.explore, EXPLORE_S, worker="explorer")
+        self._jobs.repeat(run.steering.serve, SERVE_S, worker="service")
+        self._jobs.repeat(run.steering.take_in, TAKE_IN_S, worker="store")
         self._jobs.start()
         try:
             self._stop.wait()
         finally:
-            self._steering.stop()
+            run.steering.stop()
             self._jobs.shut_down()
             self.end()
 
@@ -161,22 +152,10 @@ class SystemOrchestrator:
             parts.deployment.reset("demo")
         self._tell_loading(parts)
         parts.learner.load(parts.deployment.present)
-        self._observer = Observer(parts, lambda: self.loop, self._turns.disturbed_since_asked)
-        policies = build_policy_learner(parts, self._options, self._clock, self._stop.is_set)
-        self._loop = loop = build_loop(
-            parts, self._observer, policies, self._options, self._started_at, self._clock
+        self._run = build_run(
+            parts, self._options, self._started_at, self._turns, self._clock, self._stop
         )
-        self._go_on(parts, self._loop)
-        self._injected = InjectedChange(
-            self._options, loop, parts.store, self._clock, lambda name: name in parts.space
-        )
-        self._policies = PolicyJobs(
-            policies, self._turns, parts.store, self._clock, lambda: loop.phase
-        )
-        self._steering = build_steering_jobs(
-            parts, self._loop, self._observer, self._turns, self._clock
-        )
-        self._commands = OperatorCommands(parts, self._loop, self._clock, self._steering.steer)
+        self._go_on(parts, self._run.loop)
         self.save_knobs()
 
     def stop(self) -> None:
@@ -187,29 +166,27 @@ class SystemOrchestrator:
         """Take a candidate off the server, release lock and lease. The last call."""
         parts = self._components
         try:
-            if self._loop is not None:
-                self._loop.interrupt("the tuner was stopped")
+            if self._run is not None:
+                self._run.loop.interrupt("the tuner was stopped")
         except AutopilotError as error:
             log.error("a trial could not be undone at the end: %s", error)
         try:
             self.save_status()
-            if self._steering is not None:
-                self._steering.close()
+            if self._run is not None:
+                self._run.close()
         finally:
             parts.close()
 
     @property
     def loop(self) -> TuningLoop:
         """The tuning loop; there is one after :meth:`begin`."""
-        if self._loop is None:
-            raise AutopilotError("call begin() or start() first")
-        return self._loop
+        return self._running.loop
 
     @property
-    def _eyes(self) -> Observer:
-        if self._observer is None:
+    def _running(self) -> TunerRun:
+        if self._run is None:
             raise AutopilotError("call begin() or start() first")
-        return self._observer
+        return self._run
 
     @property
     def _components(self) -> Components:
@@ -242,7 +219,6 @@ class SystemOrchestrator:
     def tune(self) -> None:
         """Keep the lease, carry out operators' commands, advance the trial."""
         parts, loop = self._components, self.loop
-        assert self._commands is not None  # made together with the loop
         try:
             if not parts.lease.renew():
                 raise StaleEpochError("the watchdog ended this tuner's epoch")
@@ -250,10 +226,10 @@ class SystemOrchestrator:
                 raise LockNotAvailableError("another tuner holds this server's lock")
             if self._server_lost:
                 self._reconnect(parts)
-            self._commands.run_next()
+            self._running.commands.run_next()
             if loop.trial is None and not self._nothing_left_open(parts):
                 return
-            safety = self._eyes.safety
+            safety = self._running.observer.safety
             loop.blocked = safety.reasons if safety.action is not SafetyAction.ALLOW else ()
             self._turns.advance_tuner(self._tick)
             if loop.phase is Phase.FINISHED and not self._stop.is_set():
@@ -266,8 +242,7 @@ class SystemOrchestrator:
     def _tick(self, may_begin: bool) -> bool:
         """Let the loop act; whether a trial runs now."""
         self.loop.resting = not may_begin
-        assert self._injected is not None  # made together with the loop
-        self._injected.tick()
+        self._running.injected.tick()
         self.loop.tick()
         return self.loop.trial is not None
 
@@ -276,15 +251,16 @@ class SystemOrchestrator:
         if self._server_lost:
             return
         try:
-            self._eyes.observe()
+            self._running.observer.observe()
         except ServerConnectionError as error:
             self._lost_server(error)
 
     def save_status(self) -> None:
         """Store the state that the pages' head shows."""
-        parts, loop = self._components, self._loop
-        if loop is None:
+        parts = self._components
+        if self._run is None:
             return
+        loop = self._run.loop
         end = None
         if self._options.duration_s is not None:
             end = self._started_at + timedelta(seconds=self._options.duration_s)
@@ -293,7 +269,7 @@ class SystemOrchestrator:
             now,
             parts,
             loop,
-            self._eyes.safety,
+            self._running.observer.safety,
             workload=self.settings.workload.name if self.settings.is_embedded else "",
             fast_mode=self._options.fast_mode,
             started_at=self._started_at,
@@ -310,7 +286,7 @@ class SystemOrchestrator:
     def save_knobs(self) -> None:
         """Store the knobs' present values."""
         parts = self._components
-        loop = self._loop
+        loop = self._run.loop if self._run is not None else None
         try:
             # While a candidate stands, the server's values are not the deployed ones.
             if loop is None or loop.trial is None:
@@ -330,10 +306,9 @@ class SystemOrchestrator:
 
     def _lost_server(self, error: ServerConnectionError) -> None:
         first, self._server_lost = not self._server_lost, True
-        self._eyes.forget()
+        self._running.observer.forget()
         self._fault = f"the server does not answer: {error.message}"
-        if self._loop is not None:
-            self._loop.lost_server(self._fault)
+        self.loop.lost_server(self._fault)
         if first:
             self._event("error", "server_lost", self._fault)
 
@@ -374,8 +349,8 @@ class SystemOrchestrator:
         self._stop.set()
         self._fault = error.message
         self._event("error", "lost_right", error.message)
-        if self._loop is not None:
-            self._loop.lost_server(error.message)
+        if self._run is not None:
+            self._run.loop.lost_server(error.message)
 
     # -- the end of a bounded run ---------------------------------------------------------------
 

@@ -136,12 +136,12 @@ def test_a_version_that_is_not_there_costs_no_trial(
 
 def test_a_defect_is_an_answer_too(tmp_path: Path) -> None:
     run = Run(tmp_path, make_target())
-    assert run.orchestrator._commands is not None
+    assert run.orchestrator._run is not None
 
     def broken(command: object) -> str:
         raise ZeroDivisionError("of all things")
 
-    run.orchestrator._commands._handlers[CommandKind.PAUSE] = broken
+    run.orchestrator._run.commands._handlers[CommandKind.PAUSE] = broken
     with pytest.raises(ZeroDivisionError):
         run.command(CommandKind.PAUSE)
     (command,) = run.store.commands()
