@@ -154,6 +154,8 @@ class MetaLearner:
         if self.individuals < self.settings.population:
             self._queue_a_mutant()
         trial = self._study.ask(self._distributions)
+        # One that was queued draws nothing, and belongs to no generation until it is asked.
+        _ = trial.relative_params
         genome = self._genome(trial.params)
         try:
             fitness = self._fitness(genome)
@@ -207,7 +209,8 @@ class MetaLearner:
         challenger = self._recheck(finalists[:most])
         if challenger is None:
             return self._outcome(None, "no genome of the front beats the one that stands")
-        spent = min(most, len(finalists)) * len(training) * len(RECHECK_SEEDS)
+        checked = min(most, len(finalists))
+        spent = checked * len(training) * len(RECHECK_SEEDS) if checked > 1 else 0
         # A judging run is more than twice as long, and there are two of them to a pair.
         pairs = min((runs - spent) // 5, MOST_PAIRS)
         if pairs < LEAST_PAIRS:

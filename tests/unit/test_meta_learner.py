@@ -146,6 +146,17 @@ def test_a_second_comparison_has_other_luck_and_is_stricter(
     assert counted == [1, 2]
 
 
+def test_children_inherit_from_the_first_generation(make, store: SqlStore) -> None:
+    learner = make(all_alike)
+    evolve(learner, 12)
+    first, second = store.genomes()[:6], store.genomes()[6:]
+    known = {name: {record.genes[name] for record in first} for name in first[0].genes}
+    inherited = [
+        sum(record.genes[name] in known[name] for name in known) / len(known) for record in second
+    ]
+    assert min(inherited) > 0.6
+
+
 def test_every_individual_is_recorded_the_default_first(make, store: SqlStore) -> None:
     evolve(make(), 8)
     records = store.genomes()
