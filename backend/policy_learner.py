@@ -129,7 +129,7 @@ class PolicyLearner:
 
         Returns:
             None where no policy is deployed, or the load is unlike any that it learnt from. States
-            that differ by noise get one answer, to the digit.
+            whose answers differ by less than the policy's doubt get one, to the digit.
         """
         policy = self._knob_policy()
         if policy is None or not policy.familiar(state):

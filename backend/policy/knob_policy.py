@@ -19,7 +19,7 @@ from backend.agent.action_grid import ActionGrid
 from backend.domain.knobs import KnobSpace
 from backend.errors import CheckpointError
 from backend.policy.networks import Stack, fit
-from backend.policy.recorded_trials import FloatArray, RecordedTrials
+from backend.policy.recorded_trials import FloatArray, IntArray, RecordedTrials
 
 FORMAT = 1
 HIDDEN = (32,)
@@ -44,27 +44,56 @@ class States:
     """How states are seen: normalised over all that was recorded.
 
     Args:
-        mean, spread: of each coordinate; a spread of 0 leaves the coordinate out.
-        weight: a whole state weighs in a network's input like so many coordinates of an action:
-            few samples must not drown in wide states.
+        mean, spread: of each coordinate.
+        shares: what each coordinate counts for, in [0, 1].
     """
 
     mean: FloatArray
     spread: FloatArray
-    weight: float = 1.0
+    shares: FloatArray
 
     @classmethod
-    def of(cls, states: FloatArray, weight: float = 1.0) -> States:
-        """Mean and standard deviation; what hardly varied is left out."""
+    def of(cls, states: FloatArray, episodes: IntArray | None = None) -> States:
+        """Mean and standard deviation; what hardly varies counts for nothing.
+
+        Args:
+            states: raw, shape ``(n, width)``.
+            episodes: of each state; a coordinate then counts for the share of its variance that
+                lies between episodes, as far as chance does not put it there: what swings within
+                one workload tells nothing of which one it is. None: all count alike.
+        """
         mean, spread = states.mean(axis=0), states.std(axis=0)
         varies = spread > 1e-9 * (1.0 + np.abs(mean))
-        return cls(mean, np.where(varies, spread, 0.0), weight)
+        shares = varies.astype(np.float64)
+        if episodes is not None:
+            counts = np.bincount(episodes)
+            means = np.array([states[episodes == one].mean(axis=0) for one in range(len(counts))])
+            within = np.square(states - means[episodes]).mean(axis=0)
+            between = np.square(spread) - within
+            chance = within * (len(counts) - 1) / max(len(states) - len(counts), 1)
+            shares *= np.clip((between - chance) / np.where(varies, spread, 1.0) ** 2, 0.0, 1.0)
+        return cls(mean, np.where(varies, spread, 1.0), shares)
 
     def __call__(self, states: FloatArray) -> FloatArray:
-        """Normalised, clipped, and scaled so that all coordinates together weigh little."""
-        scale = np.where(self.spread > 0.0, self.spread, np.inf)
-        normal = np.clip((states - self.mean) / scale, -CLIP, CLIP)
-        return np.asarray(normal * (self.weight / max(states.shape[-1], 1)) ** 0.5)
+        """Normalised, clipped, and scaled so that all coordinates together weigh like one."""
+        normal = np.clip((states - self.mean) / self.spread, -CLIP, CLIP)
+        return np.asarray(normal * self.shares / max(states.shape[-1], 1) ** 0.5)
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """All that :meth:`restored` needs."""
+        return {"mean": self.mean, "spread": self.spread, "shares": self.shares}
+
+    @classmethod
+    def restored(cls, arrays: Mapping[str, NDArray[np.generic]], width: int) -> States:
+        """From what :meth:`arrays` gave.
+
+        Raises:
+            ValueError: they are of another width; KeyError: one is missing.
+        """
+        parts = [np.asarray(arrays[name], np.float64) for name in ("mean", "spread", "shares")]
+        if any(part.shape != (width,) or not np.isfinite(part).all() for part in parts):
+            raise ValueError(f"states of shape {parts[0].shape}, the network takes {width}")
+        return cls(*parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,8 +175,7 @@ class KnobPolicy:
         }
         return about, {
             **self.network.arrays(),
-            "mean": self.states.mean,
-            "spread": self.states.spread,
+            **self.states.arrays(),
             "doubt": self.doubt,
             "known": self.known,
         }
@@ -171,21 +199,17 @@ class KnobPolicy:
                 raise ValueError("not a knob policy of this version")
             if (about["shape"], about["state_layout"]) != (space.shape_fingerprint, layout):
                 raise ValueError("of other knobs, or other states")
-            mean, spread, doubt, known = (
-                np.asarray(arrays[name], np.float64)
-                for name in ("mean", "spread", "doubt", "known")
-            )
+            doubt, known = (np.asarray(arrays[name], np.float64) for name in ("doubt", "known"))
             network = Stack.restored(arrays, squashed=True)
             width = network.layers[0].shape[1]
             if network.layers[-1].shape != (1, 1, space.width) or doubt.shape != (space.width,):
                 raise ValueError(f"answers of shape {network.layers[-1].shape}")
-            if mean.shape != (width,) or spread.shape != (width,):
-                raise ValueError(f"states of shape {mean.shape}, the network takes {width}")
+            states = States.restored(arrays, width)
             if known.ndim != 2 or known.shape[1] != len(columns):
                 raise ValueError(f"known states of shape {known.shape}")
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"a knob policy cannot be used: {error}"[:500]) from error
-        return cls(space, States(mean, spread), network, doubt, known, tuple(columns))
+        return cls(space, states, network, doubt, known, tuple(columns))
 
 
 def learn_critics(
@@ -203,7 +227,7 @@ def learn_critics(
         seed: same seed and same data, same critics.
         stopped: asked now and then.
     """
-    states = States.of(data.states)
+    states = States.of(data.states, data.episodes)
     # The Bayesian bootstrap (Rubin 1981): each member weighs each trial differently.
     trials = data.trials()
     lots = np.random.default_rng(seed).exponential(size=(MEMBERS, int(trials.max()) + 1))
@@ -274,7 +298,7 @@ def learn_knob_policies(
     stopped: Callable[[], bool] = lambda: False,
 ) -> list[KnobPolicy]:
     """A policy for each row of weights: the folds', then the one that saw everything."""
-    states = States.of(data.states)
+    states = States.of(data.states, data.episodes)
     network = fit(
         states(data.states),
         data.actions[None],

@@ -27,8 +27,6 @@ from backend.steering.plans.plan_features import FEATURE_NAMES
 
 FORMAT = 1
 STEPS = 500
-PLAN_WEIGHT = 8.0
-"""Plans differ in more ways than states do: see ``States.weight``."""
 FAVOURITES = 3
 """So many hint sets at most are put before the plan agent's."""
 
@@ -67,8 +65,7 @@ class PlanPolicy:
             "features": list(FEATURE_NAMES),
             "arms": [[arm.name, dict(arm.settings)] for arm in self.arms],
         }
-        states = {"mean": self.states.mean, "spread": self.states.spread}
-        return about, {**self.network.arrays(), **states, "usual": self.usual}
+        return about, {**self.network.arrays(), **self.states.arrays(), "usual": self.usual}
 
     @classmethod
     def restored(
@@ -85,19 +82,16 @@ class PlanPolicy:
             if about["features"] != list(FEATURE_NAMES):
                 raise ValueError("of plans of another layout")
             arms = tuple(HintSet(str(name), settings) for name, settings in about["arms"])
-            mean, spread, usual = (
-                np.asarray(arrays[name], np.float64) for name in ("mean", "spread", "usual")
-            )
+            states = States.restored(arrays, len(FEATURE_NAMES))
+            usual = np.asarray(arrays["usual"], np.float64)
             network = Stack.restored(arrays, squashed=True)
             if network.layers[0].shape[:2] != (1, len(FEATURE_NAMES)):
                 raise ValueError(f"a network that takes {network.layers[0].shape}")
             if network.layers[-1].shape[2] != len(arms) or usual.shape != (2, len(arms)):
                 raise ValueError(f"{network.layers[-1].shape[2]} answers for {len(arms)} hint sets")
-            if mean.shape != (len(FEATURE_NAMES),) or spread.shape != mean.shape:
-                raise ValueError(f"plans of shape {mean.shape}")
         except (KeyError, TypeError, ValueError, KnobError) as error:
             raise CheckpointError(f"a plan policy cannot be used: {error}"[:500]) from error
-        return cls(arms, States(mean, spread, PLAN_WEIGHT), network, usual)
+        return cls(arms, states, network, usual)
 
 
 class PolicyGuesser:
@@ -172,7 +166,7 @@ def learn_plan_policies(
     total = np.bincount(statement, weights, minlength=len(data))
     weights = weights / np.where(total > 0.0, total, 1.0)[statement]
     seen = np.array([folds != fold for fold in range(FOLDS)] + [np.ones(len(data), np.bool_)])
-    states = States.of(data.features, PLAN_WEIGHT)
+    states = States.of(data.features)
     network = fit(
         states(data.features)[statement],
         np.where(np.eye(len(data.arms), dtype=np.bool_)[arm], 1.0, -1.0)[None],

@@ -38,7 +38,7 @@ def policy(
 ) -> KnobPolicy:
     """A policy that answers the same to every state of three coordinates."""
     layers = (np.zeros((1, 3, 5)), np.arctanh(np.array(answer)).reshape(1, 1, 5))
-    states = States(np.zeros(3), np.ones(3))
+    states = States(np.zeros(3), np.ones(3), np.ones(3))
     return KnobPolicy(
         SPACE, states, Stack(layers, True), np.array(doubt), np.array([[1.0, 2.0]]), COLUMNS
     )
@@ -67,7 +67,7 @@ def trials(gains: list[float], **changes: object) -> RecordedTrials:
 def indifferent() -> Critics:
     """Critics of one fold who expect nothing of anything."""
     layers = (np.zeros((MEMBERS, 8, 1)), np.zeros((MEMBERS, 1, 1)))
-    return Critics(States(np.zeros(3), np.ones(3)), Stack(layers))
+    return Critics(States(np.zeros(3), np.ones(3), np.ones(3)), Stack(layers))
 
 
 def test_an_answer_is_a_legal_configuration() -> None:
@@ -149,6 +149,22 @@ def test_a_coordinate_that_never_varied_is_not_seen() -> None:
     seen = States.of(raw)(np.array([[2.0, 77.0, 1e12]]))
     assert seen[0, :2].tolist() == [0.0, 0.0]
     assert seen[0, 2] == pytest.approx(5.0 / 3**0.5)  # clipped, and scaled by the width
+
+
+def test_a_coordinate_counts_for_what_it_tells_of_the_workload() -> None:
+    rng, episodes = np.random.default_rng(0), np.repeat(np.arange(4), 30)
+    raw = np.column_stack(
+        [
+            rng.standard_normal(120),
+            10.0 * episodes + rng.standard_normal(120),
+            episodes + rng.standard_normal(120),
+        ]
+    )
+    noise, load, mixed = States.of(raw, episodes).shares
+    assert noise < 0.05
+    assert load > 0.95
+    assert 0.3 < mixed < 0.8
+    assert (States.of(raw, np.zeros(120, np.int64)).shares == 0.0).all()
 
 
 def test_it_comes_back_from_its_file() -> None:

@@ -146,14 +146,14 @@ def test_what_is_better_is_deployed_and_proposed(product: Product, tuned: Record
 
 
 @pytest.mark.usefixtures("learnt")
-def test_states_that_differ_by_noise_get_one_answer(
+def test_states_that_differ_by_noise_get_few_answers(
     product: Product, tuned: RecordedTrials
 ) -> None:
     product.tune(tuned)
     product.learner.update()
     default, states = SPACE.default_config(), tuned.states[tuned.episodes == 0]
     answers = {product.learner.propose(state, default) for state in states}
-    assert len(answers - {None}) == 1
+    assert 1 <= len(answers - {None}) <= 4 < len(states)
 
 
 @pytest.mark.usefixtures("learnt")

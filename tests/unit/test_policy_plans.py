@@ -137,7 +137,10 @@ def policy(*scores: float) -> PlanPolicy:
     layers = (np.zeros((1, WIDTH, count)), np.arctanh(np.array(scores)).reshape(1, 1, count))
     usual = np.array([[0.0, 0.4, 0.3, 0.2], [0.0, 0.1, 0.1, 0.1]])[:, :count]
     return PlanPolicy(
-        ARMS[:count], States(np.zeros(WIDTH), np.ones(WIDTH)), Stack(layers, True), usual
+        ARMS[:count],
+        States(np.zeros(WIDTH), np.ones(WIDTH), np.ones(WIDTH)),
+        Stack(layers, True),
+        usual,
     )
 
 
