@@ -38,7 +38,7 @@ from backend.plan_agent.states import (
     Step,
     ToggleSet,
 )
-from backend.plan_agent.toggles import ToggleSpace, parts
+from backend.plan_agent.toggles import ToggleSpace, dearer, parts
 from backend.steering.plans.plan_features import FEATURE_NAMES
 
 __all__ = ["CHECKPOINT_FILE", "Guess", "PlanAgent", "PlanAgentSettings", "PlanLearning"]
@@ -63,12 +63,6 @@ class PlanLearning:
     trust: float
     planner_trust: float
     shortfall: float
-
-
-def checkpoint_fingerprint(catalog: HintSetCatalog) -> str:
-    """What weights and replay are bound to: toggles and their settings, plan features."""
-    settings = [(name, sorted(t.settings.items())) for name, t in catalog.toggles.items()]
-    return hashlib.sha256(repr((settings, FEATURE_NAMES)).encode()).hexdigest()[:16]
 
 
 class PlanAgent:
@@ -135,6 +129,7 @@ class PlanAgent:
         others = self._replay.of_class(query_class)
         known = self._encoder.known([(other, frozenset(other.outcomes)) for other in others])
         guesses: dict[str, Guess] = {}
+        seen: dict[ToggleSet, Step | None] = {**record.steps, frozenset(): default}
         taken = {frozenset[int]()}
         ways: dict[ToggleSet, float] = {}  # steps not yet taken → their value
 
@@ -142,7 +137,8 @@ class PlanAgent:
             """Judge a new plan, and the steps that lead on from it."""
             state = self._encoder(default, step, on, record.outcomes, known)
             values = self._networks.values(state[None])[:, 0]
-            guesses[step.plan_hash] = self._guess(on, default, step, record, values[:, self._stop])
+            believed = self.belief.gain(values[:, self._stop], dearer(on, seen))
+            guesses[step.plan_hash] = self._guess(on, step, record, believed)
             optimistic = values.mean(axis=0) + values.std(axis=0)
             for toggle in np.flatnonzero(self.toggles.legal(on)[: self._stop]):
                 if (onward := on | {int(toggle)}) not in taken:
@@ -157,25 +153,26 @@ class PlanAgent:
                 arrive(way, known_step)  # measured: known without an EXPLAIN
         # Before anything was learnt there is nothing to follow.
         explains_left = self.settings.max_explains - 1 if self._updates else 0
-        while explains_left > 0 and ways:
+        while ways:
             on = max(ways, key=lambda on: (ways[on], -len(on), sorted(on)))
             # The default plan's head start is for what is served, not for what is looked at.
             best = max(0.0 if g.hint_set.is_default else g.promise for g in guesses.values())
-            if ways.pop(on) <= best:
+            # What its toggles cost alone is needed to judge a plan.
+            wanted = [way for way in {on, *(frozenset({one}) for one in on)} if way not in seen]
+            explains_left -= len(wanted)
+            if ways.pop(on) <= best or explains_left < 0:
                 break
             taken.add(on)
-            explains_left -= 1
-            step = self._explain(on, plan_of)
+            for way in wanted:
+                seen[way] = self._explain(way, plan_of)
+            step = seen[on]
             if step is not None and step.plan_hash not in guesses:
                 arrive(on, step)
         return sorted(guesses.values(), key=lambda guess: -guess.promise)
 
-    def _guess(
-        self, on: ToggleSet, default: Step, step: Step, record: QueryRecord, stops: FloatArray
-    ) -> Guess:
+    def _guess(self, on: ToggleSet, step: Step, record: QueryRecord, believed: FloatArray) -> Guess:
         """What to expect of a plan: its measurement, or the members' values within its bound."""
         s = self.settings
-        believed = self.belief.gain(stops, step.dearer_than(default))
         gain, spread = float(believed.mean()), math.hypot(believed.std(), self.belief.shortfall)
         promise, measured = gain - s.caution * spread, False
         outcome = record.outcomes.get(step.plan_hash)
@@ -321,7 +318,10 @@ class PlanAgent:
 
     @property
     def _fingerprint(self) -> str:
-        return checkpoint_fingerprint(self.toggles.catalog)
+        """What weights and replay are bound to: toggles and their settings, plan features."""
+        toggles = self.toggles.catalog.toggles
+        settings = [(name, sorted(toggle.settings.items())) for name, toggle in toggles.items()]
+        return hashlib.sha256(repr((settings, FEATURE_NAMES)).encode()).hexdigest()[:16]
 
     def save(self, folder: Path | str) -> None:
         """Write everything that :meth:`load` needs to go on as if nothing had happened.

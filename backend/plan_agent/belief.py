@@ -18,7 +18,7 @@ from scipy.optimize import lsq_linear
 from backend.plan_agent.replay import IntArray
 from backend.plan_agent.states import FloatArray
 
-PRIOR = np.array([0.5, 1.0])
+PRIOR = np.array([0.75, 1.0])
 """Trust in the networks and in the planner before anything was checked."""
 PRIOR_CLASSES = np.array([0.5, 2.0])
 """What that counts for: as many classes as if each had plans of gain, and of dearness, 1."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.plan_agent import toggles
 from backend.plan_agent.states import (
     FloatArray,
     Hashes,
@@ -28,7 +29,7 @@ class Transitions:
 
     Args:
         states: shape ``(rows, width)``.
-        dearer: shape ``(rows,)``, see :meth:`Step.dearer_than`.
+        dearer: shape ``(rows,)``, see :func:`backend.plan_agent.toggles.dearer`.
         recorded: shape ``(rows, actions)``, the actions that were recorded in each state.
         origin, target: shape ``(n,)``, rows of the states before and after (any after a stop).
         actions: shape ``(n,)``; the last action is to stop.
@@ -125,7 +126,7 @@ class PlanReplay:
                 found = list(_moves(record, masks, step_cost, len(states)))
                 moves += found
                 states += _states(record, encoder, known)
-                dearer += [step.dearer_than(record.default) for step in record.steps.values()]
+                dearer += [toggles.dearer(on, record.steps) for on in record.steps]
                 recorded += masks.values()
                 classes += [number_of[query_class]] * len(found)
                 statements += [number] * len(found)

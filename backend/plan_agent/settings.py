@@ -41,7 +41,7 @@ class PlanAgentSettings:
     hidden_layers: tuple[int, ...] = (64, 32)
     ensemble_size: int = 6
     left_out: float = 0.34
-    weight_decay: float = 0.0001
+    weight_decay: float = 0.0005
     prior_scale: float = 0.3
     step_cost: float = 0.01
     reward_clip: float = 3.0

@@ -19,9 +19,6 @@ Hashes = frozenset[str]
 """Plan hashes."""
 
 _COST = FEATURE_NAMES.index("cost")
-_MOST_DEARER = 3.0
-"""A plan 20 times dearer is as suspicious as one a million times dearer: what a setting forbids
-costs 1e10 where it cannot be avoided."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +33,10 @@ class Step:
     plan_hash: str
     features: FloatArray
 
-    def dearer_than(self, default: Step) -> float:
-        """ln of the planner's cost over that of the default plan, within [0, 3].
-
-        A plan that it finds cheaper counts as one that costs the same: the default plan was the
-        cheapest, so a setting has changed what things cost.
-        """
-        more = self.features[_COST] - default.features[_COST]
-        return float(np.clip(more, 0.0, _MOST_DEARER))
+    @property
+    def log_cost(self) -> float:
+        """ln of the planner's estimate of its cost."""
+        return float(self.features[_COST])
 
 
 @dataclass(frozen=True)

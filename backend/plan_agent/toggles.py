@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,11 @@ from numpy.typing import NDArray
 from backend.catalog.hint_sets import HintSetCatalog
 from backend.domain.plans import HintSet
 from backend.errors import CatalogError, KnobError
-from backend.plan_agent.states import ToggleSet
+from backend.plan_agent.states import Step, ToggleSet
+
+_MOST_DEARER = 3.0
+"""A plan 20 times dearer is as suspicious as one a million times dearer: what a setting forbids
+costs 1e10 where it cannot be avoided."""
 
 
 class ToggleSpace:
@@ -84,3 +88,20 @@ def parts(on: ToggleSet) -> Iterator[ToggleSet]:
     """Every set of some of these toggles, not of none or all: any order of taking them."""
     for size in range(1, len(on)):
         yield from map(frozenset, itertools.combinations(sorted(on), size))
+
+
+def dearer(on: ToggleSet, steps: Mapping[ToggleSet, Step | None]) -> float:
+    """ln of a plan's cost over the least of those that some or none of its toggles lead to.
+
+    A toggle may change what things cost: then costs compare only with those under that toggle.
+
+    Args:
+        on: the plan's toggles.
+        steps: the plans that are known, this one and the default plan among them.
+
+    Returns:
+        Within [0, 3]; 0 where the planner finds no plan cheaper than this one.
+    """
+    ways = (frozenset[int](), *parts(on), on)
+    costs = [step.log_cost for step in map(steps.get, ways) if step is not None]
+    return min(costs[-1] - min(costs), _MOST_DEARER)

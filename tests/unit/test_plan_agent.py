@@ -197,6 +197,24 @@ def test_what_was_measured_is_expected_and_a_bound_is_never_passed() -> None:
         assert (default.hint_set, default.expected_log_ratio) == (CATALOG.hint_sets[0], 0.0)
 
 
+def test_the_planners_doubt_is_taken_off_what_the_networks_expect() -> None:
+    """The less the planner is trusted, the more is expected of plans that it finds dearer."""
+    agent = taught(settings=CURIOUS)
+    agent.learn(10)
+    expected = []
+    for planner_trust in (0.0, 1.0):
+        agent.belief = dataclasses.replace(agent.belief, planner_trust=planner_trust)
+        guesses = agent.first_guess("another", QUERY.explain)
+        expected.append({guess.plan_hash: guess.expected_log_ratio for guess in guesses})
+    default = QUERY.explain(CATALOG.hint_sets[0])
+    plans = {plan.plan_hash: plan for plan in map(QUERY.explain, CATALOG)}
+    both = expected[0].keys() & expected[1].keys() & plans.keys()
+    dearer = [math.log(plans[one].cost / default.cost) for one in both]
+    taken_off = [expected[1][one] - expected[0][one] for one in both]
+    assert max(dearer) > 0.1
+    assert taken_off == pytest.approx(np.clip(dearer, 0.0, 3.0), abs=0.01)
+
+
 def test_guesses_are_legal_distinct_and_ranked_and_explains_are_bounded() -> None:
     agent = taught(settings=CURIOUS)
     agent.learn(10)
