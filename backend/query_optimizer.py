@@ -65,6 +65,12 @@ class PlanLearning:
     shortfall: float
 
 
+def checkpoint_fingerprint(catalog: HintSetCatalog) -> str:
+    """What weights and replay are bound to: toggles and their settings, plan features."""
+    settings = [(name, sorted(t.settings.items())) for name, t in catalog.toggles.items()]
+    return hashlib.sha256(repr((settings, FEATURE_NAMES)).encode()).hexdigest()[:16]
+
+
 class PlanAgent:
     """Guesses hint sets for a query and learns from what became of them.
 
@@ -318,10 +324,7 @@ class PlanAgent:
 
     @property
     def _fingerprint(self) -> str:
-        """What weights and replay are bound to: toggles and their settings, plan features."""
-        toggles = self.toggles.catalog.toggles
-        settings = [(name, sorted(toggle.settings.items())) for name, toggle in toggles.items()]
-        return hashlib.sha256(repr((settings, FEATURE_NAMES)).encode()).hexdigest()[:16]
+        return checkpoint_fingerprint(self.toggles.catalog)
 
     def save(self, folder: Path | str) -> None:
         """Write everything that :meth:`load` needs to go on as if nothing had happened.
