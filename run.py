@@ -229,7 +229,7 @@ def process(name: str) -> None:
     configure_logging(settings, name)
     stop = stop_event_for_child(options.supervisor_pid or os.getppid())
     if name == "dashboard":
-        raise typer.Exit(_dashboard(settings, stop))
+        raise typer.Exit(_dashboard(settings, options, stop))
     from backend.telemetry import open_store
 
     try:
@@ -252,7 +252,7 @@ def process(name: str) -> None:
     raise typer.BadParameter(f"there is no process named {name!r}")
 
 
-def _dashboard(settings: Settings, stop: Any) -> int:
+def _dashboard(settings: Settings, options: RunOptions, stop: Any) -> int:
     import threading
 
     from backend.telemetry import open_store
@@ -263,7 +263,9 @@ def _dashboard(settings: Settings, stop: Any) -> int:
     floors = QualityFloors(
         training=settings.level0.knob.quality_floor, trial=settings.level1.min_quality
     )
-    dash_app = create_app(store, store, settings.dashboard, floors)
+    level1 = settings.level1
+    update_s = level1.update_interval / options.time_scale if level1.enabled else None
+    dash_app = create_app(store, store, settings.dashboard, floors, update_s)
     server = threading.Thread(
         target=serve,
         args=(dash_app, settings.dashboard.host, settings.dashboard.port),
