@@ -119,7 +119,7 @@ class Rule:
     """
 
     min_improvement: float
-    min_coverage: float = 0.05
+    min_coverage: float = 0.1
     min_effective: float = 8.0
 
     def objection(self, found: Estimate) -> str:
