@@ -289,6 +289,6 @@ def _read(detail: Mapping[str, Any]) -> tuple[Key, Noted]:
         index=index,
         due_at=datetime.fromisoformat(due) if due is not None else None,
         why_due=str(detail["why_due"]),
-        gauges={str(name): float(value) for name, value in detail["gauges"].items()},
+        gauges={str(name): float(value) for name, value in dict(detail["gauges"]).items()},
     )
     return (int(detail["version"]), int(detail["workload"])), noted
