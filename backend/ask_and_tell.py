@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from backend.deployment import Deployment
 from backend.domain.knobs import KnobConfig, KnobSpace, KnobValue
 from backend.domain.metrics import MetricsWindow
-from backend.domain.modes import Arm, Verdict
+from backend.domain.modes import LEVEL_1, Arm, Verdict
 from backend.errors import MemoryBudgetError
 from backend.learning import Learner
-from backend.policy_learner import PROPOSER
 from backend.trials import Trial
 
 log = logging.getLogger(__name__)
@@ -67,7 +66,7 @@ class AskAndTell:
         """
         values = self._policy_changes(state)
         if values:
-            return values, PROPOSER
+            return values, LEVEL_1
         for _ in range(MAX_ASKS):
             try:
                 values = self._changes(self._learner.ask(state, self._deployment.present))

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from backend.catalog.hint_sets import HintSetCatalog
 from backend.config import Settings
 from backend.domain.knobs import KnobConfig, KnobSpace, KnobValue
+from backend.domain.modes import LEVEL_1
 from backend.domain.records import EventRecord, PolicyUpdateRecord
 from backend.errors import AutopilotError, CheckpointError
 from backend.offline_training import Recorded, training_data
@@ -43,8 +44,6 @@ from backend.state_features import OFFERED_COLUMNS, STATE_LAYOUT
 
 log = logging.getLogger(__name__)
 
-PROPOSER = "policy (Level 1)"
-"""Who proposed a trial of the knob policy's configuration; the author of its deployment."""
 KNOB, PLAN = "knob", "plan"
 WEIGHTS_OF = {KNOB: "knob policy", PLAN: "plan policy"}
 """What a policy version calls the weights of each policy."""
@@ -261,6 +260,6 @@ class PolicyLearner:
             self._store.add_policy_update(record)
             if record.deployed:
                 self._versions.deploy_weights(
-                    {WEIGHTS_OF[policy]: record.weights}, author=PROPOSER, note=record.reason
+                    {WEIGHTS_OF[policy]: record.weights}, author=LEVEL_1, note=record.reason
                 )
         return record

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from backend.demonstration import INJECTED
-from backend.domain.modes import TrialKind, Verdict
+from backend.domain.modes import LEVEL_1, TrialKind, Verdict
 from backend.domain.records import TrialRecord
-from backend.policy_learner import PROPOSER
 from backend.protocols import TelemetryReader
 
 _ALL = 100_000
@@ -30,8 +29,8 @@ def levels_section(
         level's accepted promotions saved one after the other, by their own trials; what was undone
         later is counted in ``undone`` and not taken off.
     """
-    first = [t for t in trials if t.proposer not in (PROPOSER, INJECTED)]
-    second = [t for t in trials if t.proposer == PROPOSER]
+    first = [t for t in trials if t.proposer not in (LEVEL_1, INJECTED)]
+    second = [t for t in trials if t.proposer == LEVEL_1]
     updates = [u for u in reader.policy_updates(limit=_ALL) if since is None or u.at >= since]
     genomes = [g for g in reader.genomes(limit=_ALL) if since is None or g.at >= since]
     undoing = (TrialKind.PROBATION, TrialKind.RECHECK)

@@ -67,7 +67,7 @@ def build_run(
     vetting = _vetting(parts, turns, clock, stop)
     observer = Observer(parts, lambda: loop, turns.disturbed_since_asked)
     loop = _loop(parts, observer, policies, vetting, options, started_at, clock)
-    steering = build_steering_jobs(parts, loop, observer, turns, clock)
+    steering = build_steering_jobs(parts, loop, observer, turns, clock, policies.plan_policy)
     return TunerRun(
         observer=observer,
         loop=loop,

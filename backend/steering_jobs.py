@@ -19,6 +19,7 @@ from backend.domain.safety import SafetyVerdict
 from backend.domain.steering import SteeringStatusRecord
 from backend.errors import AutopilotError, ServerConnectionError, ServerError
 from backend.observer import Observer
+from backend.policy.plan_policy import PlanPolicy
 from backend.protocols import Clock, Store
 from backend.steering.places import SteeringPlaces
 from backend.steering.refusals import said
@@ -230,7 +231,12 @@ class SteeringJobs:
 
 
 def build_steering_jobs(
-    parts: Components, loop: TuningLoop, observer: Observer, turns: ExplorationTurns, clock: Clock
+    parts: Components,
+    loop: TuningLoop,
+    observer: Observer,
+    turns: ExplorationTurns,
+    clock: Clock,
+    plan_policy: Callable[[], PlanPolicy | None],
 ) -> SteeringJobs:
     """Wire query steering for the tuner's server; a simulated one runs no statements.
 
@@ -242,7 +248,7 @@ def build_steering_jobs(
     places = SteeringPlaces(settings.paths.steering_dir)
     explorer = None
     if explores(settings) and isinstance(parts.target, PostgresTarget):
-        explorer = build_explorer(settings, parts.info, parts.store, register, clock)
+        explorer = build_explorer(settings, parts.info, parts.store, register, clock, plan_policy)
     return SteeringJobs(
         settings,
         parts.store,

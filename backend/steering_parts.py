@@ -18,6 +18,7 @@ from backend.domain.server import ServerInfo
 from backend.domain.steering import DatabaseIdentity
 from backend.errors import AutopilotError
 from backend.plan_learning import PlanLearner
+from backend.policy.plan_policy import PlanPolicy, PolicyGuesser
 from backend.protocols import Clock, Store
 from backend.servers import embedded_server
 from backend.steering.places import SteeringPlaces
@@ -105,8 +106,11 @@ def build_explorer(
     store: Store,
     register: SteeringRegister,
     clock: Clock,
+    plan_policy: Callable[[], PlanPolicy | None] = lambda: None,
 ) -> Explorer:
     """Wire the explorer; it connects when its first statement is tried.
+
+    ``plan_policy`` is the one that Level 1 has deployed, if any.
 
     Raises:
         ConfigError: ``steering.dsn`` cannot be parsed.
@@ -131,7 +135,7 @@ def build_explorer(
         catalog,
         register,
         store,
-        learner,
+        PolicyGuesser(learner, plan_policy),
         clock,
         seed=settings.workload.seed,
     )

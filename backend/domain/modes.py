@@ -61,6 +61,10 @@ class TrialKind(str, Enum):
         return self not in (TrialKind.PROBATION, TrialKind.RECHECK)
 
 
+LEVEL_1 = "policy (Level 1)"
+"""Who proposed a trial of what the knob policy would have, and who deployed that policy."""
+
+
 class TrialState(str, Enum):
     """The states of the trial machine, in order."""
 

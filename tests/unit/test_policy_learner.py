@@ -13,12 +13,13 @@ import pytest
 
 from backend.config import Settings, load_settings
 from backend.domain.clock import ManualClock
+from backend.domain.modes import LEVEL_1
 from backend.errors import StoreError
 from backend.policy import networks
 from backend.policy.recorded_trials import RecordedTrials
 from backend.policy.updates import Candidate, learn_and_judge
 from backend.policy.weights_files import WeightsFiles
-from backend.policy_learner import MIN_TRANSITIONS, PROPOSER, PolicyLearner
+from backend.policy_learner import MIN_TRANSITIONS, PolicyLearner
 from backend.policy_versions import PolicyVersions
 from backend.state_features import OFFERED_COLUMNS
 from backend.telemetry import open_store
@@ -135,7 +136,7 @@ def test_what_is_better_is_deployed_and_proposed(product: Product, tuned: Record
     assert product.files == [record.weights]
     active = product.versions.newest()
     assert active is not None
-    assert (active.author, dict(active.weights)) == (PROPOSER, {"knob policy": record.weights})
+    assert (active.author, dict(active.weights)) == (LEVEL_1, {"knob policy": record.weights})
     for learner in (product.learner, product.again().learner):
         for one in WORKLOADS:
             wanted = learner.propose(one.state, {**default, "other_knob": 7})

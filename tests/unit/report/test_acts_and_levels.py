@@ -9,9 +9,8 @@ from datetime import timedelta
 import pytest
 
 from backend import report_pages
-from backend.domain.modes import Phase, TrialKind, Verdict
+from backend.domain.modes import LEVEL_1, Phase, TrialKind, Verdict
 from backend.domain.records import EventRecord
-from backend.policy_learner import PROPOSER
 from backend.report import FinalReport, build_report
 from backend.telemetry import SqlStore
 from tests.contracts import records as full
@@ -69,7 +68,7 @@ class TestLevels:
             promotion,
             promotion,
             replace(promotion, verdict=Verdict.REJECT, effect=0.3),
-            replace(promotion, proposer=PROPOSER, effect=-0.1),
+            replace(promotion, proposer=LEVEL_1, effect=-0.1),
             replace(promotion, kind=TrialKind.RECHECK, verdict=Verdict.REJECT),
         ):
             store.save_trial(replace(trial, created_at=NOW))
