@@ -16,8 +16,8 @@ from backend.domain.plans import ExplainedPlan, HintSet, PlanFeatures
 from backend.domain.server import HostFacts
 from backend.errors import CatalogError, CheckpointError
 from backend.plan_agent.replay import Transitions
-from backend.plan_agent.states import Outcome
-from backend.plan_agent.toggles import ToggleSpace, parts
+from backend.plan_agent.states import Outcome, Step, ToggleSet
+from backend.plan_agent.toggles import ToggleSpace, dearer, parts
 from backend.query_optimizer import CHECKPOINT_FILE, PlanAgent, PlanAgentSettings
 from backend.steering.plans.plan_features import FEATURE_NAMES
 from tests.learning.toy_planner import CATALOG, ToyQuery
@@ -91,6 +91,23 @@ def test_steps_may_be_taken_in_any_order() -> None:
         frozenset(part) for part in ({1}, {2}, {3}, {1, 2}, {1, 3}, {2, 3})
     }
     assert list(parts(frozenset({1}))) == []
+
+
+def test_a_plan_is_dearer_than_the_cheapest_under_some_of_its_toggles() -> None:
+    """Toggle 1 makes everything look cheap: what 2 adds shows only beside 1 alone."""
+
+    def step(cost: float) -> Step:
+        values = np.zeros(len(FEATURE_NAMES))
+        values[FEATURE_NAMES.index("cost")] = math.log(cost)
+        return Step(f"{cost}", values)
+
+    default, one, both = frozenset[int](), frozenset({1}), frozenset({1, 2})
+    steps: dict[ToggleSet, Step | None] = {default: step(100.0), both: step(50.0)}
+    assert dearer(default, steps) == dearer(both, steps) == 0.0
+    steps[one] = step(10.0)
+    assert dearer(both, steps) == pytest.approx(math.log(5.0))
+    assert dearer(both, {**steps, one: None}) == 0.0
+    assert dearer(both, {**steps, both: step(1e12)}) == 3.0
 
 
 # -- the replay -----------------------------------------------------------------------------------
