@@ -49,7 +49,7 @@ LEVEL1 = {"window_s": 10, "settle_s": 2, "baseline_s": 60}
 SEGMENT_S = 12.0
 """A window and its settling time."""
 PROMOTED_WITHIN_S = 1800.0
-PATIENCE_S = 4 * 3600.0
+PATIENCE_S = 3600.0
 DRIFTS: Mapping[str, float | None] = {
     "none": None, "the gain is lost": 0.0, "a third of it is a loss": 0.33, "all of it": 1.0,
 }  # fmt: skip
