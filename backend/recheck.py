@@ -7,7 +7,7 @@ configuration. Definitions and the rule: docs/drift.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from backend.config import Settings
 from backend.deployment import ALL_VERSIONS, AUTOPILOT, Deployment
 from backend.domain.metrics import MetricsWindow
-from backend.domain.modes import Arm, TrialKind, Verdict
+from backend.domain.modes import Arm, Mode, TrialKind, Verdict
 from backend.domain.records import EventRecord, PolicyVersionRecord
 from backend.drift import Alarm, DriftLimits, DriftWatch, Noted, merged
 from backend.protocols import Clock, Store
@@ -36,6 +36,9 @@ _ALL_EVENTS = 100_000
 GIVE_WAY = (TrialKind.PROBE, TrialKind.PROMOTION)
 """Trials that are broken off where what stands has become much slower."""
 UNCLEAR = "the last recheck was not clear"
+
+MOST_OTHERS_PERCENT = 40.0
+"""CPU use of others on the server's machine up to which a slow server has itself to blame."""
 
 Key = tuple[int, int]
 """The version that promoted what stands, and the workload."""
@@ -98,12 +101,14 @@ class Rechecks:
         self._former: PolicyVersionRecord | None = None
         self._key: Key | None = None
         self._why = ""
+        self._others_percent: float | None = None
 
     # -- windows in, alarms out -------------------------------------------------------------
 
     def observe(self, window: MetricsWindow) -> None:
         """Take a sound window of what stands, in the workload in force."""
         self._follow()
+        self._others_percent = window.gauges.get("other_cpu_percent")
         noted = self._watch.noted
         self._watch.observe(window, self._workloads.in_force.chain)
         if self._key is not None and noted is not None and noted.gauges is None:
@@ -208,6 +213,27 @@ class Rechecks:
             undone_above=math.log1p(tolerated),
             earlier_log_ratios=unclear.log_ratios if unclear is not None else (),
         )
+
+    def undo_blind(self, hindrances: Sequence[str]) -> bool:
+        """Undo what stands without a trial: it is much slower, and nothing may be tried.
+
+        On an overloaded server no trial begins, and what overloads it would stay. Where others take
+        the machine, or nobody can tell, it stays: then it is not known to be at fault.
+
+        Args:
+            hindrances: why no trial may begin, for people.
+        """
+        alarm, former, others = self.alarm, self._former, self._others_percent
+        may_act = self._deployment.mode in (Mode.APPROVE, Mode.AUTO) and not self._deployment.frozen
+        if alarm is None or not alarm.urgent or former is None or not may_act:
+            return False
+        if others is None or others > MOST_OTHERS_PERCENT:
+            return False
+        reason = f"{alarm.reason}, and nothing may be tried: {'; '.join(hindrances)}"
+        self._deployment.return_to(former, author=AUTOPILOT, reason=f"drift: {reason}")
+        self._workloads.undone(None, self._deployment.deviating)
+        self._undone(f"what stood was undone without a trial ({reason})")
+        return True
 
     def settle(self, trial: Trial) -> None:
         """Undo what is no better any more; what stands is measured against today from now on."""

@@ -147,6 +147,10 @@ class Rollout:
             self._undo(self._probation, "; ".join(trial.reasons))
         self._probation = None
 
+    def drop_probation(self) -> None:
+        """What was on probation was undone for another reason."""
+        self._probation = None
+
     def changed_by_hand(self) -> None:
         """A human has changed what stands: that is theirs, and on no probation."""
         self._probation = None

@@ -156,6 +156,8 @@ class TuningLoop:
             self._compare(now_s)
         elif not (self.resting or self.paused) and (granted := self.approval.take()) is not None:
             self._start(granted.plan, granted.record_id)
+        elif self.blocked and self._rechecks.undo_blind(self.blocked):
+            self._rollout.drop_probation()
         elif self._may_try():
             self._begin_next(now_s)
 
@@ -181,10 +183,10 @@ class TuningLoop:
         Nothing is tried before a window could be measured again.
         """
         self._sees = False
-        trial, self.trial = self.trial, None
-        if trial is not None:
+        lost, self.trial = self.trial, None
+        if lost is not None:
             self.failures += 1
-            self._history.lost(trial, reason)
+            self._history.lost(lost, reason)
 
     def approve(self, trial_id: int) -> bool:
         """Let the trial that waits begin with a tick that may; False when it is not that one."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from backend.domain.knobs import KnobConfig, KnobValue
-from backend.domain.modes import CommandKind, Mode, TrialKind, Verdict
+from backend.domain.metrics import MetricsWindow
+from backend.domain.modes import CommandKind, Mode, SafetyAction, TrialKind, Verdict
+from backend.domain.safety import SafetyVerdict
+from backend.safety_monitor import SafetyMonitor
 from backend.targets.simulated import Noise, ResponseModel, SimulatedDatabase
 from backend.targets.simulated_drift import TurnedModel
 from tests.scripted_tuner import ScriptedRun
@@ -104,6 +108,57 @@ def test_what_waits_for_approval_does_not_keep_it_and_goes_with_it(tmp_path: Pat
     dropped = run.store.trial(waiting)
     assert dropped is not None
     assert dropped.reasons == ("what stood was undone",)
+    run.orchestrator.end()
+
+
+def overload(run: ScriptedRun, monkeypatch: pytest.MonkeyPatch, others_percent: float) -> None:
+    """From now on the machine is full: the safety monitor lets nothing be tried."""
+    full = SafetyVerdict(SafetyAction.BLOCK, ("CPU 100 % is above 98 %",))
+    monkeypatch.setattr(SafetyMonitor, "judge", lambda *_, **__: full)
+    observe = run.loop._rechecks.observe
+
+    def observed(window: MetricsWindow) -> None:
+        gauges = {**window.gauges, "other_cpu_percent": others_percent}
+        observe(replace(window, gauges=gauges))
+
+    monkeypatch.setattr(run.loop._rechecks, "observe", observed)
+
+
+def test_what_overloads_its_server_goes_without_a_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Drifting(tmp_path)
+    run.turn_bad()
+    overload(run, monkeypatch, 10.0)
+    run.go(300, until=lambda: not run.entries)
+    assert run.target.effective_config == run.target.space.default_config()
+    assert not run.of_kind(TrialKind.RECHECK)
+    note = run.store.policy_versions()[-1].note
+    assert note.startswith("drift: the index is more than 15% above")
+    assert note.endswith("nothing may be tried: CPU 100 % is above 98 %")
+    run.orchestrator.end()
+
+
+def test_under_the_load_of_others_nothing_is_undone_unseen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Drifting(tmp_path)
+    run.turn_bad()
+    overload(run, monkeypatch, 80.0)
+    run.go(300)
+    assert run.entries == GOOD
+    run.orchestrator.end()
+
+
+def test_a_frozen_autopilot_undoes_nothing_unseen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Drifting(tmp_path)
+    run.turn_bad()
+    overload(run, monkeypatch, 10.0)
+    run.command(CommandKind.FREEZE)
+    run.go(300)
+    assert run.entries == GOOD
     run.orchestrator.end()
 
 
