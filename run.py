@@ -166,6 +166,49 @@ def demo(
     raise typer.Exit(code)
 
 
+@app.command()
+def evolve(
+    minutes: Annotated[
+        float, typer.Option("--minutes", min=0.1, help="Minutes to take, judging included.")
+    ] = 20.0,
+    store: Annotated[
+        Optional[list[str]],
+        typer.Option("--store", help="SQLite file or URL to learn from; may be given often."),
+    ] = None,
+    cores: Annotated[int, typer.Option("--cores", min=1, max=64, help="Processes.")] = 1,
+    study: Annotated[
+        Optional[str], typer.Option("--study", help="File or URL of the study to go on with.")
+    ] = None,
+    back: Annotated[
+        bool, typer.Option("--back", help="Bring back the genome that stood before.")
+    ] = False,
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Evolve the learners' hyper-parameters (Level 2) from recorded measurements.
+
+    Genomes (learning rates, network sizes, exploration, thresholds of the gate) compete.
+
+    Each really learns, on targets fitted to what the store has recorded and on response models.
+
+    The best is deployed only where it is proven faster on workloads that none of them saw.
+
+    Nothing is tried on the server. It runs at the lowest priority, beside a tuner or without one.
+
+    Ctrl-C ends it, and so may a kill: the same command goes on with what is finished.
+
+    Examples: run.py evolve --minutes 60 --cores 4; run.py evolve --store first.db --store second.db
+    """
+    from backend.commands.evolve import back as go_back
+    from backend.commands.evolve import evolve as run
+
+    settings = _options(config, None, data_dir).settings()
+    if back:
+        go_back(settings, console)
+    else:
+        run(settings, console, minutes=minutes, stores=store or (), cores=cores, study=study)
+
+
 def _supervise(options: RunOptions) -> int:
     settings = options.settings()
     from backend.logs import configure_logging

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +14,13 @@ from backend.domain.knobs import KnobConfig, KnobSpace, KnobValue
 from backend.domain.metrics import MetricsWindow
 from backend.domain.modes import LEVEL_1, Arm, Verdict
 from backend.errors import MemoryBudgetError
+from backend.guidance import Policy, no_policy
 from backend.learning import Learner
 from backend.trials import Trial
 
 log = logging.getLogger(__name__)
 
 State = NDArray[np.float64] | None
-Policy = Callable[[NDArray[np.float64], Mapping[str, KnobValue]], KnobConfig | None]
-"""What a knob policy would have in this state, in place of what stands; None: nothing."""
 MAX_ASKS = 12
 """Proposals asked for in a row; those that change nothing or take too much memory are dropped."""
 MAX_STOPPED_LOG_RATIO = math.log(4.0)
@@ -45,7 +44,7 @@ class AskAndTell:
         deployment: Deployment,
         space: KnobSpace,
         rollback_threshold: float,
-        policy: Policy = lambda state, present: None,
+        policy: Policy = no_policy,
     ) -> None:
         self._learner, self._deployment, self._space = learner, deployment, space
         self._rollback_threshold, self._policy = rollback_threshold, policy

@@ -15,6 +15,8 @@ from backend.domain.knobs import Knob, KnobSpace, KnobValue
 from backend.domain.modes import Mode
 from backend.domain.server import ServerInfo
 from backend.errors import LockNotAvailableError
+from backend.evolution.genome import Genome
+from backend.evolution.present import present_genome
 from backend.learning import Learner
 from backend.lease import LEASE_TTL_S, TunerLease
 from backend.memory_budget import MemoryBudget
@@ -50,6 +52,7 @@ class Components:
     recorder: Recorder
     learner: Learner
     monitor: SafetyMonitor
+    genome: Genome
     lease: TunerLease
 
     @property
@@ -140,6 +143,7 @@ def _wire(
         memory_limit_gb=settings.safety.memory_limit_gb,
         present=lambda: deployment.present,
     )
+    genome = present_genome(settings, store)
     sampler = getattr(target, "host_sampler", lambda: None)()
     return Components(
         settings=settings,
@@ -154,7 +158,10 @@ def _wire(
         register=register,
         collector=DataCollector(target, sampler),
         recorder=Recorder(store, target, clock),
-        learner=Learner(settings, space, info.host, budget, store, clock),
+        learner=Learner(
+            settings, space, info.host, budget, store, clock, adapt=genome.knob_settings
+        ),
+        genome=genome,
         monitor=SafetyMonitor(safety_limits(settings)),
         lease=lease,
     )

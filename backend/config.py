@@ -149,18 +149,26 @@ class Level1Section(Section):
 
 
 class Level2Section(Section):
-    """Level 2: the evolution of the hyper-parameters. Not active yet."""
+    """Level 2: the evolution of the hyper-parameters (run.py evolve)."""
 
-    enabled: bool = Field(False, description="Evolve the learners' hyper-parameters.")
-    evaluation_interval: float = Field(86400, gt=0, description="Seconds between generations.")
-    population_size: int = Field(5, ge=2, le=100, description="Genomes a generation.")
-    mutation_rate: float = Field(0.2, ge=0, le=1, description="Chance that a gene mutates.")
+    enabled: bool = Field(True, description="Use the genome that was evolved and deployed, if any.")
+    evaluation_interval: float = Field(
+        86400, gt=0, description="Seconds between evolutions; not active yet: run.py evolve."
+    )
+    population_size: int = Field(8, ge=2, le=100, description="Genomes a generation.")
+    mutation_rate: float = Field(
+        0.1, ge=0, le=1, description="Chance that a gene mutates: it is drawn anew."
+    )
     crossover_rate: float = Field(0.7, ge=0, le=1, description="Chance that two genomes cross.")
-    tournament_size: int = Field(2, ge=2, le=20, description="Genomes that compete to be a parent.")
-    elite_size: int = Field(1, ge=0, le=20, description="Best genomes that survive unchanged.")
+    tournament_size: int = Field(
+        2, ge=2, le=2, description="Genomes that compete to be a parent: NSGA-II takes two."
+    )
+    elite_size: int = Field(
+        1, ge=0, le=20, description="Not used: NSGA-II keeps the best of parents and children."
+    )
     bounds: dict[str, tuple[float, float]] = Field(
-        default_factory=lambda: {"learning_rate": (1e-5, 1e-2), "gamma": (0.0, 0.99)},
-        description="Lowest and highest value of each gene.",
+        default_factory=dict,
+        description="Narrower bounds of single genes; docs/meta-learning.md lists them.",
     )
 
 

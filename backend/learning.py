@@ -87,6 +87,7 @@ class Learner:
         budget: the joint memory budget.
         store: learning records and transitions go there.
         clock: time.
+        adapt: puts the hyper-parameters of Level 2's genome in place of the settings'.
 
     Attributes:
         proposer: where the last proposal came from, for people.
@@ -101,8 +102,9 @@ class Learner:
         budget: MemoryBudget,
         store: Store,
         clock: Clock,
+        adapt: Callable[[KnobAgentSettings], KnobAgentSettings] = lambda settings: settings,
     ) -> None:
-        self._section = settings.level0.knob
+        self._section, self._adapt = settings.level0.knob, adapt
         self._folder = agent_folder(settings)
         self._space, self._host, self._budget = space, host, budget
         self._store, self._clock = store, clock
@@ -149,7 +151,7 @@ class Learner:
         self._agent = KnobAgent(
             self._space,
             seed=self._seed,
-            settings=agent_settings(self._section),
+            settings=self._adapt(agent_settings(self._section)),
             priors=list(self._rules),
             state_width=STATE_WIDTH,
         )
@@ -171,7 +173,7 @@ class Learner:
 
         known = Pretrained.read(path)
         known.check(self._space, STATE_LAYOUT)
-        settings = agent_settings(self._section)
+        settings = self._adapt(agent_settings(self._section))
         return KnobAgent.warm(
             known, self._space, self._seed, settings=settings, priors=list(self._rules)
         )

@@ -50,12 +50,18 @@ class PlanLearner:
         catalog: the hint sets of the server.
         store: learning records go there.
         clock: time.
+        adapt: puts the hyper-parameters of Level 2's genome in place of the settings'.
     """
 
     def __init__(
-        self, settings: Settings, catalog: HintSetCatalog, store: Store, clock: Clock
+        self,
+        settings: Settings,
+        catalog: HintSetCatalog,
+        store: Store,
+        clock: Clock,
+        adapt: Callable[[PlanAgentSettings], PlanAgentSettings] = lambda settings: settings,
     ) -> None:
-        self._section, self._catalog = settings.level0.plan, catalog
+        self._section, self._catalog, self._adapt = settings.level0.plan, catalog, adapt
         self._folder = plan_agent_folder(settings)
         self._seed = settings.workload.seed
         self._store, self._clock = store, clock
@@ -102,7 +108,11 @@ class PlanLearner:
                 reward=learning.value,
                 critic_loss=learning.loss,
                 replay_size=learning.outcomes,
-                reward_terms={"trust": learning.trust, "shortfall": learning.shortfall},
+                reward_terms={
+                    "trust": learning.trust,
+                    "planner_trust": learning.planner_trust,
+                    "shortfall": learning.shortfall,
+                },
             )
         )
 
@@ -119,4 +129,5 @@ class PlanLearner:
                 return PlanAgent.load(self._folder, self._catalog)
             except CheckpointError as error:
                 log.warning("the plan agent begins anew: %s", error.message)
-        return PlanAgent(self._catalog, self._seed, settings=plan_agent_settings(self._section))
+        wanted = self._adapt(plan_agent_settings(self._section))
+        return PlanAgent(self._catalog, self._seed, settings=wanted)

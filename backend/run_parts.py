@@ -11,6 +11,7 @@ from datetime import datetime
 from backend.catalog.hint_sets import load_hint_sets
 from backend.components import Components
 from backend.config_loading import parse_url
+from backend.guidance import Guidance
 from backend.injected_change import InjectedChange
 from backend.observer import Observer
 from backend.operator_commands import OperatorCommands
@@ -145,8 +146,7 @@ def _loop(
         record_window=observer.record_trial_window,
         judge_safety=observer.judge_candidate,
         schedule=_schedule(parts, options, started_at, clock),
-        policy=policies.propose,
-        vetting=vetting,
+        guidance=Guidance(policies.propose, vetting, parts.genome.gate_settings),
         forget_index=parts.recorder.forget_recent,
     )
 

@@ -248,7 +248,9 @@ def build_steering_jobs(
     places = SteeringPlaces(settings.paths.steering_dir)
     explorer = None
     if explores(settings) and isinstance(parts.target, PostgresTarget):
-        explorer = build_explorer(settings, parts.info, parts.store, register, clock, plan_policy)
+        explorer = build_explorer(
+            settings, parts.info, parts.store, register, clock, plan_policy, parts.genome
+        )
     return SteeringJobs(
         settings,
         parts.store,

@@ -17,6 +17,8 @@ from backend.db_connector import DatabaseConnector
 from backend.domain.server import ServerInfo
 from backend.domain.steering import DatabaseIdentity
 from backend.errors import AutopilotError
+from backend.evolution.genome import Genome
+from backend.evolution.present import default_genome
 from backend.plan_learning import PlanLearner
 from backend.policy.plan_policy import PlanPolicy, PolicyGuesser
 from backend.protocols import Clock, Store
@@ -107,10 +109,12 @@ def build_explorer(
     register: SteeringRegister,
     clock: Clock,
     plan_policy: Callable[[], PlanPolicy | None] = lambda: None,
+    genome: Genome | None = None,
 ) -> Explorer:
     """Wire the explorer; it connects when its first statement is tried.
 
-    ``plan_policy`` is the one that Level 1 has deployed, if any.
+    ``plan_policy`` is the one that Level 1 has deployed, if any, ``genome`` Level 2's; without one
+    the settings' own is used.
 
     Raises:
         ConfigError: ``steering.dsn`` cannot be parsed.
@@ -124,7 +128,8 @@ def build_explorer(
     )
     closing.callback(connector.close)
     book = SampleBook(SteeringPlaces(Path(settings.paths.steering_dir)).kept_samples)
-    learner = PlanLearner(settings, catalog, store, clock)
+    chosen = genome or default_genome(settings)
+    learner = PlanLearner(settings, catalog, store, clock, chosen.plan_settings)
     runners = Runners(url, catalog)
     closing.callback(runners.close)
     exploration = LiveExploration(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from backend.config import Level1Section, Settings
@@ -10,6 +10,7 @@ from backend.deployment import AUTOPILOT, Deployment
 from backend.domain.knobs import KnobSpace, KnobValue
 from backend.domain.modes import Arm, TrialKind
 from backend.gate import GateSettings, trial_alpha
+from backend.guidance import as_set
 from backend.protocols import Clock, Store
 from backend.sample_filter import Reference
 from backend.trials import TrialPlan
@@ -64,7 +65,9 @@ class TrialPlanner:
         deployment: Deployment,
         store: Store,
         clock: Clock,
+        gate: Callable[[GateSettings], GateSettings] = as_set,
     ) -> None:
+        self._gate = gate
         self._level1, self._seed = settings.level1, settings.workload.seed
         self._space, self._deployment = space, deployment
         self._store, self._clock = store, clock
@@ -100,13 +103,15 @@ class TrialPlanner:
             other_values=dict(values),
             deployed=Arm.INCUMBENT,
             shares=shares,
-            gate=GateSettings(
-                alpha=alpha,
-                min_improvement=level1.min_improvement,
-                min_blocks=level1.min_blocks,
-                max_blocks=level1.max_blocks,
-                max_class_regression=level1.max_class_regression,
-                min_coverage=level1.min_coverage,
+            gate=self._gate(
+                GateSettings(
+                    alpha=alpha,
+                    min_improvement=level1.min_improvement,
+                    min_blocks=level1.min_blocks,
+                    max_blocks=level1.max_blocks,
+                    max_class_regression=level1.max_class_regression,
+                    min_coverage=level1.min_coverage,
+                )
             ),
             window_s=level1.window_s,
             settle_s=max([level1.settle_s, *(knob.settle_s for knob in knobs)]),

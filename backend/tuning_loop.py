@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.approval import Approval
-from backend.ask_and_tell import AskAndTell, Policy
+from backend.ask_and_tell import AskAndTell
 from backend.candidates import Candidates
 from backend.config import Settings
 from backend.deployment import Deployment
@@ -23,6 +23,7 @@ from backend.domain.modes import Mode, Phase, TrialKind, Verdict
 from backend.domain.records import EventRecord
 from backend.errors import AdjustmentError, KnobError, RefusedChangeError
 from backend.final_comparison import FinalComparison
+from backend.guidance import Guidance
 from backend.learning import Learner
 from backend.protocols import Clock, Store
 from backend.recheck import Rechecks
@@ -32,7 +33,6 @@ from backend.state_features import state_vector
 from backend.trial_history import TrialHistory
 from backend.trial_planner import RunSchedule, TrialPlanner
 from backend.trials import MeasuredWindow, SafetyJudge, Trial, TrialPlan
-from backend.vetting import Vetting
 from backend.workloads import Shift, Workloads
 
 log = logging.getLogger(__name__)
@@ -52,8 +52,7 @@ class TuningLoop:
         record_window: stores a window of a trial.
         judge_safety: the safety monitor.
         schedule: the moments of a bounded run.
-        policy: the knob policy that Level 1 has deployed.
-        vetting: tries candidates in the sandbox first; None: nowhere.
+        guidance: what the other levels bring in.
         forget_index: called where the windows behind the present index tell nothing any more:
             another configuration stands, or another workload is in force.
     """
@@ -71,8 +70,7 @@ class TuningLoop:
         record_window: Callable[[MeasuredWindow, int | None], None],
         judge_safety: SafetyJudge,
         schedule: RunSchedule,
-        policy: Policy = lambda state, present: None,
-        vetting: Vetting | None = None,
+        guidance: Guidance,
         forget_index: Callable[[], None] = lambda: None,
     ) -> None:
         self._forget_index = forget_index
@@ -94,13 +92,13 @@ class TuningLoop:
         self.verdicts = self._history.verdicts
         self.approval = Approval(store, self.verdicts)
         self._agent = AskAndTell(
-            learner, deployment, space, settings.safety.rollback_threshold, policy
+            learner, deployment, space, settings.safety.rollback_threshold, guidance.policy
         )
-        self._candidates = Candidates(self._agent, clock, self._level1.rest_s, vetting)
+        self._candidates = Candidates(self._agent, clock, self._level1.rest_s, guidance.vetting)
         version = deployment.version
         first_factor = version.index if version is not None else 1.0
         self.workloads = Workloads(store, clock, self._level1, first_factor)
-        self._planner = TrialPlanner(settings, space, deployment, store, clock)
+        self._planner = TrialPlanner(settings, space, deployment, store, clock, guidance.gate)
         self._comparison = FinalComparison(
             schedule, self._planner, deployment, store, clock, self._level1
         )

@@ -21,19 +21,6 @@ from backend.evolution.problems import Curriculum, curriculum
 from backend.offline_training import Recorded, training_data
 from backend.telemetry import SqlStore, open_store
 
-HELP = """Evolve the learners' hyper-parameters (Level 2) from recorded measurements.
-
-Genomes (learning rates, network sizes, exploration, trust region, thresholds of the gate) compete:
-each really learns on simulated targets fitted to what the store has recorded, and on response
-models. The best is compared with the genome that stands on workloads that none of them saw, and is
-deployed only where it is proven faster. Nothing is tried on the server.
-
-It runs at the lowest priority, beside a tuner or without one. Ctrl-C ends it, and so may a kill:
-finished genomes are kept, and the same command goes on with them.
-
-Examples: run.py evolve --minutes 20; run.py evolve --minutes 60 --cores 4;
-run.py evolve --store first.db --store second.db; run.py evolve --back."""
-
 
 def evolve(
     settings: Settings,

@@ -53,4 +53,7 @@ def present_genome(
         store: genomes and recorded states.
         workload: as transitions are labelled; None for the newest ones.
     """
-    return standing_genome(store, present_profile(store, workload), default_genome(settings))
+    default = default_genome(settings)
+    if not settings.level2.enabled:
+        return default
+    return standing_genome(store, present_profile(store, workload), default)
