@@ -184,7 +184,7 @@ def paired_log_ratio(
         }
     )
     index = latency_index(candidate, fixed, min_calls)
-    if index is None or index.value <= 0:
+    if index is None or not 0 < index.value < math.inf:
         return None
     compared = sum(
         shares.time_share(key) for key in fixed.per_class if _calls(candidate, key) >= min_calls

@@ -63,12 +63,14 @@ def study(tmp_path) -> Iterator[str]:
 
 @pytest.fixture
 def make(study: str, store: SqlStore, monkeypatch: pytest.MonkeyPatch):
-    def make(learn: Learn = faster_with_optimism, seed: int = 0) -> MetaLearner:
+    def make(
+        learn: Learn = faster_with_optimism, seed: int = 0, earlier: tuple[Genome, ...] = ()
+    ) -> MetaLearner:
         monkeypatch.setattr(fitness, "learn", learn)
         return MetaLearner(
             curriculum=PROBLEMS,
             incumbent=DEFAULT,
-            earlier=(),
+            earlier=earlier,
             settings=EvolutionSettings(
                 population=6, mutation=0.1, crossover=0.7, bounds=bounds_of({}, DEFAULT), seed=seed
             ),
@@ -214,12 +216,10 @@ def test_a_hopeless_genome_is_given_up_after_its_first_seed(make) -> None:
         seen.append((genome.values["optimism"], seed))
         return faster_with_optimism(problem, genome, seed, windows)
 
-    learner = make(learn)
-    evolve(learner, 15)
-    hopeless = {optimism for optimism, _ in seen if optimism > 2.3}
-    assert hopeless
-    for optimism in hopeless:
-        assert len({seed for known, seed in seen if known == optimism}) == 1
+    hopeless = Genome({**DEFAULT.values, "optimism": 2.9})
+    evolve(make(learn, earlier=(hopeless,)), 6)
+    assert len({seed for optimism, seed in seen if optimism == 2.9}) == 1
+    assert len({seed for optimism, seed in seen if optimism == DEFAULT.values["optimism"]}) > 1
 
 
 def test_the_archive_is_in_the_first_generation(make, store: SqlStore) -> None:
