@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from backend.catalog.knobs import KnobCatalog
 from backend.domain.knobs import KnobConfig, KnobValue
 from backend.domain.modes import ChangeState, Mode
-from backend.domain.records import PolicyVersionRecord
+from backend.domain.policies import PolicyVersionRecord
 from backend.domain.server import KnobReading
 from backend.errors import (
     AdjustmentError,

@@ -28,7 +28,7 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from backend.domain.records import GenomeRecord
+from backend.domain.policies import GenomeRecord
 from backend.evolution.archive import MOST
 from backend.evolution.fitness import ALPHA, OBJECTIVES, Comparison, Fitness, runs_of
 from backend.evolution.genome import BY_NAME, Genome

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from backend.domain.modes import Phase
-from backend.domain.records import EventRecord, PolicyUpdateRecord
+from backend.domain.policies import PolicyUpdateRecord
+from backend.domain.records import EventRecord
 from backend.policy_learner import PolicyLearner
 from backend.protocols import Clock, Store
 from backend.steering.turns import ExplorationTurns

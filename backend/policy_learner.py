@@ -26,7 +26,8 @@ from backend.catalog.hint_sets import HintSetCatalog
 from backend.config import Settings
 from backend.domain.knobs import KnobConfig, KnobSpace, KnobValue
 from backend.domain.modes import LEVEL_1
-from backend.domain.records import EventRecord, PolicyUpdateRecord
+from backend.domain.policies import PolicyUpdateRecord
+from backend.domain.records import EventRecord
 from backend.errors import AutopilotError, CheckpointError
 from backend.offline_training import Recorded, training_data
 from backend.plan_learning import plan_agent_folder

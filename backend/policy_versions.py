@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from backend.domain.records import EventRecord, PolicyVersionRecord
+from backend.domain.policies import PolicyVersionRecord
+from backend.domain.records import EventRecord
 from backend.errors import ConfigError
 from backend.protocols import Clock, Store
 

@@ -14,19 +14,17 @@ from backend.domain.knobs import KnobConfig, KnobValue
 from backend.domain.metrics import MetricsSnapshot, QueryKey
 from backend.domain.modes import ChangeState, CommandState
 from backend.domain.plans import ExplainedPlan, Guess, HintSet
+from backend.domain.policies import GenomeRecord, PolicyUpdateRecord, PolicyVersionRecord
 from backend.domain.records import (
     ChangeRecord,
     ClientIntervalRecord,
     CommandRecord,
     EventRecord,
-    GenomeRecord,
     KnobSpaceRecord,
     KnobStatusRecord,
     KnownWorkloadRecord,
     LearningRecord,
     LeaseRecord,
-    PolicyUpdateRecord,
-    PolicyVersionRecord,
     QueryClassRecord,
     StatusRecord,
     TransitionRecord,

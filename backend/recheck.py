@@ -16,7 +16,8 @@ from backend.config import Settings
 from backend.deployment import ALL_VERSIONS, AUTOPILOT, Deployment
 from backend.domain.metrics import MetricsWindow
 from backend.domain.modes import Arm, Mode, TrialKind, Verdict
-from backend.domain.records import EventRecord, PolicyVersionRecord
+from backend.domain.policies import PolicyVersionRecord
+from backend.domain.records import EventRecord
 from backend.drift import Alarm, DriftLimits, DriftWatch, Noted, merged
 from backend.protocols import Clock, Store
 from backend.sample_filter import load_profile

@@ -16,12 +16,8 @@ from typing import Any
 from backend.demonstration import ACT
 from backend.domain.deployed import deployed_windows
 from backend.domain.modes import Arm, Phase
-from backend.domain.records import (
-    EventRecord,
-    PolicyVersionRecord,
-    TrialRecord,
-    WindowRecord,
-)
+from backend.domain.policies import PolicyVersionRecord
+from backend.domain.records import EventRecord, TrialRecord, WindowRecord
 from backend.protocols import TelemetryReader
 from backend.report_levels import levels_section
 from backend.report_measures import ClientTimes, Measured, mean, measure

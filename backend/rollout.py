@@ -9,7 +9,8 @@ from backend.config import Level1Section
 from backend.deployment import ALL_VERSIONS, AUTOPILOT, Deployment
 from backend.domain.knobs import KnobValue
 from backend.domain.modes import Arm, TrialKind, TrialState, Verdict
-from backend.domain.records import PolicyVersionRecord, TrialRecord
+from backend.domain.policies import PolicyVersionRecord
+from backend.domain.records import TrialRecord
 from backend.protocols import Clock, Store
 from backend.trial_planner import TrialPlanner
 from backend.trials import Trial, TrialPlan

@@ -9,16 +9,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
+from backend.domain.policies import GenomeRecord, PolicyUpdateRecord, PolicyVersionRecord
 from backend.domain.records import (
     ChangeRecord,
     ClientIntervalRecord,
     CommandRecord,
     EventRecord,
-    GenomeRecord,
     KnobStatusRecord,
     LearningRecord,
-    PolicyUpdateRecord,
-    PolicyVersionRecord,
     QueryClassRecord,
     StatusRecord,
     TrialRecord,

@@ -7,7 +7,8 @@ from typing import Any
 
 from dash import html
 
-from backend.domain.records import KnobStatusRecord, PolicyVersionRecord
+from backend.domain.policies import PolicyVersionRecord
+from backend.domain.records import KnobStatusRecord
 from dashboard import components as ui
 from dashboard import format as fmt
 from dashboard.decisions_change_list import change_list

@@ -12,7 +12,8 @@ from dash.development.base_component import Component
 from dash.exceptions import PreventUpdate
 
 from backend.domain.modes import CommandKind
-from backend.domain.records import KnobStatusRecord, PolicyVersionRecord, TrialRecord
+from backend.domain.policies import PolicyVersionRecord
+from backend.domain.records import KnobStatusRecord, TrialRecord
 from dashboard import components as ui
 from dashboard import format as fmt
 from dashboard.decisions_change_list import change_list

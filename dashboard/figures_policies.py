@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from backend.domain.records import GenomeRecord, PolicyUpdateRecord
+from backend.domain.policies import GenomeRecord, PolicyUpdateRecord
 from dashboard.figures import Figure, base_layout, empty_figure, plot_text
 from dashboard.format import Viewer, number, percent
 from dashboard.learning_outcomes import Outcome

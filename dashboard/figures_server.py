@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from backend.domain.deployed import deployed_windows
-from backend.domain.records import (
-    ClientIntervalRecord,
-    PolicyVersionRecord,
-    TrialRecord,
-    WindowRecord,
-)
+from backend.domain.policies import PolicyVersionRecord
+from backend.domain.records import ClientIntervalRecord, TrialRecord, WindowRecord
 from dashboard.figures import Figure, base_layout, empty_figure, line, plot_text, shade_phases
 from dashboard.format import Viewer, bytes_text, ms_text, number
 from dashboard.metric_names import Shown

@@ -9,7 +9,7 @@ from typing import Any
 from dash import html
 from dash.development.base_component import Component
 
-from backend.domain.records import PolicyUpdateRecord
+from backend.domain.policies import PolicyUpdateRecord
 from dashboard import components as ui
 from dashboard import figures_policies as figs
 from dashboard import format as fmt

@@ -10,7 +10,7 @@ from typing import Any
 from dash import html
 from dash.development.base_component import Component
 
-from backend.domain.records import GenomeRecord
+from backend.domain.policies import GenomeRecord
 from dashboard import components as ui
 from dashboard import figures_policies as figs
 from dashboard import format as fmt

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from enum import Enum
 
-from backend.domain.records import PolicyUpdateRecord, PolicyVersionRecord
+from backend.domain.policies import PolicyUpdateRecord, PolicyVersionRecord
 
 WEIGHTS_OF: Mapping[str, str] = {"knob": "knob policy", "plan": "plan policy"}
 """What a policy version calls the weights of each policy."""

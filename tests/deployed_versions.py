@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from backend.deployment import Deployment
-from backend.domain.records import PolicyVersionRecord
+from backend.domain.policies import PolicyVersionRecord
 from backend.domain.steering import ClassKey, DatabaseIdentity, ServedHint
 from backend.parameter_adjuster import ParameterAdjuster
 from backend.policy_versions import PolicyVersions

@@ -31,7 +31,7 @@ from backend.components import Components, build_components
 from backend.config import Settings
 from backend.domain.clock import SystemClock
 from backend.domain.modes import CommandKind
-from backend.domain.records import PolicyVersionRecord
+from backend.domain.policies import PolicyVersionRecord
 from backend.domain.version_difference import difference
 from backend.errors import ConfigError
 from backend.policy_versions import ALL_VERSIONS

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from backend.domain.knobs import KnobValue
-from backend.domain.records import KnobStatusRecord, PolicyVersionRecord, TrialRecord
+from backend.domain.policies import PolicyVersionRecord
+from backend.domain.records import KnobStatusRecord, TrialRecord
 from backend.domain.steering import ServedHint
 from backend.domain.version_difference import VersionDifference, difference
 from backend.telemetry.codec import to_document

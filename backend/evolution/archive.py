@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from backend.domain.records import GenomeRecord
+from backend.domain.policies import GenomeRecord
 from backend.errors import CheckpointError, ConfigError
 from backend.evolution.genome import GENES, Genome
 from backend.evolution.profile import ALIKE, SAME, Profile, distance

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from backend.domain.modes import Mode
-from backend.domain.records import PolicyVersionRecord
+from backend.domain.policies import PolicyVersionRecord
 from backend.domain.steering import (
     ClassKey,
     DatabaseIdentity,

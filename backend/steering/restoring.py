@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from backend.domain.records import PolicyVersionRecord
+from backend.domain.policies import PolicyVersionRecord
 from backend.domain.steering import (
     ClassKey,
     DatabaseIdentity,

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import sqlalchemy as sa
 
-from backend.domain.records import GenomeRecord, PolicyUpdateRecord, PolicyVersionRecord
+from backend.domain.policies import GenomeRecord, PolicyUpdateRecord, PolicyVersionRecord
 from backend.domain.steering import ServedHint
 from backend.telemetry.codec import dump_json, from_document, from_row, to_document, to_row
 from backend.telemetry.reader import TelemetryReaderTables

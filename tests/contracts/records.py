@@ -18,18 +18,16 @@ from backend.domain.modes import (
     Verdict,
 )
 from backend.domain.plans import RunOutcome
+from backend.domain.policies import GenomeRecord, PolicyUpdateRecord, PolicyVersionRecord
 from backend.domain.records import (
     ChangeRecord,
     ClientIntervalRecord,
     CommandRecord,
     EventRecord,
-    GenomeRecord,
     KnobSpaceRecord,
     KnobStatusRecord,
     KnownWorkloadRecord,
     LearningRecord,
-    PolicyUpdateRecord,
-    PolicyVersionRecord,
     QueryClassRecord,
     QueryWindowRecord,
     StatusRecord,

@@ -28,13 +28,13 @@ from backend.domain.modes import (
     TrialState,
     Verdict,
 )
+from backend.domain.policies import PolicyVersionRecord
 from backend.domain.records import (
     ClientIntervalRecord,
     CommandRecord,
     EventRecord,
     KnobSpaceRecord,
     LearningRecord,
-    PolicyVersionRecord,
     StatusRecord,
     TransitionRecord,
     TrialRecord,

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import pytest
 from plotly.utils import PlotlyJSONEncoder
 
-from backend.domain.records import GenomeRecord, PolicyUpdateRecord, PolicyVersionRecord
+from backend.domain.policies import GenomeRecord, PolicyUpdateRecord, PolicyVersionRecord
 from dashboard import figures_policies as figs
 from dashboard import learning_level1, learning_level2, learning_levels
 from dashboard.format import Viewer

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 from plotly.utils import PlotlyJSONEncoder
 
 from backend.domain.modes import CommandKind
-from backend.domain.records import PolicyVersionRecord
+from backend.domain.policies import PolicyVersionRecord
 from backend.domain.steering import ServedHint
 from dashboard import decisions_undone, decisions_versions
 from dashboard.cache import CachedReader

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from backend.domain.modes import Phase, TrialKind, TrialState, Verdict
-from backend.domain.records import PolicyVersionRecord, TrialRecord, WindowRecord
+from backend.domain.policies import PolicyVersionRecord
+from backend.domain.records import TrialRecord, WindowRecord
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.telemetry import open_store
 from tests.running_product import REPOSITORY, RunningProduct, clean_environment, open_folder

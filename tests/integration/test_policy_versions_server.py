@@ -16,7 +16,7 @@ import run
 from backend.commands.policy import _settings
 from backend.components import Components, build_components
 from backend.domain.clock import SystemClock
-from backend.domain.records import PolicyVersionRecord
+from backend.domain.policies import PolicyVersionRecord
 from backend.domain.steering import ClassKey
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.steering_parts import planner_settings

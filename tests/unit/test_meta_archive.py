@@ -11,7 +11,8 @@ from sqlalchemy.engine import URL
 
 from backend.config import Settings
 from backend.domain.knobs import Knob, KnobSpace
-from backend.domain.records import GenomeRecord, KnobSpaceRecord, TransitionRecord
+from backend.domain.policies import GenomeRecord
+from backend.domain.records import KnobSpaceRecord, TransitionRecord
 from backend.evolution.archive import (
     go_back,
     standing_genome,

@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL, Engine
 
 from backend.commands import evolve as command
 from backend.config import Settings, load_settings
-from backend.domain.records import GenomeRecord
+from backend.domain.policies import GenomeRecord
 from backend.errors import AutopilotError, ConfigError
 from backend.evolution import fitness, process
 from backend.evolution.genome import Genome, bounds_of

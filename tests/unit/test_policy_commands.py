@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import run
 from backend.domain.modes import CommandKind, CommandState
-from backend.domain.records import PolicyVersionRecord
+from backend.domain.policies import PolicyVersionRecord
 from backend.domain.steering import SteeringMode, SteeringState
 from backend.domain.version_difference import difference
 from backend.errors import AdjustmentError, AutopilotError, ConfigError

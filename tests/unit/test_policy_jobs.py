@@ -8,7 +8,8 @@ import pytest
 
 from backend.domain.clock import ManualClock
 from backend.domain.modes import Phase
-from backend.domain.records import EventRecord, PolicyUpdateRecord
+from backend.domain.policies import PolicyUpdateRecord
+from backend.domain.records import EventRecord
 from backend.policy_jobs import PolicyJobs
 from backend.steering.turns import ExplorationTurns
 from tests.contracts import records as full

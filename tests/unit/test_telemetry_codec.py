@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.domain import records, steering
+from backend.domain import policies, records, steering
 from backend.domain.modes import ChangeState, Mode, Phase
 from backend.telemetry import schema
 from backend.telemetry.codec import (
@@ -65,9 +65,9 @@ def test_a_document_is_read_back(record: Any) -> None:
         (records.ClientIntervalRecord, schema.client_intervals),
         (records.TrialRecord, schema.trials),
         (records.ChangeRecord, schema.changes),
-        (records.PolicyVersionRecord, schema.policy_versions),
-        (records.PolicyUpdateRecord, schema.policy_updates),
-        (records.GenomeRecord, schema.genomes),
+        (policies.PolicyVersionRecord, schema.policy_versions),
+        (policies.PolicyUpdateRecord, schema.policy_updates),
+        (policies.GenomeRecord, schema.genomes),
         (records.EventRecord, schema.events),
         (records.CommandRecord, schema.commands),
         (records.LearningRecord, schema.learning),

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from backend.domain.records import GenomeRecord, PolicyUpdateRecord, PolicyVersionRecord
+from backend.domain.policies import GenomeRecord, PolicyUpdateRecord, PolicyVersionRecord
 from backend.domain.steering import ClassKey, ServedHint
 from tests.dashboard.fake_steering import HOSTILE, PINNED, STEERED, WITHDRAWN
 from tests.dashboard.fake_store.timeline import Timeline

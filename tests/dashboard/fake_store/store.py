@@ -10,16 +10,14 @@ from typing import Any
 
 from backend.domain.knobs import KnobValue
 from backend.domain.modes import ChangeState, CommandKind, CommandState, Mode
+from backend.domain.policies import GenomeRecord, PolicyUpdateRecord, PolicyVersionRecord
 from backend.domain.records import (
     ChangeRecord,
     ClientIntervalRecord,
     CommandRecord,
     EventRecord,
-    GenomeRecord,
     KnobStatusRecord,
     LearningRecord,
-    PolicyUpdateRecord,
-    PolicyVersionRecord,
     QueryClassRecord,
     StatusRecord,
     TrialRecord,

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from backend.domain.knobs import KnobValue
 from backend.domain.modes import ChangeState, TrialKind, TrialState, Verdict
-from backend.domain.records import ChangeRecord, PolicyVersionRecord, TrialRecord
+from backend.domain.policies import PolicyVersionRecord
+from backend.domain.records import ChangeRecord, TrialRecord
 from tests.dashboard.fake_store.timeline import QUERIES, Timeline
 
 if TYPE_CHECKING:
