@@ -170,7 +170,7 @@ def _trial_evidence(version: PolicyVersionRecord, trial: TrialRecord | None) -> 
     if trial is None or trial.effect is None:
         return [link]
     interval = interval_text(trial)
-    tail = f" [{interval}] at {fmt.percent(trial.confidence, digits=0)}" if interval else ""
+    tail = f" [{interval}] at {fmt.confidence(trial.confidence)}" if interval else ""
     return [link, f": {fmt.percent(trial.effect, signed=True)}{tail}"]
 
 

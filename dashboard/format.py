@@ -90,6 +90,11 @@ def percent(share: float | None, *, signed: bool = False, digits: int = 1) -> st
     return f"{sign}{text}\u00a0%"
 
 
+def confidence(share: float) -> str:
+    """The confidence of an interval, never rounded up to certainty: ``95 %``, ``99.95 %``."""
+    return f"{100 * share:.4g}\u00a0%" if share < 0.9999 else "over 99.99\u00a0%"
+
+
 def knob_value(value: KnobValue | None, unit: str | None, *, native: bool = False) -> str:
     """A knob's value for people: ``4 MB`` for 4096 kB; with ``native`` what it is exactly."""
     if value is None:

@@ -79,7 +79,7 @@ def interval_bar(trial: TrialRecord, scale: float) -> object:
                     html.Div(className="ci-dot", style={"left": f"{place(trial.effect):.1f}%"}),
                 ],
                 className="ci",
-                title=f"{100 * trial.confidence:.0f} % interval: {interval}",
+                title=f"{fmt.confidence(trial.confidence)} interval: {interval}",
             ),
         ]
     )

@@ -78,7 +78,7 @@ def detail(view: View) -> object:
                         "Effect on the latency index",
                         fmt.percent(trial.effect, signed=True)
                         + (
-                            f" [{interval}] at {fmt.percent(trial.confidence, digits=0)}"
+                            f" [{interval}] at {fmt.confidence(trial.confidence)}"
                             if interval
                             else ""
                         ),

@@ -155,3 +155,11 @@ def test_an_unknown_zone_uses_the_browsers_offset():
     viewer = Viewer.from_browser({"zone": "No/Where", "offset_min": 330})
     at = datetime(2026, 1, 5, 12, 0, tzinfo=timezone.utc)
     assert viewer.time(at, now=at) == "17:30:00"
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"),
+    [(0.95, "95"), (0.995, "99.5"), (0.9995, "99.95"), (0.99997, "over 99.99"), (0.9, "90")],
+)
+def test_an_interval_is_never_certain(share: float, shown: str) -> None:
+    assert fmt.confidence(share) == f"{shown}\u00a0%"
