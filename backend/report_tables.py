@@ -131,7 +131,7 @@ def _acts(report: FinalReport) -> Iterator[Table]:
         return
     rows = [
         [
-            str(act["title"]),
+            _short(str(act["title"]), 48),
             str(act["started_at"])[11:19],
             str(_any(act["measured"])["windows"]),
             *(_measure_text(_any(act["measured"])[name], kind) for name, _, kind in _MEASURES),
@@ -140,7 +140,7 @@ def _acts(report: FinalReport) -> Iterator[Table]:
     ]
     columns = ["from when", "UTC", "windows", *(title for _, title, _ in _MEASURES)]
     heading = "By act of the demonstration, under the deployed configuration"
-    yield Table(heading, columns, rows, "", wide=True, upright=True)
+    yield Table(heading, columns, rows, "", wide=True)
 
 
 def _levels(report: FinalReport) -> Table:
