@@ -105,7 +105,10 @@ def test_a_killed_server_comes_back_with_the_last_good_configuration(product):
     )  # fmt: skip
     states = {row.state.value for row in product.store.changes(limit=500) if row.id in undone}
     assert states == {"rolled back"}
-    assert {"server_lost", "server_back"} <= set(event_kinds(product, before))
+    eventually(
+        lambda: {"server_lost", "server_back"} <= set(event_kinds(product, before)),
+        "it is told that the server was away and is back", 60,
+    )  # fmt: skip
     eventually(
         lambda: any(
             interval.completed and interval.started_at > clients
@@ -125,7 +128,9 @@ def test_a_hung_tuner_loses_its_right_to_act(product):
         "the watchdog takes the hung tuner's candidate off",
         LEASE_TTL_S + LOOK_S + 5.0,
     )
-    assert "watchdog_rollback" in event_kinds(product, before)
+    eventually(
+        lambda: "watchdog_rollback" in event_kinds(product, before), "the watchdog tells of it", 10
+    )
     assert newest_epoch(product) > candidate.epoch
     written = [row.id for row in product.store.changes(limit=500) if row.epoch == candidate.epoch]
 
