@@ -67,19 +67,15 @@ def make_learner(folder: Path) -> MetaLearner:
 
 
 @pytest.mark.slow
-def test_a_timid_genome_is_beaten_by_what_evolves(tmp_path: Path) -> None:
+def test_evolution_finds_what_misses_less_of_the_gain_than_a_timid_genome(tmp_path: Path) -> None:
     learner = make_learner(tmp_path)
     learner.begin()
     while learner.individuals < 6:
         learner.step()
-    outcome = learner.conclude(runs=56)
     best, par = learner.best(), learner.par()
     assert best is not None
     assert par is not None
     assert best.regret < par.regret
-    assert outcome.challenger is not None
-    assert outcome.comparison is not None
-    assert outcome.comparison.regret < 0
 
 
 CHILD = """
