@@ -28,6 +28,7 @@ from statistics import fmean, median, variance
 
 from scipy import stats
 
+from backend.config import Level1Section
 from backend.domain.modes import Verdict
 
 PRIOR_DEGREES = 6.0
@@ -53,6 +54,18 @@ class GateSettings:
     max_class_regression: float = 0.10
     min_coverage: float = 0.7
     guarded_time_share: float = 0.03
+
+    @classmethod
+    def of(cls, level1: Level1Section) -> GateSettings:
+        """The bounds that the settings name."""
+        return cls(
+            alpha=level1.alpha,
+            min_improvement=level1.min_improvement,
+            min_blocks=level1.min_blocks,
+            max_blocks=level1.max_blocks,
+            max_class_regression=level1.max_class_regression,
+            min_coverage=level1.min_coverage,
+        )
 
     @property
     def looks(self) -> int:

@@ -103,16 +103,7 @@ class TrialPlanner:
             other_values=dict(values),
             deployed=Arm.INCUMBENT,
             shares=shares,
-            gate=self._gate(
-                GateSettings(
-                    alpha=alpha,
-                    min_improvement=level1.min_improvement,
-                    min_blocks=level1.min_blocks,
-                    max_blocks=level1.max_blocks,
-                    max_class_regression=level1.max_class_regression,
-                    min_coverage=level1.min_coverage,
-                )
-            ),
+            gate=self._gate(replace(GateSettings.of(level1), alpha=alpha)),
             window_s=level1.window_s,
             settle_s=max([level1.settle_s, *(knob.settle_s for knob in knobs)]),
             needs_restart=any(knob.context == "restart" for knob in knobs),

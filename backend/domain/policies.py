@@ -16,8 +16,8 @@ class PolicyVersionRecord:
 
     ``config`` holds the knobs that differ from the server's own. ``index`` is the chain-linked
     latency index of the workload in which it was promoted (1.0 at the root). ``steering``: what
-    the steering table serves in mode auto, by key. ``weights``: ``knob policy``, ``plan policy``
-    or ``genome`` -> the name of its content-addressed file.
+    the steering table serves in mode auto, by key. ``weights``: ``knob policy`` or
+    ``plan policy`` -> the name of its content-addressed file.
     """
 
     created_at: datetime

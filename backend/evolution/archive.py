@@ -1,8 +1,7 @@
 """The archive: which genome stands for which kind of workload, and what was known before.
 
 The store's genome records are the archive: deployed ones are appended, none is changed, and of
-those for one kind of workload the newest stands. So going back is one more record. The genome of
-a policy version also lies as a file among the weights, under its own digest.
+those for one kind of workload the newest stands. So going back is one more record.
 """
 
 from __future__ import annotations
@@ -13,10 +12,9 @@ from dataclasses import replace
 from datetime import datetime
 
 from backend.domain.policies import GenomeRecord
-from backend.errors import CheckpointError, ConfigError
+from backend.errors import ConfigError
 from backend.evolution.genome import GENES, Genome
 from backend.evolution.profile import ALIKE, SAME, Profile, distance
-from backend.policy.weights_files import WeightsFiles
 from backend.protocols import Store, TelemetryReader
 
 MOST = 10_000
@@ -98,23 +96,3 @@ def go_back(store: Store, profile: Profile, default: Genome, now: datetime) -> G
         comparison={},
     )
     return replace(restored, id=store.add_genome(restored))
-
-
-def keep_genome(files: WeightsFiles, genome: Genome) -> str:
-    """Write a genome among the weights of policies; returns the file's name, the same each time."""
-    return files.write({"genes": dict(genome.values)}, {})
-
-
-def kept_genome(files: WeightsFiles, name: str) -> Genome:
-    """Read what :func:`keep_genome` wrote.
-
-    Raises:
-        CheckpointError: there is none, it is damaged, or of another version.
-    """
-    about, _ = files.read(name)
-    try:
-        return Genome({str(gene): float(value) for gene, value in about["genes"].items()})
-    except (KeyError, AttributeError, TypeError, ValueError, ConfigError) as error:
-        raise CheckpointError(
-            f"the genome {name} cannot be used: {error}"[:500], remedy="deploy another one"
-        ) from error

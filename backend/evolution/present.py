@@ -20,16 +20,7 @@ NEWEST = 50
 
 def default_genome(settings: Settings) -> Genome:
     """The genome of the settings: what is in use before anything was evolved."""
-    level1 = settings.level1
-    gate = GateSettings(
-        alpha=level1.alpha,
-        min_improvement=level1.min_improvement,
-        min_blocks=level1.min_blocks,
-        max_blocks=level1.max_blocks,
-        max_class_regression=level1.max_class_regression,
-        min_coverage=level1.min_coverage,
-    )
-    level0 = settings.level0
+    level0, gate = settings.level0, GateSettings.of(settings.level1)
     return Genome.of(agent_settings(level0.knob), plan_agent_settings(level0.plan), gate)
 
 

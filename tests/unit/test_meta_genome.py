@@ -8,14 +8,12 @@ import pytest
 
 from backend.agent.settings import KnobAgentSettings
 from backend.config import Settings
-from backend.errors import CheckpointError, ConfigError
-from backend.evolution.archive import keep_genome, kept_genome
+from backend.errors import ConfigError
 from backend.evolution.genome import GENES, LIVE_KNOB, Genome, bounds_of
 from backend.evolution.present import default_genome
 from backend.gate import GateSettings
 from backend.learning import agent_settings
 from backend.plan_agent.settings import PlanAgentSettings
-from backend.policy.weights_files import WeightsFiles
 
 DEFAULT = Genome.of()
 
@@ -112,17 +110,3 @@ def test_a_genome_of_another_version_is_refused() -> None:
         Genome({name: value for name, value in DEFAULT.values.items() if name != "gamma"})
     with pytest.raises(ConfigError, match="finite"):
         changed(gamma=float("nan"))
-
-
-def test_a_kept_genome_comes_back(tmp_path) -> None:
-    files = WeightsFiles(tmp_path)
-    name = keep_genome(files, changed(gamma=0.25))
-    assert kept_genome(files, name) == changed(gamma=0.25)
-    assert keep_genome(files, changed(gamma=0.25)) == name
-    assert keep_genome(files, DEFAULT) != name
-
-
-def test_weights_that_are_no_genome_are_refused(tmp_path) -> None:
-    files = WeightsFiles(tmp_path)
-    with pytest.raises(CheckpointError, match="cannot be used"):
-        kept_genome(files, files.write({"of": "something else"}, {}))
