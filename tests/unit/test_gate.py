@@ -1,23 +1,18 @@
-"""The gate: false promotions, power, the guard of single classes, probation, allowances."""
+"""The gate: false promotions, power, the guard of single classes, probes, allowances."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
-from statistics import fmean, median
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from backend.domain.modes import Verdict
 from backend.gate import (
     GateSettings,
-    Interval,
-    class_intervals,
     judge_final,
     judge_probation,
     judge_probe,
@@ -25,129 +20,15 @@ from backend.gate import (
     t_interval,
     trial_alpha,
 )
-
-GATE = GateSettings()
-Draw = Callable[[np.random.Generator, tuple[int, int]], NDArray[np.float64]]
-NOISE_SD = 0.05
-"""Standard deviation of a block's log ratio: what blocks of four 10 s windows show."""
-
-
-def normal(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray[np.float64]:
-    return rng.normal(0, NOISE_SD, shape)
-
-
-def heavy_tailed(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray[np.float64]:
-    """Student's t with 3 degrees of freedom: now and then a block is far off."""
-    return rng.standard_t(3, shape) / math.sqrt(3) * NOISE_SD
-
-
-def autocorrelated(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray[np.float64]:
-    """A first-order process: each block resembles the one before by 0.2."""
-    fresh = rng.normal(0, NOISE_SD, shape)
-    path = np.empty(shape)
-    path[:, 0] = fresh[:, 0]
-    for step in range(1, shape[1]):
-        path[:, step] = 0.2 * path[:, step - 1] + math.sqrt(1 - 0.2**2) * fresh[:, step]
-    return path
-
-
-def ratio_of_few(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray[np.float64]:
-    """Ratios of two means of a few exponential times each: rare, slow statements rule."""
-    few = 2 / NOISE_SD**2 / 20
-    scale = NOISE_SD / math.sqrt(2 / few)
-    return (np.log(rng.gamma(few, size=shape)) - np.log(rng.gamma(few, size=shape))) * scale
-
-
-def run_trial(
-    blocks: NDArray[np.float64],
-    gate: GateSettings = GATE,
-    classes: Mapping[str, NDArray[np.float64]] | None = None,
-    shares: Mapping[str, float] | None = None,
-    coverage: float = 1.0,
-) -> tuple[Verdict, int]:
-    """Look after each block, as a trial does; the verdict and the blocks that it took."""
-    for n in range(1, gate.max_blocks + 1):
-        judged = judge_promotion(
-            blocks[:n].tolist(),
-            {name: values[:n].tolist() for name, values in (classes or {}).items()},
-            shares or {},
-            coverage,
-            gate,
-        )
-        if judged.verdict is not None:
-            return judged.verdict, n
-    raise AssertionError("a promotion has a verdict after max_blocks")
-
-
-def verdicts(effect: float, draw: Draw, trials: int, seed: int, gate: GateSettings = GATE):
-    noise = draw(np.random.default_rng(seed), (trials, gate.max_blocks))
-    return Counter(run_trial(math.log1p(effect) + row, gate)[0] for row in noise)
-
-
-# -- intervals ------------------------------------------------------------------------------
-
-
-def test_an_interval_is_relative_and_holds_the_mean():
-    interval = Interval.of_log(math.log(0.75), math.log(1.1))
-    assert interval.effect == pytest.approx(-0.25)
-    assert interval.low == pytest.approx(0.75 / 1.1 - 1)
-    assert interval.high == pytest.approx(0.75 * 1.1 - 1)
-
-
-def test_students_interval_matches_a_textbook_example():
-    # Mean 0.0, variance 0.02 / 3, n = 4, t(0.95, 3) = 2.3534.
-    interval = t_interval([-0.1, 0.0, 0.0, 0.1], 0.05)
-    margin = 2.3534 * math.sqrt(0.02 / 3 / 4)
-    assert interval.high == pytest.approx(math.expm1(margin), rel=1e-4)
-    assert interval.low == pytest.approx(math.expm1(-margin), rel=1e-4)
-
-
-@pytest.mark.parametrize("blocks", [[], [0.1]])
-def test_an_interval_needs_two_blocks(blocks):
-    with pytest.raises(ValueError, match=rf"at least 2 blocks, not {len(blocks)}"):
-        t_interval(blocks, 0.05)
-
-
-@pytest.mark.parametrize("classes", [1, 2, 12])
-def test_class_intervals_miss_as_seldom_as_they_say(classes):
-    """At four blocks each side misses 5 %, however few classes lend each other their variance."""
-    rng = np.random.default_rng(5)
-    rows = rng.normal(0, 0.1, (1000, classes, 4))
-    missed = 0
-    for row in rows:
-        found = class_intervals({str(n): values.tolist() for n, values in enumerate(row)}, 0.05)
-        missed += found["0"].high < 0
-    # 5 % of 1000 is 50, with a standard deviation of 7.
-    assert missed / len(rows) <= 0.07
-
-
-def test_of_two_blocks_each_the_mean_of_the_variances_is_typical():
-    """Their median is less than half of the true variance: the bounds would miss twice as often."""
-    rng = np.random.default_rng(6)
-    missed = {"mean": 0, "median": 0}
-    for row in rng.normal(0, 0.1, (300, 8, 2)):
-        logs = {str(n): values.tolist() for n, values in enumerate(row)}
-        for name, typical in (("mean", fmean), ("median", median)):
-            found = class_intervals(logs, 0.05, typical=typical)
-            missed[name] += sum(interval.high < 0 for interval in found.values())
-    # 5 % of 2400 is 120, with a standard deviation of 11.
-    assert missed["mean"] <= 155
-    assert missed["median"] >= 190
-
-
-def test_a_class_borrows_its_variance_from_the_others():
-    """A class that by chance repeats itself is not taken for noiseless."""
-    lucky = [0.0, 0.0001, -0.0001, 0.0]
-    noisy = {str(n): [0.1, -0.1, 0.12, -0.09] for n in range(5)}
-    alone = class_intervals({"lucky": lucky}, 0.05)["lucky"]
-    among = class_intervals({"lucky": lucky, **noisy}, 0.05)["lucky"]
-    assert among.high - among.low > 50 * (alone.high - alone.low)
-
-
-def test_a_class_seen_in_one_block_has_no_interval():
-    assert class_intervals({"a": [0.1]}, 0.05) == {}
-    assert set(class_intervals({"a": [0.1], "b": [0.1, 0.2]}, 0.05)) == {"b"}
-
+from tests.gate_noise import (
+    GATE,
+    autocorrelated,
+    heavy_tailed,
+    normal,
+    ratio_of_few,
+    run_trial,
+    verdicts,
+)
 
 # -- the promotion rule ---------------------------------------------------------------------
 
@@ -327,116 +208,6 @@ def test_the_rule_always_answers(blocks, classes, coverage):
         assert judged.interval.high < 0
         assert coverage >= GATE.min_coverage
         assert judged.interval.effect <= -GATE.min_improvement
-
-
-# -- probation ------------------------------------------------------------------------------
-
-
-def test_probation_waits_for_three_blocks():
-    assert judge_probation([], 4).verdict is None
-    assert judge_probation([-0.3], 4).verdict is None
-    assert judge_probation([-0.3, -0.31], 4).verdict is None
-
-
-def test_probation_accepts_what_is_still_better():
-    judged = judge_probation([-0.30, -0.31, -0.29], 4)
-    assert judged.verdict is Verdict.ACCEPT
-    assert "still better" in judged.reasons[0]
-
-
-def test_probation_undoes_what_is_proven_worse():
-    judged = judge_probation([0.30, 0.31, 0.29], 4)
-    assert judged.verdict is Verdict.REJECT
-    assert "proven worse" in judged.reasons[0]
-
-
-def test_probation_goes_on_while_unclear_and_undoes_at_the_end():
-    unclear = [-0.1, 0.1, -0.12, 0.11]
-    assert judge_probation(unclear[:3], 4).verdict is None
-    judged = judge_probation(unclear, 4)
-    assert judged.verdict is Verdict.REJECT
-    assert "unclear at the end" in judged.reasons[0]
-
-
-UNCLEAR_BUT_BETTER = [-0.25, 0.02, -0.2, 0.05]
-"""Mean -0.095; alone its interval reaches far above 0."""
-
-
-def test_the_promotions_blocks_decide_what_probation_leaves_unclear():
-    assert judge_probation(UNCLEAR_BUT_BETTER, 4).verdict is Verdict.REJECT
-    judged = judge_probation(UNCLEAR_BUT_BETTER, 4, earlier=[*CLEAR, *CLEAR])
-    assert judged.verdict is Verdict.ACCEPT
-    assert "still better with the promotion's 8 blocks -20" in judged.reasons[0]
-    # The interval shown is that of the probation's own blocks.
-    assert judged.interval == judge_probation(UNCLEAR_BUT_BETTER, 4).interval
-    assert judged.interval.high > 0
-
-
-def test_the_promotions_blocks_decide_at_the_last_look_only():
-    earlier = [*CLEAR, *CLEAR]
-    assert judge_probation(UNCLEAR_BUT_BETTER[:3], 4, earlier=earlier).verdict is None
-    assert judge_probation(UNCLEAR_BUT_BETTER, 6, earlier=earlier).verdict is None
-    judged = judge_probation([0.30, 0.31, 0.29], 3, earlier=[-0.9] * 20)
-    assert judged.verdict is Verdict.REJECT
-    assert "proven worse" in judged.reasons[0]
-
-
-def test_a_probation_that_points_the_other_way_is_not_outvoted():
-    own = [0.1, -0.09, 0.11, -0.1]  # a mean just above 0
-    judged = judge_probation(own, 4, earlier=CLEAR * 5)
-    assert judged.verdict is Verdict.REJECT
-    assert "unclear at the end" in judged.reasons[0]
-    assert "with the promotion's 20 blocks" in judged.reasons[1]
-
-
-def test_promotion_and_probation_together_may_be_too_little():
-    judged = judge_probation(UNCLEAR_BUT_BETTER, 4, earlier=[-0.1, 0.15, -0.12, 0.19])
-    assert judged.verdict is Verdict.REJECT
-
-
-def keep_rate(effect: float, noise_sd: float, pooled: bool, seed: int) -> float:
-    """Share of promoted candidates that stand their probation of six pairs of windows."""
-    rng = np.random.default_rng(seed)
-    kept = promoted = 0
-    for _ in range(600):
-        blocks = math.log1p(effect) + rng.normal(0, noise_sd, GATE.max_blocks)
-        verdict, took = run_trial(blocks)
-        if verdict is not Verdict.ACCEPT:
-            continue
-        promoted += 1
-        # A pair is half a block of the promotion.
-        own = (math.log1p(effect) + rng.normal(0, noise_sd * math.sqrt(2), 6)).tolist()
-        earlier = blocks[:took].tolist() if pooled else []
-        looks = (judge_probation(own[:n], 6, earlier).verdict for n in range(2, 7))
-        kept += next(v for v in looks if v is not None) is Verdict.ACCEPT
-    assert promoted > 100
-    return kept / promoted
-
-
-def test_probation_keeps_real_gains():
-    assert keep_rate(-0.10, 0.05, pooled=True, seed=20) >= 0.97
-    assert keep_rate(-0.10, 0.05, pooled=False, seed=20) <= 0.85
-    assert keep_rate(-0.05, 0.05, pooled=True, seed=21) >= 0.8
-
-
-@pytest.mark.parametrize("max_blocks", [2, 3, 4, 10])
-def test_probation_always_ends(max_blocks):
-    rng = np.random.default_rng(18)
-    for _ in range(50):
-        blocks = rng.normal(0, 0.1, max_blocks).tolist()
-        assert judge_probation(blocks, max_blocks).verdict is not None
-
-
-def test_probation_seldom_keeps_what_is_worse():
-    rng = np.random.default_rng(19)
-    kept = 0
-    for row in rng.normal(math.log(1.0), 0.07, (1000, 6)):
-        for n in range(2, 7):
-            judged = judge_probation(row[:n].tolist(), 6)
-            if judged.verdict is not None:
-                kept += judged.verdict is Verdict.ACCEPT
-                break
-    assert kept / 1000 <= 0.05
 
 
 # -- probes and the final comparison ----------------------------------------------------------
