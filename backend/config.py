@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from sqlalchemy.engine import URL
 
+from backend.config_address import check_parameters, parse_url
+from backend.config_dashboard import DashboardSettings
 from backend.config_level0 import Level0Section
-from backend.config_loading import explain, gather, parse_url
+from backend.config_loading import explain, gather
 from backend.config_sandbox import SandboxSection
 from backend.config_section import Section, example_of
 from backend.config_steering import SteeringSection
@@ -35,6 +37,10 @@ class DatabaseSettings(Section):
         None, description="Password; better kept in ~/.pgpass or in AUTOPILOT_DATABASE__PASSWORD."
     )
     dbname: str = Field("shop", description="Database whose statements are observed.")
+    parameters: dict[str, str] = Field(
+        default_factory=dict,
+        description="More of libpq's connection parameters, such as sslmode and sslrootcert.",
+    )
     max_connections: int = Field(
         3,
         ge=3,
@@ -45,6 +51,15 @@ class DatabaseSettings(Section):
     connection_timeout: float = Field(
         5, gt=0, le=60, description="Seconds to wait for a connection."
     )
+
+    @field_validator("parameters")
+    @classmethod
+    def _parameters_are_known(cls, value: dict[str, str]) -> dict[str, str]:
+        try:
+            check_parameters(value, "database.parameters")
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return value
 
 
 class PathSettings(Section):
@@ -230,18 +245,6 @@ class TelemetrySection(Section):
     )
 
 
-class DashboardSettings(Section):
-    """The dashboard."""
-
-    enabled: bool = Field(True, description="Serve the pages.")
-    host: str = Field("127.0.0.1", description="Address to bind; loopback unless you know better.")
-    port: int = Field(8050, ge=1, le=65535, description="TCP port of the pages.")
-    refresh_interval_s: float = Field(2.0, ge=0.5, le=60, description="Seconds between refreshes.")
-    allowed_hosts: tuple[str, ...] = Field(
-        (), description="Further Host names that browsers may use, against DNS rebinding."
-    )
-
-
 class LoggingSection(Section):
     """Log files."""
 
@@ -318,6 +321,7 @@ class Settings(Section):
             host=self.database.host,
             port=self.database.port,
             database=self.database.dbname,
+            query=self.database.parameters,
         )
 
 

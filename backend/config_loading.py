@@ -16,11 +16,10 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
 from yaml.parser import ParserError
 from yaml.scanner import ScannerError
 
+from backend.config_address import address_of_environment, address_of_url, names_a_server
 from backend.errors import ConfigError
 
 ENV_PREFIX = "AUTOPILOT_"
@@ -47,11 +46,25 @@ def gather(
         ConfigError: the file is missing or not YAML, or a URL cannot be parsed.
     """
     env = os.environ if environ is None else environ
-    merged = _merge(_read_yaml(path), _read_environment(env, sections))
+    from_file, from_env = _read_yaml(path), _read_environment(env, sections)
     url = dsn or env.get("DATABASE_URL")
-    if url:
-        merged = _merge(merged, {"database": _parse_dsn(url)})
-    return _merge(merged, overrides or {})
+    from_url = {"database": address_of_url(url, env)} if url else {}
+    layers = [from_file, from_env, from_url, overrides or {}]
+    if any(_names_host(layer) for layer in layers):
+        # libpq's variables fill in what nobody names, as they do for libpq itself.
+        layers.insert(0, {"database": address_of_environment(env)})
+    elif names_a_server(env):
+        # What the file says then is about the embedded server, or the example's defaults.
+        layers.insert(1, {"database": address_of_environment(env)})
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged = _merge(merged, layer)
+    return merged
+
+
+def _names_host(layer: Mapping[str, Any]) -> bool:
+    database = layer.get("database")
+    return isinstance(database, Mapping) and bool(database.get("host"))
 
 
 def _read_yaml(path: Path | str | None) -> dict[str, Any]:
@@ -107,42 +120,6 @@ def _parse_scalar(text: str) -> Any:
         except json.JSONDecodeError:
             return text
     return None if text == "" else text
-
-
-def parse_url(text: str, name: str) -> URL:
-    """The URL that a setting holds.
-
-    Raises:
-        ConfigError: it is none; ``name`` is the setting's.
-    """
-    try:
-        return make_url(text)
-    except (ArgumentError, ValueError):
-        # The text may hold a password, so it is not repeated.
-        raise ConfigError(
-            f"{name} cannot be parsed as a URL",
-            remedy="write it as postgresql://user@host:5432/dbname",
-        ) from None
-
-
-def _parse_dsn(dsn: str) -> dict[str, Any]:
-    url = parse_url(dsn, "the database URL")
-    if url.query:
-        # Dropped silently, sslmode=require would become a connection without encryption.
-        raise ConfigError(
-            f"the database URL has options ({', '.join(sorted(url.query))}), which are not read",
-            remedy="leave them out and set libpq's environment variables (PGSSLMODE, ...) instead",
-        )
-    if url.get_backend_name() not in ("postgresql", "postgres"):
-        raise ConfigError(f"database kind {url.get_backend_name()!r} is not supported")
-    parsed = {
-        "host": url.host or "localhost",
-        "port": url.port,
-        "user": url.username,
-        "password": url.password,
-        "dbname": url.database,
-    }
-    return {key: value for key, value in parsed.items() if value not in (None, "")}
 
 
 def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from psycopg2 import sql
 from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 from sqlalchemy.engine import URL
 
+from backend.connection_remedies import GENERAL, connection_remedy
 from backend.errors import (
     ConfigError,
     PrivilegeError,
@@ -341,7 +342,7 @@ class DatabaseConnector:
             verb = "cannot connect to" if connection is None else "lost the connection to"
             raise ServerConnectionError(
                 f"{verb} {self.address}: {message}",
-                remedy="check address, user and password, and that the server is up",
+                remedy=connection_remedy(message) if connection is None else GENERAL,
             ) from None
         if isinstance(error, pgerrors.InsufficientPrivilege):
             raise PrivilegeError(

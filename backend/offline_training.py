@@ -23,7 +23,7 @@ import numpy as np
 from sqlalchemy.engine import URL
 
 from backend.config import Settings
-from backend.config_loading import parse_url
+from backend.config_address import parse_url
 from backend.domain.knobs import KnobSpace
 from backend.domain.records import KnobSpaceRecord, TransitionRecord
 from backend.domain.transition import Transition

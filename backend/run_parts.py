@@ -10,7 +10,7 @@ from datetime import datetime
 
 from backend.catalog.hint_sets import load_hint_sets
 from backend.components import Components
-from backend.config_loading import parse_url
+from backend.config_address import parse_url
 from backend.guidance import Guidance
 from backend.injected_change import InjectedChange
 from backend.observer import Observer

@@ -12,7 +12,7 @@ from sqlalchemy.engine import URL
 
 from backend.catalog.hint_sets import HintSetCatalog, load_hint_sets
 from backend.config import Settings
-from backend.config_loading import parse_url
+from backend.config_address import parse_url
 from backend.db_connector import DatabaseConnector
 from backend.domain.server import ServerInfo
 from backend.domain.steering import DatabaseIdentity

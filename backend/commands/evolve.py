@@ -12,7 +12,7 @@ from rich.progress import Progress as Bar
 from sqlalchemy.engine import URL
 
 from backend.config import Settings
-from backend.config_loading import parse_url
+from backend.config_address import parse_url
 from backend.errors import AutopilotError
 from backend.evolution.archive import MOST, go_back, standing_genome, starting_genomes
 from backend.evolution.genome import Genome, bounds_of

@@ -124,7 +124,7 @@ def test_bad_arguments_are_told(folder: Path, arguments: Sequence[str], told: st
         f"postgresql://someone:{SECRET}@127.0.0.1:1/shop",
         f"mysql://someone:{SECRET}@127.0.0.1/shop",
         f"postgresql://someone:{SECRET}@127.0.0.1:port/shop",
-        f"postgresql://someone:{SECRET}@127.0.0.1/shop?sslmode=require",
+        f"postgresql://someone:{SECRET}@127.0.0.1/shop?sslmoed=require",
         f"someone:{SECRET}@127.0.0.1",
     ],
 )
