@@ -26,7 +26,7 @@ STORE = "telemetry.db"
 def evolved(folder: Path, minutes: float, days: float, console: Console) -> Path:
     """The store of an evolution that learnt from demonstrations of other seeds.
 
-    What the folder holds already is not made again; an evolution that was ended early goes on.
+    What the folder holds already is not made again; an evolution that was killed goes on.
 
     Args:
         folder: is kept: the recorded stores, the study and the evolution's store.
@@ -36,7 +36,7 @@ def evolved(folder: Path, minutes: float, days: float, console: Console) -> Path
     """
     settings = demonstration_settings(folder, seed=0)
     store = Path(settings.paths.data_dir) / STORE
-    if _records(store) and any(record.comparison for record in _records(store)):
+    if _ended(store):
         return store
     recorded = [str(_recorded(folder, seed, days, console)) for seed in TRAINING_SEEDS]
     evolve(settings, console, minutes=minutes, stores=recorded)
@@ -88,6 +88,17 @@ def _faster(records: Sequence[GenomeRecord]) -> list[GenomeRecord]:
         return []
     better = [record for record in measured if record.fitness["regret"] < par]
     return sorted(better, key=lambda record: record.fitness["regret"], reverse=True)
+
+
+def _ended(store: Path) -> bool:
+    """Whether an evolution came to its end there, and told it."""
+    if not store.exists():
+        return False
+    opened = open_store(URL.create("sqlite", database=str(store)))
+    try:
+        return any(event.kind == "evolution" for event in opened.events(limit=MOST))
+    finally:
+        opened.close()
 
 
 def _records(store: Path) -> Sequence[GenomeRecord]:
