@@ -24,7 +24,8 @@ GOALS = (0.80, 0.95)
 """Shares of the gain of the usual workload that what is deployed shall have."""
 HARMS = 1.10
 """A candidate that is truly slower than what stands by more than this factor is harmful."""
-UNDOING = (TrialKind.PROBATION, TrialKind.RECHECK)
+ROLLBACK = "rollback"
+"""Kind of the event that tells of each undone deployment."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Result:
             more than a tenth.
         promotions: accepted ones.
         wrong: accepted ones of what is truly no better than what stood.
-        rollbacks: deployments that their probation or a recheck undid, the injected one included.
+        rollbacks: deployments that were undone, the injected one included.
         injected_s: seconds that the harmful change of the demonstration stood.
         policies: that Level 1 deployed.
         of_policies: accepted promotions of what Level 1's policy proposed.
@@ -201,7 +202,7 @@ def _result(demonstration: Demonstration, watch: Watch, began_s: float) -> Resul
         harmful=watch.harmful,
         promotions=len(accepted),
         wrong=watch.wrong,
-        rollbacks=sum(t.kind in UNDOING and t.verdict is Verdict.REJECT for t in trials),
+        rollbacks=sum(event.kind == ROLLBACK for event in store.events(limit=100_000)),
         injected_s=watch.injected_s,
         policies=sum(update.deployed for update in store.policy_updates(limit=100_000)),
         of_policies=sum(t.proposer == LEVEL_1 for t in accepted),
