@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import psutil
@@ -47,6 +47,26 @@ class TunerLease:
     def release(self) -> None:
         """End the epoch in good order."""
         self._journal.release_lease(self.epoch)
+
+
+class LeaseTime:
+    """The time of day by which a watcher judges a lease; a step of the clock does not move it.
+
+    From the first sight of a renewal on it goes on by the monotonic clock: a clock set back does
+    not let a hung tuner stand for longer, one set forward takes nothing from a living one.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._seen: LeaseRecord | None = None
+        self._seen_at, self._seen_s = clock.now(), clock.monotonic_s()
+
+    def now(self, lease: LeaseRecord) -> datetime:
+        """The present moment, as far as this lease is concerned."""
+        if lease != self._seen:
+            self._seen = lease
+            self._seen_at, self._seen_s = self._clock.now(), self._clock.monotonic_s()
+        return self._seen_at + timedelta(seconds=self._clock.monotonic_s() - self._seen_s)
 
 
 def why_ownerless(lease: LeaseRecord, now: datetime) -> str | None:

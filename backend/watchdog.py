@@ -9,9 +9,11 @@ may not act any more, ends its sessions, so that it cannot, and undoes what the 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Protocol
 
 import psutil
@@ -20,7 +22,7 @@ from backend.catalog import load_catalog
 from backend.domain.clock import SystemClock
 from backend.domain.records import EventRecord, LeaseRecord
 from backend.errors import AutopilotError, PrivilegeError, StaleEpochError, StoreError
-from backend.lease import holder_name, holding_process, why_ownerless
+from backend.lease import LeaseTime, holder_name, holding_process, why_ownerless
 from backend.parameter_adjuster import ParameterAdjuster, ReconcileResult
 from backend.protocols import Clock, Journal, TargetDatabase
 
@@ -32,6 +34,8 @@ _PING_S = 5.0
 _FIRST_BACKOFF_S = 0.5
 _LONGEST_BACKOFF_S = 5.0
 _END_SESSIONS_S = 3.0
+_JUST_AFTER = timedelta(seconds=0.02)
+"""A lease runs out after its last moment, not at it."""
 _LAST_LOOK_S = 12.0
 """Longer than the tuner's lease lasts: a tuner that hung while all was ended is noticed too."""
 _LAST_LOOK_POLL_S = 0.2
@@ -68,6 +72,8 @@ class Watchdog:
         self._sleep = sleep
         self._target: TargetDatabase | None = None
         self._adjuster: ParameterAdjuster | None = None
+        self._lease_time = LeaseTime(clock)
+        self._runs_out_s = math.inf
         self._epoch: int | None = None
         self._reason = ""
         self._told = ""
@@ -77,6 +83,7 @@ class Watchdog:
 
     def tick(self) -> None:
         """Look once, and act where that is needed. Errors are logged and end in a pause."""
+        self._runs_out_s = math.inf
         if self._clock.monotonic_s() < self._retry_at_s:
             return
         try:
@@ -90,6 +97,11 @@ class Watchdog:
         except Exception as error:
             log.exception("the watchdog met an error it does not know")
             self._trouble(repr(error))
+
+    def due_in_s(self, at_most_s: float) -> float:
+        """When to look next: at the latest when the lease, as it is now, runs out."""
+        left_s = self._runs_out_s - self._clock.monotonic_s()
+        return min(max(left_s, 0.0), at_most_s)
 
     def close(self) -> None:
         """Give back the lease, if we hold one, and end the connection."""
@@ -108,8 +120,11 @@ class Watchdog:
         if self._epoch is None:
             if lease is None:
                 return
-            reason = why_ownerless(lease, self._clock.now())
+            now = self._lease_time.now(lease)
+            reason = why_ownerless(lease, now)
             if reason is None:
+                left = lease.expires_at - now + _JUST_AFTER
+                self._runs_out_s = self._clock.monotonic_s() + left.total_seconds()
                 self._keep_connected()
                 return
             if not self._store.open_changes():
@@ -120,13 +135,15 @@ class Watchdog:
             try:
                 self._epoch = self._store.acquire_lease(holder_name(), _OWN_LEASE_S)
             except StoreError:
-                self._kill_hung(lease)
-                raise
+                if not self._kill_hung(lease, now):
+                    raise
+                # What it held is free now.
+                self._epoch = self._store.acquire_lease(holder_name(), _OWN_LEASE_S)
             log.warning("%s with changes left open: epoch %d begins", reason, self._epoch)
         self._take_over(self._epoch)
 
-    def _kill_hung(self, lease: LeaseRecord) -> None:
-        """The last resort, when the store cannot be written.
+    def _kill_hung(self, lease: LeaseRecord, now: datetime) -> bool:
+        """The last resort, when the store cannot be written; whether it is gone.
 
         A process that hangs inside a transaction locks everybody else out of a SQLite file for as
         long as it lives. Its lease is over and its changes stand on the server: it has to go.
@@ -134,14 +151,16 @@ class Watchdog:
         try:
             process = holding_process(lease.holder)
         except (ValueError, psutil.Error):
-            return
-        if process is None or not lease.expired(self._clock.now()):
-            return
+            return False
+        if process is None or not lease.expired(now):
+            return False
         log.error("the store cannot be written; killing the hung tuner (pid %d)", process.pid)
         try:
             process.kill()
         except psutil.Error as error:
             log.error("pid %d cannot be killed: %s", process.pid, error)
+            return False
+        return True
 
     def _take_over(self, epoch: int) -> None:
         if not self._store.renew_lease(epoch, _OWN_LEASE_S):
@@ -256,7 +275,7 @@ def run_watchdog(
     try:
         while not stop_event.is_set():
             watchdog.tick()
-            stop_event.wait(poll_interval_s)
+            stop_event.wait(watchdog.due_in_s(poll_interval_s))
         deadline_s = clock.monotonic_s() + _LAST_LOOK_S
         while _something_is_open(store) and clock.monotonic_s() < deadline_s:
             watchdog.tick()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 
 import psutil
@@ -22,7 +23,7 @@ from backend.errors import (
     StaleEpochError,
     StoreError,
 )
-from backend.lease import holder_name, why_ownerless
+from backend.lease import LeaseTime, holder_name, why_ownerless
 from backend.parameter_adjuster import ParameterAdjuster
 from backend.watchdog import Watchdog, run_watchdog
 from tests.fake_server import CATALOG, START, FakeClock, FakeJournal, FakeServer, Steps
@@ -138,6 +139,21 @@ def test_a_holder_elsewhere_is_judged_by_its_lease_alone() -> None:
     assert why_ownerless(lease_of(elsewhere()), START + timedelta(seconds=9)) is not None
 
 
+@pytest.mark.parametrize("step_h", [-1, 1])
+def test_a_step_of_the_clock_does_not_move_the_end_of_a_lease(step_h: int) -> None:
+    clock, lease = FakeClock(), lease_of(elsewhere())
+    time = LeaseTime(clock)
+    clock.seconds = TTL_S - 1
+    assert why_ownerless(lease, time.now(lease)) is None
+    monotonic_s, now = clock.monotonic_s, clock.now
+    clock.now = lambda: now() + timedelta(hours=step_h)  # type: ignore[method-assign]
+    assert why_ownerless(lease, time.now(lease)) is None
+    clock.monotonic_s = lambda: monotonic_s() + 1.5  # type: ignore[method-assign]
+    assert "hangs" in str(why_ownerless(lease, time.now(lease)))
+    renewed = replace(lease, expires_at=clock.now() + timedelta(seconds=TTL_S))
+    assert why_ownerless(renewed, time.now(renewed)) is None
+
+
 # -- what it does -----------------------------------------------------------------------------
 
 
@@ -189,6 +205,41 @@ def test_a_hung_tuner_is_rolled_back_when_its_lease_runs_out_and_may_not_act_aga
         scene.open_change(epoch)
     assert scene.server.entries == {}
     assert not scene.journal.renew_lease(epoch, TTL_S)
+
+
+def test_it_looks_again_just_when_the_lease_runs_out(scene: Scene) -> None:
+    scene.open_change(scene.begin(elsewhere()))
+    scene.pass_time(TTL_S - 0.5)
+    scene.watchdog.tick()
+    due_s = scene.watchdog.due_in_s(1.0)
+    assert 0.5 < due_s < 0.6
+    assert scene.watchdog.due_in_s(0.1) == 0.1
+    scene.pass_time(due_s)
+    scene.watchdog.tick()
+    assert scene.server.entries == {}
+    assert scene.watchdog.due_in_s(1.0) == 1.0
+
+
+def test_a_hung_tuner_that_holds_the_store_is_killed_and_undone_in_one_look(
+    scene: Scene, other_process: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.open_change(scene.begin(holder_name(other_process.pid)))
+    scene.pass_time(TTL_S + 1)
+    acquire = scene.journal.acquire_lease
+
+    def locked_while_it_lives(holder: str, ttl_s: float) -> int:
+        if psutil.Process(other_process.pid).status() != psutil.STATUS_ZOMBIE:
+            raise StoreError("database is locked")
+        return acquire(holder, ttl_s)
+
+    def killed(self: psutil.Process) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+
+    monkeypatch.setattr(scene.journal, "acquire_lease", locked_while_it_lives)
+    monkeypatch.setattr(psutil.Process, "kill", killed)
+    scene.watchdog.tick()
+    assert scene.server.entries == {}
 
 
 def test_a_tuner_that_waits_for_a_restart_does_not_hang(scene: Scene) -> None:
