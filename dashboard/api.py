@@ -15,11 +15,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, gen
 from backend.domain.records import CommandRecord, StatusRecord
 from backend.domain.steering import SteeredClassRecord, SteeringStatusRecord
 from backend.errors import AutopilotError, StoreError
+from dashboard.auth.identity import RoleError, current, require_operator
 from dashboard.operator_commands import make_command
 from dashboard.services import Services
 from dashboard.steering_numbers import class_counts
-
-API_ACTOR = "human@api"
 
 
 def plain(value: Any) -> Any:
@@ -38,7 +37,12 @@ def plain(value: Any) -> Any:
 
 
 def health(status: StatusRecord | None, services: Services) -> dict[str, Any]:
-    """What ``/healthz`` says: ``starting`` before the tuner wrote, ``stale`` when it is silent."""
+    """What ``/healthz`` says: ``starting`` before the tuner wrote, ``stale`` when it is silent.
+
+    Whoever has not logged in learns nothing but that the dashboard answers.
+    """
+    if current() is None:
+        return {"status": "ok"}
     if status is None:
         return {"status": "starting", "mode": None, "phase": None, "trials": 0, "index": None}
     return {
@@ -109,6 +113,8 @@ def blueprint(services: Services) -> Blueprint:
 
     @routes.errorhandler(StoreError)
     def store_failed(error: StoreError) -> tuple[Response, int]:
+        if current() is None:
+            return jsonify(status="error"), 503
         return jsonify(status="error", reason=str(error)), 503
 
     @routes.get("/healthz")
@@ -151,10 +157,12 @@ def blueprint(services: Services) -> Blueprint:
                 body.get("kind"),
                 body.get("payload", {}),
                 services.reader.knob_statuses(),
-                API_ACTOR,
+                require_operator().at("api"),
             )
         except StoreError:
             raise
+        except RoleError as error:
+            return _refusal(str(error), 403)
         except AutopilotError as error:
             return _refusal(str(error), 422)
         return jsonify(status="queued", id=services.submit(command)), 202

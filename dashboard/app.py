@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import dash
 from flask import Flask, Response, render_template, request
@@ -13,7 +15,11 @@ from backend.errors import AutopilotError
 from backend.protocols import CommandQueue, TelemetryReader
 from dashboard import api, callbacks, layouts, paths, security, vendor
 from dashboard import format as fmt
+from dashboard.auth.gate import Gate
+from dashboard.auth.identity import logged_in
+from dashboard.auth.trail import Record
 from dashboard.format import Viewer
+from dashboard.inert import inert, visible
 from dashboard.live import register_page
 from dashboard.pages import PAGES
 from dashboard.services import (
@@ -25,7 +31,7 @@ from dashboard.services import (
 from dashboard.serving import MAX_REQUEST_BODY_BYTES, serve
 
 if TYPE_CHECKING:
-    from backend.config import DashboardSettings
+    from backend.config_dashboard import DashboardSettings
 
 __all__ = ["create_app", "serve"]
 
@@ -38,28 +44,33 @@ def create_app(
     settings: DashboardSettings,
     floors: QualityFloors = DEFAULT_FLOORS,
     update_interval_s: float | None = DEFAULT_UPDATE_INTERVAL_S,
+    record: Record | None = None,
 ) -> dash.Dash:
     """Build the dashboard over a store.
 
     Args:
         reader: where everything shown comes from.
         commands: where an operator's requests go.
-        settings: host, port, refresh interval in seconds, allowed Host names.
+        settings: host, port, refresh interval in seconds, allowed Host names, users.
         floors: the sample qualities below which a window is not used.
         update_interval_s: real seconds between two updates of the policies (Level 1); None: never.
+        record: writes the events of logins; None: they are logged alone.
 
     Returns:
         the Dash application; ``.server`` is the WSGI application.
 
     Raises:
+        ConfigError: it could be reached from elsewhere without a login, or a password is no use.
         FileNotFoundError: the installation lacks static files, templates or Bootstrap's files.
     """
     services = Services(reader, commands, settings, floors, update_interval_s)
     guard = security.RequestGuard(settings.host, settings.allowed_hosts, settings.port)
+    gate = Gate(settings, {*(page.path for page in PAGES), "/plain"}, record)
     vendor.bootstrap_folder()
     server = Flask("dashboard", static_folder=None, template_folder=str(paths.templates_folder()))
     server.config["MAX_CONTENT_LENGTH"] = MAX_REQUEST_BODY_BYTES
-    app = dash.Dash(
+    server.jinja_options = {"finalize": lambda v: visible(v) if type(v) is str else v}
+    app = _Pages(
         "dashboard",
         server=server,
         title="PostgreSQL Autopilot",
@@ -83,7 +94,24 @@ def create_app(
     server.register_blueprint(api.blueprint(services))
     _plain_pages(server, services)
     security.install(server, guard, app.csp_hashes)
+    gate.install(server)
     return app
+
+
+class _Pages(dash.Dash):
+    """Dash, with what every callback sends made inert."""
+
+    def callback(self, *outputs_and_inputs: Any, **options: Any) -> Callable[..., Any]:
+        register = super().callback(*outputs_and_inputs, **options)
+
+        def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+            @functools.wraps(function)
+            def answer(*arguments: Any, **keywords: Any) -> Any:
+                return inert(function(*arguments, **keywords))
+
+            return register(answer)
+
+        return decorate
 
 
 def _log_callback_error(error: Exception) -> None:
@@ -113,6 +141,7 @@ def _plain_pages(server: Flask, services: Services) -> None:
             trials=list(reversed(services.reader.trials(limit=20))),
             viewer=viewer,
             fmt=fmt,
+            account=logged_in(),
             error=None,
         )
 

@@ -14,6 +14,7 @@ from backend.domain.knobs import KnobValue
 from backend.domain.modes import ChangeState, CommandKind, CommandState, SafetyAction, Verdict
 from backend.domain.records import KnobStatusRecord
 from dashboard import format as fmt
+from dashboard.auth.identity import LOOKS_ONLY, looks_only
 from dashboard.figures import Figure
 
 Children = Any
@@ -292,16 +293,17 @@ def command_button(
     """A button that queues a command at once, or after ``confirm`` was agreed to.
 
     ``place`` keeps ids apart where one command has several buttons. What the browser sends back
-    is checked like any other request.
+    is checked like any other request. To a viewer it is shown disabled.
     """
+    locked = looks_only()
     return dbc.Button(
         [icon(icon_name) if icon_name else None, label],
         id=command_id(kind, payload, place, confirm),
         color=look.removeprefix("outline-"),
         outline=look.startswith("outline-"),
         size="sm" if small else None,
-        disabled=disabled,
-        title=title,
+        disabled=disabled or locked,
+        title=LOOKS_ONLY if locked else title,
         className="action",
     )
 
@@ -319,8 +321,10 @@ def choice_button(
 ) -> Component:
     """One button of a switch; like a command button, and tells whether it is what is chosen.
 
-    ``why`` says what it does, or why it cannot be pressed.
+    ``why`` says what it does, or why it cannot be pressed. To a viewer it is shown disabled.
     """
+    if looks_only():
+        disabled, why = True, LOOKS_ONLY
     button = html.Button(
         label,
         id=command_id(kind, payload, place, confirm),

@@ -17,6 +17,7 @@ from backend.domain.records import KnobStatusRecord
 from backend.errors import AutopilotError
 from dashboard import components as ui
 from dashboard import format as fmt
+from dashboard.auth.identity import LOOKS_ONLY, looks_only
 from dashboard.operator_commands import check_knobs, track
 from dashboard.services import Services
 
@@ -313,6 +314,8 @@ def register(app: dash.Dash, services: Services) -> None:
             return "", "check", True
         if not knob.writable:
             return "", "check", True
+        if looks_only():
+            return LOOKS_ONLY, "check", True
         value, message, ready = check_text(knob, text)
         tone = "good" if ready else "" if value is not None else "bad"
         return message, f"check {tone}", not ready
@@ -345,7 +348,7 @@ def register(app: dash.Dash, services: Services) -> None:
         if knob is None:
             raise PreventUpdate
         value, _message, ready = check_text(knob, text)
-        if not ready:
+        if not ready or looks_only():
             raise PreventUpdate
         return {**staged, knob.name: value}, False, True
 

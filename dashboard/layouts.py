@@ -11,6 +11,7 @@ from backend.domain.records import CommandRecord, StatusRecord
 from dashboard import components as ui
 from dashboard import format as fmt
 from dashboard.format import Viewer
+from dashboard.layouts_account import account
 from dashboard.pages import PAGES
 from dashboard.services import SILENT_AFTER_S, Services
 
@@ -72,6 +73,7 @@ def shell(services: Services) -> Component:
                     html.Div(ui.skeleton(1), id="shell-chips", className="chips"),
                     html.Div(
                         [
+                            account(),
                             html.Button(
                                 ui.icon("sliders2"),
                                 id="controls-open",

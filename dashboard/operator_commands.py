@@ -15,7 +15,6 @@ from backend.errors import AutopilotError, KnobBoundsError, NeverKnobError, Unkn
 
 MAX_KNOBS = 100
 MAX_ID_LENGTH = 100
-ACTOR = "human@dashboard"
 MAX_SEARCH_PATH_LENGTH = 1000
 MOST_TRACKED = 5
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
@@ -154,9 +153,11 @@ def check_payload(
 
 
 def make_command(
-    kind: object, payload: object, statuses: Sequence[KnobStatusRecord], actor: str = ACTOR
+    kind: object, payload: object, statuses: Sequence[KnobStatusRecord], actor: str
 ) -> CommandRecord:
     """A checked command, ready to be queued, from what a browser or script sent.
+
+    ``actor`` says who asked, and where.
 
     Raises:
         AutopilotError: it is malformed, or a knob or value is refused; with the reason.

@@ -1,12 +1,13 @@
 """Who may ask: Host allow-list, Origin, a token against forged requests, response headers.
 
 Every request is checked for its Host (against DNS rebinding); every request that is not a read
-is checked for its Origin and must carry the token that only a page of ours can read. See
+is checked for its Origin and must carry its session's token, which only pages of ours can read. See
 https://cheatsheetseries.owasp.org/cheatsheets/Cross-Site_Request_Forgery_Prevention_Cheat_Sheet.html
 """
 
 from __future__ import annotations
 
+import base64
 import hmac
 import ipaddress
 import secrets
@@ -14,11 +15,15 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from urllib.parse import urlsplit
 
-from flask import Flask, Request, Response, jsonify, request
+from flask import Flask, Request, Response, g, jsonify, render_template, request, session
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 TOKEN_HEADER = "X-CSRFToken"
+TOKEN_FIELD = "token"
+"""Where a form without scripts sends the token."""
+SESSION_KEY = "key"
+"""Where the signed cookie holds the session's key."""
 
 
 def token_cookie(port: int) -> str:
@@ -61,8 +66,13 @@ class RequestGuard:
         if self._any_address:
             names.add(socket.gethostname().lower())
         self._names = frozenset(names - {"", "0.0.0.0", "::"})
-        self.token = secrets.token_urlsafe(32)
+        self._secret = secrets.token_bytes(32)
         self.cookie = token_cookie(port)
+
+    def token(self, session_key: str) -> str:
+        """The token of a session, the empty key's for whoever has not logged in."""
+        digest = hmac.digest(self._secret, session_key.encode(), "sha256")
+        return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
     def host_allowed(self, host: str) -> bool:
         """Whether a Host header names this machine as we know it.
@@ -106,12 +116,19 @@ class RequestGuard:
         return None
 
     def _token_refusal(self, req: Request) -> str | None:
-        if hmac.compare_digest(req.headers.get(TOKEN_HEADER, "").encode(), self.token.encode()):
+        given = req.headers.get(TOKEN_HEADER) or req.form.get(TOKEN_FIELD, "")
+        if hmac.compare_digest(given.encode(), self.token(present_session()).encode()):
             return None
         return (
             f"the header {TOKEN_HEADER} does not hold this dashboard's token (the cookie "
             f"{self.cookie}, set by any page); load the page again"
         )
+
+
+def present_session() -> str:
+    """The key of the session that the request's signed cookie holds; empty where there is none."""
+    key = session.get(SESSION_KEY)
+    return key if isinstance(key, str) else ""
 
 
 def content_security_policy(script_hashes: Sequence[str]) -> str:
@@ -139,10 +156,13 @@ def install(server: Flask, guard: RequestGuard, script_hashes: Callable[[], Sequ
     policy: list[str] = []
 
     @server.before_request
-    def check() -> tuple[Response, int] | None:
+    def check() -> tuple[Response | str, int] | None:
+        g.form_token = guard.token(present_session())
         reason = guard.refusal(request)
         if reason is None:
             return None
+        if request.accept_mimetypes.best == "text/html":
+            return render_template("index.html", error=reason, code=403), 403
         return jsonify(status="refused", reason=reason), 403
 
     @server.after_request
@@ -153,7 +173,8 @@ def install(server: Flask, guard: RequestGuard, script_hashes: Callable[[], Sequ
         headers["Content-Security-Policy"] = policy[0]
         headers["X-Frame-Options"] = "DENY"
         headers["X-Content-Type-Options"] = "nosniff"
-        headers["Referrer-Policy"] = "no-referrer"
+        # With no-referrer a form's Origin would be null.
+        headers["Referrer-Policy"] = "same-origin"
         headers["Permissions-Policy"] = "camera=(), geolocation=(), microphone=()"
         headers["Cross-Origin-Opener-Policy"] = "same-origin"
         headers["Cross-Origin-Resource-Policy"] = "same-origin"
@@ -161,9 +182,12 @@ def install(server: Flask, guard: RequestGuard, script_hashes: Callable[[], Sequ
             headers["Cache-Control"] = "no-store"
             # An open page survives a restart of this process: it learns the new token from any
             # answer, a refusal included, and only a page of this origin can read it.
+            token = guard.token(present_session())
             if (
                 guard.host_allowed(request.headers.get("Host", ""))
-                and request.cookies.get(guard.cookie) != guard.token
+                and request.cookies.get(guard.cookie) != token
             ):
-                response.set_cookie(guard.cookie, guard.token, samesite="Strict", path="/")
+                response.set_cookie(
+                    guard.cookie, token, samesite="Strict", secure=request.is_secure, path="/"
+                )
         return response

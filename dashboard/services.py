@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from backend.domain.records import CommandRecord, StatusRecord
 from backend.errors import AutopilotError, StoreError
 from backend.protocols import CommandQueue, TelemetryReader
+from dashboard.auth.identity import require_operator
 from dashboard.baseline import BaselineMemory
 from dashboard.cache import CachedReader
 from dashboard.operator_commands import make_command
 from dashboard.steering_numbers import ServiceMemory
 
 if TYPE_CHECKING:
-    from backend.config import DashboardSettings
+    from backend.config_dashboard import DashboardSettings
 
 SILENT_AFTER_S = 10.0
 
@@ -71,9 +72,13 @@ class Services:
     def submit(self, command: CommandRecord) -> int:
         """Queue a checked command; returns its id.
 
+        This is the one place through which pages and scripts change anything.
+
         Raises:
+            RoleError: who asks is no operator.
             StoreError: it could not be written.
         """
+        require_operator()
         try:
             command_id = self._commands.submit(command)
         except AutopilotError:
@@ -86,7 +91,9 @@ class Services:
     def request(self, kind: object, payload: object) -> tuple[int | None, str]:
         """Check and queue what a page asks for: the id, or None and why it was refused."""
         try:
-            return self.submit(make_command(kind, payload, self.reader.knob_statuses())), ""
+            actor = require_operator().at("dashboard")
+            statuses = self.reader.knob_statuses()
+            return self.submit(make_command(kind, payload, statuses, actor)), ""
         except AutopilotError as error:
             return None, str(error)
 

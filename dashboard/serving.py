@@ -12,14 +12,26 @@ CONNECTION_LIMIT = 200
 MAX_REQUEST_BODY_BYTES = 1_000_000
 
 
-def make_server(app: dash.Dash, host: str = "127.0.0.1", port: int = 8050) -> Any:
+def make_server(
+    app: dash.Dash, host: str = "127.0.0.1", port: int = 8050, trusted_proxy: str | None = None
+) -> Any:
     """Bind and return a waitress server: ``run()`` serves, ``close()`` ends; port 0 picks one.
 
-    ``effective_port`` is the port that was bound.
+    ``effective_port`` is the port that was bound. Of a ``trusted_proxy`` the client's address and
+    the scheme are believed, of anybody else such headers are dropped.
 
     Raises:
         OSError: the address cannot be bound.
     """
+    proxy = (
+        {}
+        if trusted_proxy is None
+        else {
+            "trusted_proxy": trusted_proxy,
+            "trusted_proxy_count": 1,
+            "trusted_proxy_headers": {"x-forwarded-for", "x-forwarded-proto"},
+        }
+    )
     return waitress.create_server(
         app.server,
         host=host,
@@ -29,6 +41,8 @@ def make_server(app: dash.Dash, host: str = "127.0.0.1", port: int = 8050) -> An
         max_request_body_size=MAX_REQUEST_BODY_BYTES,
         channel_timeout=30,
         ident=None,
+        clear_untrusted_proxy_headers=True,
+        **proxy,
     )
 
 
@@ -45,9 +59,11 @@ def stop(server: Any) -> None:
     server.task_dispatcher.shutdown()
 
 
-def serve(app: dash.Dash, host: str = "127.0.0.1", port: int = 8050) -> None:
+def serve(
+    app: dash.Dash, host: str = "127.0.0.1", port: int = 8050, trusted_proxy: str | None = None
+) -> None:
     """Serve until the process is told to end (KeyboardInterrupt or SystemExit end it well)."""
-    server = make_server(app, host, port)
+    server = make_server(app, host, port, trusted_proxy)
     try:
         server.run()
     finally:

@@ -27,6 +27,10 @@ def settings(**changes: Any) -> Any:
         "port": PORT,
         "refresh_interval_s": 1.0,
         "allowed_hosts": (),
+        "users": {},
+        "trusted_proxy": None,
+        "session_idle_s": 3600.0,
+        "session_max_s": 43200.0,
     }
     return SimpleNamespace(**{**values, **changes})
 

@@ -399,20 +399,22 @@ def test_batches_are_newest_first_and_kept_together(store):
 
 def test_the_changes_of_a_command_are_found_and_an_undo_is_not_taken_for_them(store):
     number = store.submit(
-        make_command("set_knobs", {"knobs": {"work_mem": 8192}}, store.knob_statuses())
+        make_command(
+            "set_knobs", {"knobs": {"work_mem": 8192}}, store.knob_statuses(), "alice@dashboard"
+        )
     )
     command = store.command(number)
     assert batch_of(command, store.changes()) == []
     store.work()
     made = batch_of(command, store.changes())
     assert [(c.knob, c.after_value) for c in made] == [("work_mem", 8192)]
-    store.submit(make_command("roll_back", {"batch_id": made[0].batch_id}, []))
+    store.submit(make_command("roll_back", {"batch_id": made[0].batch_id}, [], "alice@dashboard"))
     store.work()
     assert [c.state for c in batch_of(command, store.changes())] == [ChangeState.ROLLED_BACK]
 
 
 def test_notes_of_success_leave_and_refusals_stay(store):
-    number = store.submit(make_command("pause", {}, []))
+    number = store.submit(make_command("pause", {}, [], "alice@dashboard"))
     store.finish(number, CommandState.DONE, "done")
     record = store.command(number)
     assert not callbacks._is_over(record)

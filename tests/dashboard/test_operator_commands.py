@@ -11,15 +11,18 @@ from backend.errors import AutopilotError, KnobBoundsError, NeverKnobError, Unkn
 from dashboard.operator_commands import MOST_TRACKED, CommandError, make_command, track
 from tests.dashboard.fake_store import knob_statuses
 
+ACTOR = "alice@dashboard"
 STATUSES = knob_statuses()
 STEER = {"fingerprint": "5f1a9c0d7e34b218", "search_path": '"$user", public', "mode": "pin"}
 
 
 def test_a_good_change_is_typed_and_named():
-    command = make_command("set_knobs", {"knobs": {"work_mem": "8192", "jit": "on"}}, STATUSES)
+    command = make_command(
+        "set_knobs", {"knobs": {"work_mem": "8192", "jit": "on"}}, STATUSES, ACTOR
+    )
     assert command.kind is CommandKind.SET_KNOBS
     assert command.payload == {"knobs": {"work_mem": 8192, "jit": True}}
-    assert command.actor == "human@dashboard"
+    assert command.actor == ACTOR
 
 
 @pytest.mark.parametrize(
@@ -38,7 +41,7 @@ def test_a_good_change_is_typed_and_named():
 )
 def test_bad_values_and_forbidden_knobs_are_refused_with_the_reason(knobs, error, words):
     with pytest.raises(error) as caught:
-        make_command("set_knobs", {"knobs": knobs}, STATUSES)
+        make_command("set_knobs", {"knobs": knobs}, STATUSES, ACTOR)
     for word in words:
         assert word in str(caught.value)
 
@@ -79,7 +82,7 @@ def test_bad_values_and_forbidden_knobs_are_refused_with_the_reason(knobs, error
 )
 def test_malformed_commands_are_refused(kind, payload):
     with pytest.raises(CommandError):
-        make_command(kind, payload, STATUSES)
+        make_command(kind, payload, STATUSES, ACTOR)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +101,7 @@ def test_malformed_commands_are_refused(kind, payload):
     ],
 )
 def test_good_commands_pass_unchanged(kind, payload):
-    assert make_command(kind, payload, STATUSES).payload == payload
+    assert make_command(kind, payload, STATUSES, ACTOR).payload == payload
 
 
 JSON = st.recursive(
@@ -121,7 +124,7 @@ JSON = st.recursive(
 def test_any_json_is_either_accepted_or_refused_with_a_reason(kind, payload):
     reason = ""
     try:
-        command = make_command(kind, payload, STATUSES)
+        command = make_command(kind, payload, STATUSES, ACTOR)
     except AutopilotError as error:
         command, reason = None, error.message
     assert (command is None) == bool(reason)

@@ -154,7 +154,7 @@ def test_headers_are_on_every_answer(client, path):
     assert "unsafe-inline" not in script[1]
     assert headers["X-Frame-Options"] == "DENY"
     assert headers["X-Content-Type-Options"] == "nosniff"
-    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Referrer-Policy"] == "same-origin"
 
 
 def test_the_page_names_no_other_host(client):

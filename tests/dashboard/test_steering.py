@@ -364,7 +364,7 @@ def test_a_command_on_its_way_locks_the_switch_and_its_refusal_is_shown_for_a_wh
         "search_path": record.key.search_path,
         "mode": "pin",
     }
-    number = store.submit(make_command("steer", payload, []))
+    number = store.submit(make_command("steer", payload, [], "alice@dashboard"))
     waiting = steering_switch.newest_commands(view(store))[record.key]
     assert all(
         b["disabled"] for b in buttons(steering_switch.switch(record, waiting, "l")).values()
