@@ -224,6 +224,9 @@ def _supervise(options: RunOptions) -> int:
         console.print(f"Pages: http://{settings.dashboard.host}:{settings.dashboard.port}")
     commands = {name: [sys.executable, str(Path(__file__)), "process", name] for name in names}
     if settings.dashboard.enabled:
+        from dashboard.auth.accounts import Accounts
+
+        Accounts(settings.dashboard)  # says now, and not in a child's log, what is missing
         _check_port_is_free(settings)
     store = open_store(settings.store_url)
     bar = Progress(
@@ -308,10 +311,11 @@ def _dashboard(settings: Settings, options: RunOptions, stop: Any) -> int:
     )
     level1 = settings.level1
     update_s = level1.update_interval / options.time_scale if level1.enabled else None
-    dash_app = create_app(store, store, settings.dashboard, floors, update_s)
+    pages = settings.dashboard
+    dash_app = create_app(store, store, pages, floors, update_s, store.add_event)
     server = threading.Thread(
         target=serve,
-        args=(dash_app, settings.dashboard.host, settings.dashboard.port),
+        args=(dash_app, pages.host, pages.port, pages.trusted_proxy),
         name="pages",
         daemon=True,
     )
@@ -421,6 +425,15 @@ def doctor(
     from backend.commands.doctor import examine
 
     examine(settings, console)
+
+
+@app.command()
+def password() -> None:
+    """Ask for a password, unseen, and print the hash that stands for it in dashboard.users."""
+    from dashboard.auth.accounts import hash_password
+
+    chosen = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    typer.echo(hash_password(chosen))
 
 
 def main() -> None:
