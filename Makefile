@@ -57,8 +57,8 @@ check: lint types contracts test ## all that a commit should pass
 bench: install ## the tuner's own cost (about 12 minutes)
 	$(BIN)/python -m benchmarks.overhead
 
-faults: install-dev ## kills real processes
-	$(BIN)/python -m pytest -m faults
+faults: install-dev ## the catalogue of faults, done to real processes (hours; goes on where it ended)
+	$(BIN)/python -m tests.faults.catalogue
 
 wheel: install-dev ## build a wheel into dist/
 	$(BIN)/python -m build --wheel

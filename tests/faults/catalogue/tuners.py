@@ -1,0 +1,94 @@
+"""Tuner and watchdog are killed or hang; two tuners at once."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+
+from tests.faults.catalogue import lives
+from tests.faults.catalogue.fault import fault
+from tests.faults.catalogue.world import World
+
+_LONGEST_LIFE_S = 2.0
+STOP = signal.SIGSTOP
+
+
+@fault(1, "tuner: kill -9 at each step of the journal", repeats=200, in_ci=6)
+def killed_at_a_step(world: World, number: int) -> float | None:
+    """It dies at a step; the watchdog is left."""
+    tuner = world.tuner(signal_at=world.step_of(number))
+    return world.restored(tuner.died())
+
+
+@fault(1, "tuner: kill -9 at random moments", repeats=200, in_ci=4)
+def killed_at_random(world: World, number: int) -> float | None:
+    """It dies anywhere, also inside a statement or a transaction."""
+    tuner = world.tuner()
+    tuner.hear()
+    time.sleep(random.Random(number).uniform(0, _LONGEST_LIFE_S))
+    return world.restored(tuner.kill())
+
+
+@fault(1, "tuner: SIGSTOP at each step of the journal, later SIGCONT", repeats=50)
+def hung_at_a_step(world: World, number: int) -> float | None:
+    """It hangs at a step; when it wakes up it may not act any more."""
+    tuner = world.tuner(signal_at=world.step_of(number + 1), number=STOP)
+    took_s = world.restored(tuner.stopped())
+    # Where nothing was open it may go on; else its epoch is over, or its session, or its life.
+    tuner.resume()
+    if took_s is not None:
+        assert tuner.ended() != 0
+    tuner.kill()
+    world.restored(time.monotonic())
+    return took_s
+
+
+@fault(1, "watchdog: kill -9 in mid-trial; the tuner goes on", repeats=50)
+def watchdog_killed(world: World, number: int) -> None:
+    """The tuner takes its candidate off itself."""
+    tuner = world.tuner(signal_at=world.step_of(number), number=STOP, ends=True)
+    tuner.stopped()
+    with world.without_watchdog():
+        tuner.resume()
+        assert tuner.ended() == 0
+        world.be_whole()
+
+
+@fault(1, "tuner and watchdog: kill -9; the watchdog is started again", repeats=50)
+def both_killed_watchdog_returns(world: World, number: int) -> float | None:
+    """As the supervisor does; measured from there."""
+    with world.without_watchdog():
+        world.tuner(signal_at=world.step_of(number)).died()
+        again_s = time.monotonic()
+    return world.restored(again_s)
+
+
+@fault(1, "tuner and watchdog: kill -9; the next tuner reconciles", repeats=50)
+def both_killed_tuner_returns(world: World, number: int) -> float | None:
+    """On the next start, with nobody else; measured from there."""
+    with world.without_watchdog():
+        world.tuner(signal_at=world.step_of(number)).died()
+        off, again_s = world.complaints(), time.monotonic()
+        # Stopped before its first step, so that it changes nothing new.
+        tuner = world.tuner(signal_at=1, number=STOP)
+        tuner.stopped()
+        took_s = time.monotonic() - again_s
+        world.be_whole()
+        tuner.kill()
+    return took_s if off else None
+
+
+@fault(10, "a second tuner on the same server, with a store of its own", repeats=20)
+def second_tuner(world: World, number: int) -> None:
+    """It declines, and the first one's candidate stays as it is."""
+    tuner = world.tuner(signal_at=world.step_of(number), number=STOP, ends=True)
+    tuner.stopped()
+    before = world.server_state()
+    second = world.begin(lives.second, world.beside("second"))
+    assert "another tuner acts on" in second.hear()
+    assert second.ended() == 0
+    assert not world.server_state().differences(before)
+    tuner.resume()
+    assert tuner.ended() == 0
+    world.be_whole()
