@@ -355,15 +355,10 @@ class SystemOrchestrator:
     # -- the end of a bounded run ---------------------------------------------------------------
 
     def _finish(self) -> None:
-        parts, loop = self._components, self.loop
         self._stop.set()  # whatever comes of the report: without it the run would never end
         self.save_status()
-        final = loop.final_trial.record() if loop.final_trial else None
-        report = build_report(
-            parts.store,
-            final_comparison=final,
-            workload=workload_facts(self.settings, self._options),
-        )
+        facts = workload_facts(self.settings, self._options)
+        report = build_report(self._components.store, workload=facts)
         for path in write_reports(report, Path(self.settings.paths.data_dir)):
             log.info("wrote %s", path)
         self._event("info", "finished", "the run is over; the final report is written")

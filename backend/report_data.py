@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from enum import Enum
 from itertools import pairwise
+from statistics import median
 from typing import Any
 
 from backend.demonstration import ACT
 from backend.domain.deployed import deployed_windows
-from backend.domain.modes import Arm, Phase
+from backend.domain.modes import Arm, Phase, TrialKind, Verdict
 from backend.domain.policies import PolicyVersionRecord
 from backend.domain.records import EventRecord, TrialRecord, WindowRecord
 from backend.protocols import TelemetryReader
@@ -44,8 +45,10 @@ class FinalReport:
     ``phases`` and ``index_trend`` (seconds, latency index) tell of the deployed configuration
     alone: windows in which another was tried are left out. ``units`` holds the native unit of
     each knob, ``steering`` what `report_steering.steering_section` returns, ``levels`` what
-    `report_levels.levels_section` does. ``acts``: the stretches between the acts of a
-    demonstration, each with its ``title``, bounds and what was ``measured``.
+    `report_levels.levels_section` does. ``by_load``: the windows of ``phases`` once more, as the
+    ``busier`` and the ``quieter`` half by statements a second, which a daily swing makes day and
+    night. ``acts``: the stretches between the acts of a demonstration, each with its ``title``,
+    bounds and what was ``measured``.
     """
 
     generated_at: datetime
@@ -63,8 +66,9 @@ class FinalReport:
     configuration: Mapping[str, Mapping[str, object]]
     trials: Mapping[str, object]
     phases: Mapping[str, Measured]
+    by_load: Mapping[str, Measured]
     acts: Sequence[Mapping[str, object]]
-    levels: Mapping[str, Mapping[str, object]]
+    levels: Mapping[str, object]
     query_classes: Sequence[Mapping[str, object]]
     policy_versions: Sequence[Mapping[str, object]]
     changes: Sequence[Mapping[str, object]]
@@ -81,18 +85,11 @@ class FinalReport:
 # -- building -------------------------------------------------------------------------------
 
 
-def build_report(
-    reader: TelemetryReader,
-    *,
-    final_comparison: TrialRecord | None,
-    workload: Mapping[str, object],
-) -> FinalReport:
+def build_report(reader: TelemetryReader, *, workload: Mapping[str, object]) -> FinalReport:
     """Gather the report of the newest run (since the status says that it started).
 
     Args:
         reader: the store.
-        final_comparison: the trial of the final (candidate) against the initial configuration
-            (incumbent), None where there was none.
         workload: what ran, for people: name, scale, seed, duration, schedule.
 
     Raises:
@@ -101,6 +98,7 @@ def build_report(
     status = reader.status()
     started_at = status.started_at if status else None
     trials = [t for t in reader.trials(limit=_ALL) if _since(t.created_at, started_at)]
+    final_comparison = _final_comparison(trials)
     windows = deployed_windows(reader.windows(since=started_at, limit=_ALL), trials)
     clients = ClientTimes(reader.client_intervals(since=started_at, limit=_ALL))
     phases = {
@@ -130,8 +128,9 @@ def build_report(
         configuration=_configuration(reader, final_comparison, versions),
         trials=_trials(trials),
         phases=phases,
+        by_load=_by_load(windows, clients),
         acts=_acts(events, windows, clients),
-        levels=levels_section(reader, trials, started_at),
+        levels=_plain(levels_section(reader, trials, events, started_at)),
         query_classes=_query_classes(reader, final_comparison),
         policy_versions=[
             _version(v) for v in versions if v.active or _since(v.created_at, started_at)
@@ -146,6 +145,19 @@ def build_report(
 
 def _since(at: datetime, start: datetime | None) -> bool:
     return start is None or at >= start
+
+
+def _final_comparison(trials: Sequence[TrialRecord]) -> TrialRecord | None:
+    """The newest trial of the final (candidate) against the initial configuration (incumbent).
+
+    None where there was none that came to its end: one that was aborted claims nothing.
+    """
+    ended = [
+        trial
+        for trial in trials
+        if trial.kind is TrialKind.FINAL and trial.verdict not in (None, Verdict.ABORTED)
+    ]
+    return ended[-1] if ended else None
 
 
 def _negative(value: float | None) -> float | None:
@@ -168,11 +180,22 @@ def _sides(
     return ("phases" if before.windows and after.windows else "nothing"), before, after
 
 
+def _by_load(windows: Sequence[WindowRecord], clients: ClientTimes) -> dict[str, Measured]:
+    """Measure the busier and the quieter half of the windows; a tie is quieter."""
+    if not windows:
+        return {}
+    middle = median(w.calls_per_s for w in windows)
+    return {
+        "busier": measure([w for w in windows if w.calls_per_s > middle], clients),
+        "quieter": measure([w for w in windows if w.calls_per_s <= middle], clients),
+    }
+
+
 def _acts(
     events: Sequence[EventRecord], windows: Sequence[WindowRecord], clients: ClientTimes
 ) -> list[dict[str, object]]:
     """Measure each stretch between two acts of a demonstration; none where there was no act."""
-    acts = [event for event in events if event.kind == ACT]
+    acts = sorted((e for e in events if e.kind == ACT), key=lambda act: act.at)
     if not acts or not windows:
         return []
     moments = [windows[0].started_at, *(act.at for act in acts), windows[-1].ended_at]

@@ -8,46 +8,68 @@ from datetime import datetime
 
 from backend.demonstration import INJECTED
 from backend.domain.modes import LEVEL_1, TrialKind, Verdict
-from backend.domain.records import TrialRecord
+from backend.domain.records import EventRecord, TrialRecord
 from backend.protocols import TelemetryReader
 
+ABLATION = (
+    "What the run would have come to without a level cannot be told from one run: "
+    "python -m benchmarks.level_ablation compares whole runs with and without it."
+)
 _ALL = 100_000
+_ROLLBACK = "rollback"
+"""Kind of the event that tells of each undone deployment."""
 
 
 def levels_section(
-    reader: TelemetryReader, trials: Sequence[TrialRecord], since: datetime | None
+    reader: TelemetryReader,
+    trials: Sequence[TrialRecord],
+    events: Sequence[EventRecord],
+    since: datetime | None,
 ) -> dict[str, dict[str, object]]:
     """Count what the levels tried and what stood the gate.
 
     Args:
         reader: the store.
         trials: of the run.
+        events: of the run.
         since: when the run began.
 
     Returns:
         ``level 0``, ``level 1``, ``level 2``. ``saved`` is the share of the latency index that a
         level's accepted promotions saved one after the other, by their own trials; what was undone
-        later is counted in ``undone`` and not taken off.
+        later is counted in ``undone`` and not taken off. ``probations`` and ``rechecks`` are those
+        that came to a verdict. ``policy_updates``, ``rollbacks`` and ``genomes`` hold the records
+        behind the numbers; of the genomes those that were deployed or judged against the one that
+        stood. ``ablation`` names what one run cannot tell.
     """
     first = [t for t in trials if t.proposer not in (LEVEL_1, INJECTED)]
     second = [t for t in trials if t.proposer == LEVEL_1]
     updates = [u for u in reader.policy_updates(limit=_ALL) if since is None or u.at >= since]
     genomes = [g for g in reader.genomes(limit=_ALL) if since is None or g.at >= since]
-    undoing = (TrialKind.PROBATION, TrialKind.RECHECK)
-    undone = [t for t in trials if t.kind in undoing and t.verdict is Verdict.REJECT]
+    rollbacks = [event for event in events if event.kind == _ROLLBACK]
     return {
         "level 0": _proposals(first),
         "level 1": {
             **_proposals(second),
             "updates": len(updates),
             "deployed": sum(update.deployed for update in updates),
-            "undone": len(undone),
+            "probations": _ended(trials, TrialKind.PROBATION),
+            "rechecks": _ended(trials, TrialKind.RECHECK),
+            "undone": len(rollbacks),
+            "policy_updates": updates,
+            "rollbacks": [{"at": event.at, "message": event.message} for event in rollbacks],
         },
         "level 2": {
-            "genomes": len(genomes),
+            "measured": len(genomes),
             "deployed": sum(genome.deployed for genome in genomes),
+            "genomes": [genome for genome in genomes if genome.deployed or genome.comparison],
         },
+        "ablation": {"note": ABLATION},
     }
+
+
+def _ended(trials: Sequence[TrialRecord], kind: TrialKind) -> int:
+    return sum(t.kind is kind and t.verdict not in (None, Verdict.ABORTED) for t in trials)
 
 
 def _proposals(trials: Sequence[TrialRecord]) -> dict[str, object]:

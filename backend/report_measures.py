@@ -6,6 +6,8 @@ import bisect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from backend.domain.records import ClientIntervalRecord, WindowRecord
 from backend.telemetry.downsampling import weighted_mean
 
@@ -14,10 +16,11 @@ from backend.telemetry.downsampling import weighted_mean
 class Measured:
     """What a set of windows showed; None where nothing tells.
 
-    ``latency_index`` and the other means are weighted by duration; ``mean_ms`` is the mean over
-    all statements as the server counts them. ``client_*`` are the clients' own timings, from the
-    scheduled arrival on; their percentiles are means of the percentiles of intervals of a few
-    seconds, weighted by completed requests. ``throughput_per_s`` counts completed requests of
+    ``latency_index`` and the other means are weighted by duration; ``latency_index_p50`` and
+    ``latency_index_p95`` are quantiles over the windows, each counting once. ``mean_ms`` is the
+    mean over all statements as the server counts them. ``client_*`` are the clients' own timings,
+    from the scheduled arrival on; their percentiles are means of the percentiles of intervals of a
+    few seconds, weighted by completed requests. ``throughput_per_s`` counts completed requests of
     the clients, or statements where the clients are not known; ``statements_per_s`` always the
     latter.
     """
@@ -26,6 +29,7 @@ class Measured:
     seconds: float = 0.0
     latency_index: float | None = None
     latency_index_p50: float | None = None
+    latency_index_p95: float | None = None
     mean_ms: float | None = None
     client_mean_ms: float | None = None
     client_p50_ms: float | None = None
@@ -61,7 +65,7 @@ class ClientTimes:
 def measure(windows: Sequence[WindowRecord], clients: ClientTimes) -> Measured:
     """Add windows up, with what the clients saw in them."""
     intervals = clients.inside(windows)
-    indices = sorted(w.index for w in windows if w.index is not None)
+    indices = [w.index for w in windows if w.index is not None]
     statements = mean(windows, lambda w: w.calls_per_s)
     client_seconds = sum((i.ended_at - i.started_at).total_seconds() for i in intervals)
     completed = sum(i.completed for i in intervals)
@@ -73,7 +77,8 @@ def measure(windows: Sequence[WindowRecord], clients: ClientTimes) -> Measured:
         windows=len(windows),
         seconds=sum(w.duration_s for w in windows),
         latency_index=mean(windows, lambda w: w.index),
-        latency_index_p50=_median(indices),
+        latency_index_p50=_quantile(indices, 0.5),
+        latency_index_p95=_quantile(indices, 0.95),
         mean_ms=weighted_mean((w.mean_ms, w.calls_per_s * w.duration_s) for w in windows),
         client_mean_ms=client_mean("mean_ms"),
         client_p50_ms=client_mean("p50_ms"),
@@ -95,8 +100,6 @@ def mean(
     return weighted_mean((value(w), w.duration_s) for w in windows)
 
 
-def _median(ordered: Sequence[float]) -> float | None:
-    middle = len(ordered) // 2
-    if not ordered:
-        return None
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+def _quantile(values: Sequence[float], share: float) -> float | None:
+    """Linear between the two nearest values; None where there is none."""
+    return float(np.quantile(values, share)) if values else None

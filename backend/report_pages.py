@@ -44,6 +44,8 @@ def _lines(report: FinalReport) -> Iterator[str]:
             yield from _aligned([list(r) for r in zip(table.columns, *table.rows, strict=True)])
         else:
             yield from _aligned([list(table.columns), *map(list, table.rows)])
+        if table.note:
+            yield table.note
 
 
 def _one_line(text: str) -> str:

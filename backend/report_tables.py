@@ -12,6 +12,8 @@ from backend.telemetry import wording
 
 _MEASURES: tuple[tuple[str, str, str], ...] = (
     ("latency_index", "latency index", "number"),
+    ("latency_index_p50", "index, median", "number"),
+    ("latency_index_p95", "index, 95th percentile", "number"),
     ("mean_ms", "mean, all statements", "ms"),
     ("client_p50_ms", "clients, median", "ms"),
     ("client_p95_ms", "clients, 95th percentile", "ms"),
@@ -50,7 +52,8 @@ def _measure_text(value: float | None, kind: str) -> str:
 class Table:
     """A heading, column titles and rows of text; ``empty`` is said where there are no rows.
 
-    ``wide`` takes a page's whole width; ``upright`` has a column for each row in plain text.
+    ``wide`` takes a page's whole width; ``upright`` has a column for each row in plain text;
+    ``note`` is said below.
     """
 
     heading: str
@@ -59,6 +62,7 @@ class Table:
     empty: str
     wide: bool = False
     upright: bool = False
+    note: str = ""
 
 
 def tables(report: FinalReport) -> list[Table]:
@@ -69,6 +73,9 @@ def tables(report: FinalReport) -> list[Table]:
         _phases(report),
         *_acts(report),
         _levels(report),
+        *_policy_updates(report),
+        *_rollbacks(report),
+        *_genomes(report),
         _query_classes(report),
         *_steering(report),
         _counts(report),
@@ -120,7 +127,8 @@ def _phases(report: FinalReport) -> Table:
         cells = [_measure_text(getattr(measured, name), kind) for name, _, kind in _MEASURES]
         return [phase, str(measured.windows), *cells]
 
-    rows = [row(phase, measured) for phase, measured in report.phases.items() if measured.windows]
+    phases = {**report.phases, **{f"{half} half": m for half, m in report.by_load.items()}}
+    rows = [row(phase, measured) for phase, measured in phases.items() if measured.windows]
     columns = ["phase", "windows", *(title for _, title, _ in _MEASURES)]
     heading = "By phase, under the deployed configuration"
     return Table(heading, columns, rows, "No window was measured.", wide=True, upright=True)
@@ -149,24 +157,71 @@ def _levels(report: FinalReport) -> Table:
 
     def proposals(level: Mapping[str, Any]) -> list[str]:
         saved = wording.percent(level["saved"])
-        tried = f"{level['probes']} probes, {level['promotions']} promotion trials"
-        return [tried, f"{level['promoted']} promoted, {saved} saved by their own trials"]
+        tried = f"probes: {level['probes']}, promotion trials: {level['promotions']}"
+        return [tried, f"promoted: {level['promoted']}, {saved} saved by their own trials"]
 
+    watched = f"probations: {one['probations']}, rechecks: {one['rechecks']}"
     rows = [
         ["0, the knob agent", *proposals(zero)],
         *_plan_agent(report),
         ["1, its policies", *proposals(one)],
-        ["1, learning them", f"{one['updates']} updates learnt", f"{one['deployed']} deployed"],
-        ["1, undoing", "", f"{one['undone']} deployments undone"],
-        ["2, evolution", f"{two['genomes']} genomes measured", f"{two['deployed']} deployed"],
+        ["1, learning them", f"updates learnt: {one['updates']}", f"deployed: {one['deployed']}"],
+        ["1, watching", watched, f"undone: {one['undone']}"],
+        ["2, evolution", f"genomes measured: {two['measured']}", f"deployed: {two['deployed']}"],
     ]
-    return Table("By level", ["level", "tried", "came to"], rows, "", wide=True)
+    note = str(_any(report.levels["ablation"])["note"])
+    return Table("By level", ["level", "tried", "came to"], rows, "", wide=True, note=note)
+
+
+def _policy_updates(report: FinalReport) -> Iterator[Table]:
+    updates = _any(report.levels["level 1"])["policy_updates"]
+    if not updates:
+        return
+    rows = [
+        [
+            str(u["at"])[:19],
+            u["policy"],
+            f"{u['learnt_from']}, {u['judged_on']}",
+            wording.percent(u["gain"], signed=True),
+            wording.interval(u["gain_low"], u["gain_high"], signed=True),
+            "deployed" if u["deployed"] else "not deployed",
+            _short(u["reason"]),
+        ]
+        for u in updates
+    ]
+    columns = ["when (UTC)", "policy", "learnt from, judged on", "gain", "interval", "", "why"]
+    yield Table("Policy updates", columns, rows, "", wide=True)
+
+
+def _rollbacks(report: FinalReport) -> Iterator[Table]:
+    undone = _any(report.levels["level 1"])["rollbacks"]
+    if undone:
+        rows = [[str(one["at"])[:19], one["message"]] for one in undone]
+        yield Table("Rollbacks", ["when (UTC)", "what and why"], rows, "", wide=True)
+
+
+def _genomes(report: FinalReport) -> Iterator[Table]:
+    genomes = _any(report.levels["level 2"])["genomes"]
+    if not genomes:
+        return
+    rows = [
+        [
+            str(g["at"])[:19],
+            wording.number(g["fitness"].get("trials_to_95")),
+            wording.percent(g["fitness"].get("regret")),
+            "deployed" if g["deployed"] else "not deployed",
+            _short(g["reason"]),
+        ]
+        for g in genomes
+    ]
+    columns = ["when (UTC)", "trials to 95 % of the gain", "gain missing over time", "", "why"]
+    yield Table("Genomes, as judged", columns, rows, "", wide=True)
 
 
 def _plan_agent(report: FinalReport) -> Iterator[list[str]]:
     if report.steering:
         tried = f"plans of {sum(_any(report.steering['states']).values())} query classes"
-        yield ["0, the plan agent", tried, f"{report.steering['steered']} classes steered"]
+        yield ["0, the plan agent", tried, f"classes steered: {report.steering['steered']}"]
 
 
 def _query_classes(report: FinalReport) -> Table:

@@ -46,8 +46,13 @@ def client(second: float, p95_ms: float, completed: int = 100) -> ClientInterval
     )  # fmt: skip
 
 
-def write_run(store: SqlStore) -> TrialRecord:
-    """A short run that saved 30 %, with an older run before it; returns the final trial."""
+def write_run(store: SqlStore, **of_the_final_trial: object) -> TrialRecord:
+    """A short run that saved 30 %, with an older run before it; returns the final trial.
+
+    Args:
+        store: to write it to.
+        of_the_final_trial: fields that differ.
+    """
     store.save_status(
         StatusRecord(
             NOW + timedelta(seconds=100),
@@ -92,6 +97,7 @@ def write_run(store: SqlStore) -> TrialRecord:
             "1.1.1.t": {"effect": -0.6, "ci_low": math.nan},
         },
     )  # fmt: skip
+    final = replace(final, **of_the_final_trial)  # type: ignore[arg-type]
     final = replace(final, id=store.save_trial(final))
     for second, arm in ((60, Arm.INCUMBENT), (70, Arm.CANDIDATE), (80, Arm.CANDIDATE)):
         index = 1.02 if arm is Arm.INCUMBENT else 0.71

@@ -27,4 +27,4 @@ def final(store: SqlStore) -> TrialRecord:
 
 @pytest.fixture
 def report(store: SqlStore, final: TrialRecord) -> FinalReport:
-    return build_report(store, final_comparison=final, workload={"name": "mixed", "scale": 0.05})
+    return build_report(store, workload={"name": "mixed", "scale": 0.05})

@@ -19,7 +19,7 @@ from tests.reported_run import HOSTILE, Page, window, write_run
 
 
 def written(store: SqlStore) -> FinalReport:
-    return build_report(store, final_comparison=None, workload={})
+    return build_report(store, workload={})
 
 
 class TestActs:
@@ -76,20 +76,53 @@ class TestLevels:
         for update in updates:
             store.add_policy_update(update)
         store.add_policy_update(replace(full.POLICY_UPDATE, at=NOW - timedelta(hours=1)))
-        store.add_genome(replace(full.GENOME, at=NOW, deployed=False))
+        store.add_genome(replace(full.GENOME, at=NOW, deployed=False, comparison={}))
+        store.add_genome(replace(full.GENOME, at=NOW, deployed=False, reason="not clearly faster"))
+        store.add_event(EventRecord(NOW, "warning", "rollback", "it did not stand its probation"))
         report = written(store)
         levels = report.levels
         assert levels["level 0"]["promotions"] == 3
         assert levels["level 0"]["promoted"] == 2
         assert levels["level 0"]["saved"] == pytest.approx(1 - 0.8 * 0.8)
-        assert levels["level 1"] == {
+        level_1 = dict(levels["level 1"])
+        assert [update["deployed"] for update in level_1.pop("policy_updates")] == [
+            True, False, False,
+        ]  # fmt: skip
+        assert level_1.pop("rollbacks") == [
+            {"at": NOW.isoformat(), "message": "it did not stand its probation"}
+        ]
+        assert level_1 == {
             "probes": 0, "promotions": 1, "promoted": 1, "saved": pytest.approx(0.1),
-            "updates": 3, "deployed": 1, "undone": 1,
+            "updates": 3, "deployed": 1, "probations": 0, "rechecks": 1, "undone": 1,
         }  # fmt: skip
-        assert levels["level 2"] == {"genomes": 1, "deployed": 0}
+        assert (levels["level 2"]["measured"], levels["level 2"]["deployed"]) == (2, 0)
+        (judged,) = levels["level 2"]["genomes"]
+        assert judged["reason"] == "not clearly faster"
+
+    def test_every_form_tells_of_them(self, store: SqlStore) -> None:
+        write_run(store)
+        store.add_policy_update(replace(full.POLICY_UPDATE, at=NOW, reason=HOSTILE))
+        store.add_genome(replace(full.GENOME, at=NOW, reason=HOSTILE))
+        store.add_event(EventRecord(NOW, "warning", "rollback", HOSTILE))
+        report = written(store)
         text = report_pages.to_text(report)
-        assert "36.0 % saved by their own trials" in text
-        assert "3 updates learnt" in text
+        for heading in ("By level", "Policy updates", "Rollbacks", "Genomes, as judged"):
+            assert f"\n{heading}\n" in text
+        assert "cannot be told from one run" in text
+        page = Page(report_pages.to_html(report))
+        assert "script" not in page.tags
+        assert page.words.count("<script>") >= 3
+        assert "cannot be told from one run" in page.words
+
+    def test_the_share_saved_is_that_of_all_promotions_together(self, store: SqlStore) -> None:
+        write_run(store)
+        promotion = replace(
+            full.TRIAL, kind=TrialKind.PROMOTION, verdict=Verdict.ACCEPT, effect=-0.2
+        )
+        for _ in range(2):
+            store.save_trial(replace(promotion, created_at=NOW))
+        text = report_pages.to_text(written(store))
+        assert "promoted: 2, 36.0 % saved by their own trials" in text
 
     def test_an_empty_run_counts_nothing(self, store: SqlStore) -> None:
         levels = written(store).levels

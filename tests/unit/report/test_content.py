@@ -10,7 +10,7 @@ import pytest
 
 from backend import report_pages
 from backend.config import Settings
-from backend.domain.modes import Arm, Phase, TrialKind
+from backend.domain.modes import Arm, Phase, TrialKind, Verdict
 from backend.domain.records import TrialRecord
 from backend.report import FinalReport, build_report, summary_text, workload_facts
 from backend.run_options import RunOptions
@@ -84,7 +84,7 @@ class TestContent:
         number = store.save_trial(replace(full.TRIAL, kind=TrialKind.PROBATION))
         for second, arm, index in ((52, Arm.CANDIDATE, 0.72), (54, Arm.INCUMBENT, 1.1)):
             store.add_window(window(second, Phase.LEARNING, index, arm=arm, trial_id=number))
-        report = build_report(store, final_comparison=final, workload={})
+        report = build_report(store, workload={})
         values = [value for _, value in report.index_trend]
         assert values == pytest.approx([1.0, 1.0, 1.0, 0.9, 0.7, 0.72, 0.71, 0.71])
         assert report.phases["learning"].windows == 2
@@ -93,14 +93,14 @@ class TestContent:
         with store.transaction():
             for number in range(700):
                 store.add_window(window(number * 10, Phase.LEARNING, 1.0 - number / 1000))
-        report = build_report(store, final_comparison=None, workload={})
+        report = build_report(store, workload={})
         assert 200 < len(report.index_trend) <= 300
         values = [value for _, value in report.index_trend]
         assert values == sorted(values, reverse=True)
 
     def test_without_a_comparison_nothing_is_claimed(self, store: SqlStore) -> None:
-        write_run(store)
-        report = build_report(store, final_comparison=None, workload={})
+        write_run(store, verdict=None)
+        report = build_report(store, workload={})
         assert (report.improvement, report.ci_low, report.ci_high) == (None, None, None)
         assert report.compared == "phases"
         assert report.baseline == report.phases["baseline"]
@@ -108,16 +108,40 @@ class TestContent:
         assert report.configuration["work_mem"]["value"] == 65536
         assert "No comparison" in report_pages.to_text(report)
 
-    def test_an_aborted_comparison_claims_nothing(
+    @pytest.mark.parametrize(
+        "unproven",
+        [
+            {"verdict": Verdict.ABORTED},
+            {"verdict": Verdict.INCONCLUSIVE, "effect": None, "ci_low": None, "ci_high": math.nan},
+        ],
+    )
+    def test_a_comparison_that_proved_nothing_claims_nothing(
+        self, store: SqlStore, unproven: dict[str, object]
+    ) -> None:
+        write_run(store, **unproven)
+        report = build_report(store, workload={})
+        assert (report.improvement, report.ci_low, report.ci_high) == (None, None, None)
+
+    def test_the_newest_comparison_that_came_to_its_end_counts(
         self, store: SqlStore, final: TrialRecord
     ) -> None:
-        aborted = replace(final, effect=None, ci_low=None, ci_high=math.nan)
-        report = build_report(store, final_comparison=aborted, workload={})
-        assert (report.improvement, report.ci_low, report.ci_high) == (None, None, None)
+        store.save_trial(replace(final, id=None, effect=-0.2))
+        store.save_trial(replace(final, id=None, effect=-0.1, verdict=Verdict.ABORTED))
+        assert build_report(store, workload={}).improvement == pytest.approx(0.2)
+
+    def test_the_busier_and_the_quieter_half(self, store: SqlStore, final: TrialRecord) -> None:
+        for second, calls, index in ((90, 80.0, 2.0), (100, 90.0, 3.0)):
+            store.add_window(window(second, Phase.LEARNING, index, calls_per_s=calls))
+        by_load = build_report(store, workload={}).by_load
+        assert {half: measured.windows for half, measured in by_load.items()} == {
+            "busier": 2, "quieter": 7,
+        }  # fmt: skip
+        assert by_load["busier"].latency_index == pytest.approx(2.5)
+        assert by_load["busier"].latency_index_p95 == pytest.approx(2.95)
 
     def test_secrets_in_the_workload_are_hidden(self, store: SqlStore) -> None:
         workload = {"dsn": "postgresql://u:hunter2@h/d", "password": "hunter2"}
-        report = build_report(store, final_comparison=None, workload=workload)
+        report = build_report(store, workload=workload)
         assert "hunter2" not in report.as_json()
 
 
@@ -132,7 +156,7 @@ class TestWorkloadFacts:
         monkeypatch.setattr(workload_command.signal, "signal", lambda *_: None)
         workload_command.main(["--mix", "oltp", "--seed", "3", "--fast-mode"])
         assert capsys.readouterr().out == f"schedule {facts['schedule']}\n"
-        report = build_report(store, final_comparison=None, workload=facts)
+        report = build_report(store, workload=facts)
         assert f"schedule {facts['schedule']}" in report_pages.to_text(report)
         assert json.loads(report.as_json())["workload"]["schedule"] == facts["schedule"]
 

@@ -17,7 +17,7 @@ from backend.report import FinalReport, build_report, write_reports
 from backend.telemetry import SqlStore
 from tests.contracts import records as full
 from tests.contracts.records import NOW
-from tests.reported_run import HOSTILE, Page
+from tests.reported_run import HOSTILE, Page, write_run
 
 KEYS = {
     "baseline", "final", "improvement", "ci_low", "ci_high", "configuration", "trials", "phases",
@@ -61,18 +61,17 @@ class TestText:
         ],
     )
     def test_the_first_sentence(
-        self, store: SqlStore, final: TrialRecord, effect: float, low: float, high: float,
-        sentence: str,
-    ) -> None:  # fmt: skip
-        trial = replace(final, effect=effect, ci_low=low, ci_high=high)
-        report = build_report(store, final_comparison=trial, workload={})
+        self, store: SqlStore, effect: float, low: float, high: float, sentence: str
+    ) -> None:
+        write_run(store, effect=effect, ci_low=low, ci_high=high)
+        report = build_report(store, workload={})
         assert sentence in report_pages.to_text(report)
 
     def test_it_shows_units_and_no_control_characters(
         self, store: SqlStore, final: TrialRecord
     ) -> None:
         store.add_event(replace(full.EVENT, message="red \x1b[31m alert\nsecond line"))
-        report = build_report(store, final_comparison=final, workload={"name": "mixed"})
+        report = build_report(store, workload={"name": "mixed"})
         text = report_pages.to_text(report)
         assert re.search(r"work_mem +64 MB +4 MB", text)
         assert re.search(r"clients, 95th percentile +40\.0 ms +24\.5 ms +-38\.[78] %", text)
@@ -85,7 +84,7 @@ class TestPage:
         store.add_query_classes([replace(full.QUERY_CLASS, key="1.1.1.t", text=HOSTILE)])
         store.save_trial(replace(full.TRIAL, reasons=(HOSTILE,)))
         store.save_status(replace(full.STATUS, server=HOSTILE, started_at=None))
-        report = build_report(store, final_comparison=final, workload={HOSTILE: HOSTILE})
+        report = build_report(store, workload={HOSTILE: HOSTILE})
         page = Page(report_pages.to_html(report))
         assert "script" not in page.tags
         assert "img" not in page.tags
@@ -108,7 +107,7 @@ class TestPage:
             assert 0 <= y <= 180
 
     def test_an_empty_store(self, store: SqlStore) -> None:
-        report = build_report(store, final_comparison=None, workload={})
+        report = build_report(store, workload={})
         words = Page(report_pages.to_html(report)).words
         for sentence in (
             "No comparison of the final", "not measured long enough", "No trial was made.",

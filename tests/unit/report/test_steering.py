@@ -41,7 +41,7 @@ class TestSteering:
         return replace(base, **others)  # type: ignore[arg-type]
 
     def written(self, store: SqlStore) -> FinalReport:
-        return build_report(store, final_comparison=None, workload={})
+        return build_report(store, workload={})
 
     def test_without_steering_there_is_none(self, store: SqlStore, report: FinalReport) -> None:
         assert report.steering == {}
