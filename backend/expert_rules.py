@@ -18,6 +18,8 @@ MANUAL = "https://www.postgresql.org/docs/current/"
 KIB, MIB, GIB = 1024.0, 1024.0**2, 1024.0**3
 TYPICAL_CLIENTS = 8
 """Statements that run at once, where nobody says otherwise."""
+ASSUMED_FREE_DISK_BYTES = 40 * GIB
+"""Of a machine whose disk cannot be seen."""
 
 
 @dataclass(frozen=True)
@@ -216,12 +218,7 @@ def expert_proposals(
     """
     known = {name: value for name, value in present.items() if name in space}
     base = space.default_config().replace(space.validate(known))
-    machine = Machine(
-        memory_bytes=float(host.memory_bytes),
-        cores=host.cpu_count,
-        free_disk_bytes=float(host.free_disk_bytes or 40 * GIB),
-        clients=max(1, clients),
-    )
+    machine = _machine(host, clients)
     restart = {knob.name for knob in space if knob.context == "restart"}
     joint: dict[str, KnobValue] = {}
     reasons: list[str] = []
@@ -248,6 +245,41 @@ def expert_proposals(
             seen.add(proposal.config)
             distinct.append(proposal)
     return tuple(distinct)
+
+
+def rules_of_thumb(
+    space: KnobSpace, host: HostFacts, *, clients: int = TYPICAL_CLIENTS
+) -> Mapping[str, tuple[KnobValue, Family]]:
+    """What the rules say of single knobs of the space, in native units, with the rules' family.
+
+    Rules that need what is not known of the machine say nothing.
+    """
+    machine = _machine(host, clients)
+    found: dict[str, tuple[KnobValue, Family]] = {}
+    for family in FAMILIES:
+        for name, value in _values(family, space, machine).items():
+            found.setdefault(name, (value, family))
+    return found
+
+
+def unknown_needs(host: HostFacts) -> Mapping[str, str]:
+    """The knobs whose rules need what is not known of the machine: ``memory`` or ``cores``."""
+    machine = _machine(host, TYPICAL_CLIENTS)
+    return {
+        rule.knob: rule.needs
+        for family in FAMILIES
+        for rule in family.rules
+        if not rule.applies_to(machine)
+    }
+
+
+def _machine(host: HostFacts, clients: int) -> Machine:
+    return Machine(
+        memory_bytes=float(host.memory_bytes),
+        cores=host.cpu_count,
+        free_disk_bytes=float(host.free_disk_bytes or ASSUMED_FREE_DISK_BYTES),
+        clients=max(1, clients),
+    )
 
 
 def _values(family: Family, space: KnobSpace, machine: Machine) -> dict[str, KnobValue]:

@@ -33,7 +33,7 @@ def _lines(report: FinalReport) -> Iterator[str]:
     yield verdict_text(report)
     yield ""
     for name, value in facts(report):
-        yield f"{name + ':':<10} {_one_line(value)}"
+        yield f"{name + ':':<10} {one_line(value)}"
     for table in tables(report):
         yield ""
         yield table.heading
@@ -41,20 +41,21 @@ def _lines(report: FinalReport) -> Iterator[str]:
         if not table.rows:
             yield table.empty
         elif table.upright:
-            yield from _aligned([list(r) for r in zip(table.columns, *table.rows, strict=True)])
+            yield from aligned([list(r) for r in zip(table.columns, *table.rows, strict=True)])
         else:
-            yield from _aligned([list(table.columns), *map(list, table.rows)])
+            yield from aligned([list(table.columns), *map(list, table.rows)])
         if table.note:
             yield table.note
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Keep control characters of foreign texts away from terminals."""
     return "".join(c if c.isprintable() else " " for c in text)
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterable[str]:
-    cells = [[_one_line(cell) for cell in row] for row in rows]
+def aligned(rows: Sequence[Sequence[str]]) -> Iterable[str]:
+    """Rows of cells as lines, column under column."""
+    cells = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
     for row in cells:
         padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -70,7 +71,7 @@ def to_html(report: FinalReport) -> str:
     Raises:
         StoreError: the template is missing from the installation.
     """
-    return _template().render(
+    return template(TEMPLATE).render(
         report=report,
         verdict=verdict_text(report),
         better=report.ci_low is not None and report.ci_low > 0,
@@ -81,7 +82,12 @@ def to_html(report: FinalReport) -> str:
 
 
 @functools.cache
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """A template that escapes what it shows.
+
+    Raises:
+        StoreError: it is missing from the installation.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_source),
         autoescape=True,
@@ -89,7 +95,7 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(TEMPLATE)
+    return environment.get_template(name)
 
 
 def _source(name: str) -> str:

@@ -1,0 +1,196 @@
+"""Advice on real servers under load: it finds something, and leaves everything as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from sqlalchemy.engine import URL
+
+from backend.advice.gathering import APPLICATION, StatedMachine, Visit
+from backend.commands.advise import observe_and_advise
+from backend.config import PathSettings, Settings, load_settings
+from backend.db_connector import STATEMENT_TAG
+from backend.embedded_postgres import EmbeddedPostgres
+from backend.errors import AutopilotError, ServerError
+from tests.integration.steering_servers import owner, session
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.integration
+
+MINUTES = 0.05
+SECRET = "Secret-Literal-9"
+HOSTILE = 'odd"name<script>\x1b[31m'
+SPILLING = "SELECT count(*) FROM (SELECT n, t FROM advised.numbers ORDER BY t, n OFFSET 1) AS s"
+LITERAL = f"SELECT count(*) FROM advised.numbers WHERE t = '{SECRET}'"
+STATE = """
+SELECT (SELECT jsonb_object_agg(name, setting || source || pending_restart) FROM pg_settings),
+       (SELECT jsonb_agg(to_jsonb(s)) FROM pg_db_role_setting AS s),
+       (SELECT jsonb_agg(r.rolname ORDER BY r.oid) FROM pg_roles AS r),
+       (SELECT jsonb_agg(d.datname ORDER BY d.oid) FROM pg_database AS d),
+       (SELECT jsonb_agg((c.oid, c.relname, c.relkind, c.relacl)::text ORDER BY c.oid)
+          FROM pg_class AS c WHERE c.relpersistence <> 't'),
+       (SELECT md5(string_agg(n || t, '' ORDER BY n)) FROM advised.numbers),
+       (SELECT jsonb_agg(to_jsonb(f)) FROM pg_file_settings AS f)
+"""
+
+
+@pytest.fixture
+def loaded(server: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
+    """A server with a table, and a client that reads it all the time."""
+    with owner(server) as cursor:
+        cursor.execute("DROP SCHEMA IF EXISTS advised CASCADE")
+        cursor.execute("CREATE SCHEMA advised")
+        cursor.execute(
+            "CREATE TABLE advised.numbers AS SELECT n, md5(n::text) AS t "
+            "FROM generate_series(1, 60000) AS n"
+        )
+        quoted = HOSTILE.replace('"', '""')
+        cursor.execute(f'CREATE TABLE advised."{quoted}" AS TABLE advised.numbers')
+        cursor.execute("SELECT pg_reload_conf()")
+    stop = threading.Event()
+    rounds: list[int] = []
+    client = threading.Thread(target=read_on, args=(server, stop, rounds))
+    client.start()
+    try:
+        eventually(lambda: rounds, "the client's first statements", 30)
+        yield server
+    finally:
+        stop.set()
+        client.join()
+        with owner(server) as cursor:
+            cursor.execute("DROP SCHEMA advised CASCADE")
+
+
+def read_on(server: EmbeddedPostgres, stop: threading.Event, rounds: list[int]) -> None:
+    with owner(server) as cursor:
+        cursor.execute("SET work_mem = '1MB'")
+        while not stop.wait(0.05):
+            cursor.execute(SPILLING)
+            cursor.execute(LITERAL)
+            rounds.append(1)
+
+
+@contextlib.contextmanager
+def monitor(server: EmbeddedPostgres) -> Iterator[URL]:
+    """The address of a role that may look at statistics, and nothing else."""
+    with owner(server) as cursor:
+        cursor.execute("DROP ROLE IF EXISTS advised_monitor")
+        cursor.execute("CREATE ROLE advised_monitor LOGIN PASSWORD 'monitor-pw'")
+        cursor.execute("GRANT pg_monitor TO advised_monitor")
+    try:
+        yield server.dsn().set(username="advised_monitor", password="monitor-pw")
+    finally:
+        with owner(server) as cursor:
+            cursor.execute("DROP ROLE advised_monitor")
+
+
+def settings_of(url: URL, folder: Path) -> Settings:
+    return load_settings(
+        dsn=url.set(drivername="postgresql").render_as_string(hide_password=False),
+        overrides={
+            "paths": PathSettings.under(folder),
+            "telemetry": {"collection_interval": 1},
+        },
+        environ={},
+    )
+
+
+def advise(settings: Settings, stated: StatedMachine) -> tuple[str, dict, str]:
+    """The text, the JSON and the page."""
+    text = io.StringIO()
+    observe_and_advise(settings, Console(file=text, width=120), minutes=MINUTES, stated=stated)
+    folder = settings.paths.data_dir
+    document = json.loads((folder / "advice.json").read_text(encoding="utf-8"))
+    return text.getvalue(), document, (folder / "advice.html").read_text(encoding="utf-8")
+
+
+def test_it_finds_something_and_changes_nothing(loaded: EmbeddedPostgres, tmp_path: Path) -> None:
+    with owner(loaded) as cursor:
+        cursor.execute("SELECT pg_stat_statements_reset()")
+        cursor.execute(STATE)
+        before = cursor.fetchall()
+        text, document, page = advise(
+            settings_of(loaded.dsn(), tmp_path), StatedMachine(memory_gib=16, cores=4)
+        )
+        cursor.execute(STATE)
+        assert cursor.fetchall() == before
+        cursor.execute(
+            "SELECT query FROM pg_stat_statements WHERE position(%s IN query) > 0", (STATEMENT_TAG,)
+        )
+        ours = [row[0].lstrip().split()[0].upper() for row in cursor.fetchall()]
+        assert ours
+        assert set(ours) <= {"SELECT", "WITH"}
+
+    found = {finding["key"]: finding for finding in document["findings"]}
+    assert "temporary-files" in found
+    assert "heaviest-statement" in found
+    assert "stale-statistics" in found
+    knobs = {knob["name"]: knob for knob in document["knobs"]}
+    assert knobs["work_mem"]["basis"] == "finding"
+    assert knobs["work_mem"]["expected_effect"] == "not measured here"
+    assert not knobs["work_mem"]["texts"][0]["obstacle"]
+    assert knobs["shared_buffers"]["needs"] == "restart"
+    assert document["statements"][0]["calls"] > 0
+    assert "Knobs worth changing" in text
+    everything = text + page + json.dumps(document)
+    for secret in (SECRET, str(loaded.dsn().password)):
+        assert secret not in everything
+    assert "<script>" not in page
+    assert "\x1b" not in text
+
+
+def test_a_role_that_may_only_look_gets_advice_with_the_obstacles(
+    loaded: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    with monitor(loaded) as url:
+        text, document, _ = advise(settings_of(url, tmp_path), StatedMachine())
+    assert document["server"]["role"] == "advised_monitor"
+    assert document["statements"][0]["text"]
+    assert document["knobs"]
+    for knob in document["knobs"]:
+        forms = {copy["form"]: copy for copy in knob["texts"]}
+        assert "GRANT ALTER SYSTEM" in forms["ALTER SYSTEM"]["obstacle"]
+        assert not forms["postgresql.conf"]["obstacle"]
+    assert any("postgresql.auto.conf" in line for line in document["unknown"])
+    assert "monitor-pw" not in text
+
+
+def test_a_managed_service_is_told_by_the_role_it_makes(
+    loaded: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    with owner(loaded) as cursor:
+        cursor.execute("CREATE ROLE rds_superuser")
+        try:
+            text, document, _ = advise(
+                settings_of(loaded.dsn(), tmp_path), StatedMachine(memory_gib=16, cores=4)
+            )
+        finally:
+            cursor.execute("DROP ROLE rds_superuser")
+    assert document["server"]["managed_by"] == "AWS RDS"
+    assert "aws rds modify-db-parameter-group" in text
+    assert "ALTER SYSTEM to itself" in text
+
+
+def test_the_sessions_only_read(loaded: EmbeddedPostgres, tmp_path: Path) -> None:
+    with Visit(settings_of(loaded.dsn(), tmp_path), StatedMachine()) as visit:
+        with pytest.raises(ServerError, match="read-only"):
+            visit.connector.execute("CREATE TABLE advised.never (n int)")
+        with session(loaded.dsn()) as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", (APPLICATION,)
+            )
+            assert cursor.fetchone()[0] == 1
+
+
+def test_an_embedded_server_that_does_not_run_is_told(tmp_path: Path) -> None:
+    settings = load_settings(overrides={"paths": PathSettings.under(tmp_path)}, environ={})
+    with pytest.raises(AutopilotError, match="does not run"):
+        Visit(settings, StatedMachine())
+    assert not list(tmp_path.iterdir())
