@@ -417,6 +417,43 @@ def rollback(
 
 
 @app.command()
+def advise(
+    minutes: Annotated[
+        float, typer.Option("--minutes", min=0.1, max=1440, help="How long to look at it.")
+    ] = 5.0,
+    out: Annotated[
+        Optional[Path],
+        typer.Option("--out", help="Folder for advice.json and advice.html; default: the data."),
+    ] = None,
+    memory_gib: Annotated[
+        Optional[float],
+        typer.Option("--memory-gib", min=0.1, help="Memory of the server's machine, in GiB."),
+    ] = None,
+    cores: Annotated[
+        Optional[float], typer.Option("--cores", min=0.1, help="Its cores, for this server.")
+    ] = None,
+    config: ConfigOption = None,
+    dsn: DsnOption = None,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Look at a server for a while and tell what might be changed; changes nothing.
+
+    Findings with what was measured, knobs with text to copy, and the statements that take the time.
+
+    Ctrl-C ends it early and tells what was seen until then.
+
+    Example: run.py advise --minutes 10 --dsn postgresql://monitor@db.example/shop --memory-gib 64
+    """
+    settings = _options(config, dsn, data_dir).settings()
+    from backend.advice.gathering import StatedMachine
+    from backend.commands.advise import observe_and_advise
+
+    observe_and_advise(
+        settings, console, minutes=minutes, stated=StatedMachine(memory_gib, cores), out=out
+    )
+
+
+@app.command()
 def doctor(
     config: ConfigOption = None, dsn: DsnOption = None, data_dir: DataDirOption = None
 ) -> None:
