@@ -22,6 +22,7 @@ from rich.table import Table
 from backend.domain.policies import GenomeRecord
 from benchmarks.filter_experiment.intervals import bootstrap_mean
 from benchmarks.levels.evolution import chosen, evolved
+from benchmarks.levels.processes import in_own_process
 from benchmarks.levels.runs import ARMS, Cell, Kept, Result, run
 from benchmarks.results_file import ResultsFile
 
@@ -107,8 +108,8 @@ def run_missing(
         shown = bar.add_task("", total=len(cells), completed=len(cells) - len(todo))
         for cell in todo:
             bar.update(shown, description=f"levels {cell.arm}, seed {cell.seed}")
-            kept = Kept(cell, run(cell, genome if cell.genome else None))
-            results.append(kept)
+            result = in_own_process(run, cell, genome if cell.genome else None)
+            results.append(Kept(cell, result))
             bar.advance(shown)
 
 
@@ -127,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     console = Console(width=170)
     folder = given.out.resolve()
-    store = given.genome or evolved(folder, given.evolve_minutes, given.days, console)
+    store = given.genome or evolved(folder, given.evolve_minutes, console)
     genome, told = chosen(store)
     console.print(f"Genome of Level 2: {told}", highlight=False)
     name = "" if genome is None else genome.at.isoformat()

@@ -16,14 +16,14 @@ from backend.domain.policies import GenomeRecord
 from backend.evolution.archive import MOST
 from backend.telemetry import open_store
 from benchmarks.levels.demonstration import Demonstration, demonstration_settings
-from benchmarks.levels.runs import memory_folder
+from benchmarks.levels.processes import in_own_process, memory_folder
 
-TRAINING_SEEDS = (1001, 1002, 1003)
+TRAINING_SEEDS, TRAINING_DAYS = (1001, 1002), 14.0
 """Of the demonstrations that the evolution learns from; arms are compared on none of them."""
 STORE = "telemetry.db"
 
 
-def evolved(folder: Path, minutes: float, days: float, console: Console) -> Path:
+def evolved(folder: Path, minutes: float, console: Console) -> Path:
     """The store of an evolution that learnt from demonstrations of other seeds.
 
     What the folder holds already is not made again; an evolution that was killed goes on.
@@ -31,34 +31,37 @@ def evolved(folder: Path, minutes: float, days: float, console: Console) -> Path
     Args:
         folder: is kept: the recorded stores, the study and the evolution's store.
         minutes: of the evolution.
-        days: simulated length of the recorded demonstrations.
         console: for what the command says.
     """
     settings = demonstration_settings(folder, seed=0)
     store = Path(settings.paths.data_dir) / STORE
     if _ended(store):
         return store
-    recorded = [str(_recorded(folder, seed, days, console)) for seed in TRAINING_SEEDS]
+    recorded = [str(_recorded(folder, seed, console)) for seed in TRAINING_SEEDS]
     evolve(settings, console, minutes=minutes, stores=recorded)
     return store
 
 
-def _recorded(folder: Path, seed: int, days: float, console: Console) -> Path:
+def _recorded(folder: Path, seed: int, console: Console) -> Path:
     """The store of one demonstration with Levels 0 and 1."""
-    kept = folder / f"recorded-{seed}-{days:g}.db"
+    kept = folder / f"recorded-{seed}.db"
     if not kept.exists():
-        console.print(f"recording a demonstration of {days:g} days, seed {seed}", highlight=False)
+        console.print(f"recording a demonstration of {TRAINING_DAYS:g} days, seed {seed}")
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="levels-", dir=memory_folder()) as name:
-            demonstration = Demonstration(Path(name), seed, days)
-            try:
-                demonstration.run()
-            finally:
-                demonstration.end()
-            part = kept.with_suffix(".part")
-            shutil.copy(Path(name) / STORE, part)
-            part.replace(kept)
+        in_own_process(_record, seed, kept)
     return kept
+
+
+def _record(seed: int, kept: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="levels-", dir=memory_folder()) as name:
+        demonstration = Demonstration(Path(name), seed, TRAINING_DAYS)
+        try:
+            demonstration.run()
+        finally:
+            demonstration.end()
+        part = kept.with_suffix(".part")
+        shutil.copy(Path(name) / STORE, part)
+        part.replace(kept)
 
 
 def chosen(store: Path) -> tuple[GenomeRecord | None, str]:

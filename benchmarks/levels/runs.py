@@ -16,6 +16,7 @@ from backend.domain.modes import LEVEL_1, TrialKind, Verdict
 from backend.domain.policies import GenomeRecord
 from backend.trials import Trial
 from benchmarks.levels.demonstration import Demonstration
+from benchmarks.levels.processes import memory_folder
 from benchmarks.levels.server import USUAL
 
 ARMS = ("0", "0+1", "0+1+2")
@@ -208,8 +209,3 @@ def _result(demonstration: Demonstration, watch: Watch, began_s: float) -> Resul
         of_policies=sum(t.proposer == LEVEL_1 for t in accepted),
         cpu_s=time.process_time() - began_s,
     )
-
-
-def memory_folder() -> str | None:
-    """A folder in memory, where there is one: the store syncs each write to disk."""
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None
