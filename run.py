@@ -212,7 +212,8 @@ def evolve(
 def _supervise(options: RunOptions) -> int:
     settings = options.settings()
     from backend.logs import configure_logging
-    from backend.supervisor import READY, Supervisor
+    from backend.evolution.schedule import EvolutionSchedule
+    from backend.supervisor import EVOLUTION, READY, Supervisor
     from backend.telemetry import open_store
 
     configure_logging(settings, "supervisor")
@@ -223,6 +224,8 @@ def _supervise(options: RunOptions) -> int:
         names.insert(0, "dashboard")
         console.print(f"Pages: http://{settings.dashboard.host}:{settings.dashboard.port}")
     commands = {name: [sys.executable, str(Path(__file__)), "process", name] for name in names}
+    if settings.level2.enabled:
+        names.append(EVOLUTION)
     if settings.dashboard.enabled:
         from dashboard.auth.accounts import Accounts
 
@@ -243,7 +246,8 @@ def _supervise(options: RunOptions) -> int:
                     bar.stop()
                     console.print("Running. Ctrl-C ends it.")
 
-            supervisor = Supervisor(settings, options, store, commands, on_progress)
+            schedule = EvolutionSchedule(settings, store, time_scale=options.time_scale)
+            supervisor = Supervisor(settings, options, store, commands, on_progress, schedule.due)
             return supervisor.run()
     except KeyboardInterrupt:
         return 0
@@ -293,6 +297,10 @@ def process(name: str) -> None:
 
             raise typer.Exit(workload(settings, options, store, stop))
     except AutopilotError:
+        if name == "evolution":
+            from backend.processes.evolution import evolution
+
+            raise typer.Exit(evolution(settings, options, store, stop))
         logging.getLogger(name).exception("the process ends")
         raise
     raise typer.BadParameter(f"there is no process named {name!r}")

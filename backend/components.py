@@ -15,8 +15,7 @@ from backend.domain.knobs import Knob, KnobSpace, KnobValue
 from backend.domain.modes import Mode
 from backend.domain.server import ServerInfo
 from backend.errors import LockNotAvailableError
-from backend.evolution.genome import Genome
-from backend.evolution.present import present_genome
+from backend.evolution.present import GenomeInForce
 from backend.learning import Learner
 from backend.lease import LEASE_TTL_S, TunerLease
 from backend.memory_budget import MemoryBudget
@@ -52,7 +51,7 @@ class Components:
     recorder: Recorder
     learner: Learner
     monitor: SafetyMonitor
-    genome: Genome
+    genome: GenomeInForce
     lease: TunerLease
 
     @property
@@ -143,7 +142,7 @@ def _wire(
         memory_limit_gb=settings.safety.memory_limit_gb,
         present=lambda: deployment.present,
     )
-    genome = present_genome(settings, store)
+    genome = GenomeInForce(settings, store, clock)
     sampler = getattr(target, "host_sampler", lambda: None)()
     return Components(
         settings=settings,
@@ -159,7 +158,7 @@ def _wire(
         collector=DataCollector(target, sampler),
         recorder=Recorder(store, target, clock),
         learner=Learner(
-            settings, space, info.host, budget, store, clock, adapt=genome.knob_settings
+            settings, space, info.host, budget, store, clock, adapt=genome.genome.knob_settings
         ),
         genome=genome,
         monitor=SafetyMonitor(safety_limits(settings)),

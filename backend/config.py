@@ -164,11 +164,24 @@ class Level1Section(Section):
 
 
 class Level2Section(Section):
-    """Level 2: the evolution of the hyper-parameters (run.py evolve)."""
+    """Level 2: the evolution of the hyper-parameters, by itself or with run.py evolve."""
 
-    enabled: bool = Field(True, description="Use the genome that was evolved and deployed, if any.")
+    enabled: bool = Field(
+        True,
+        description="Evolve by itself, and use the genome that was evolved and deployed, if any. "
+        "Costs processor time that nobody else wants, on the tuner's machine; no statements.",
+    )
     evaluation_interval: float = Field(
-        86400, gt=0, description="Seconds between evolutions; not active yet: run.py evolve."
+        86400,
+        gt=0,
+        description="Seconds (of the demo's clock) from the beginning of an evolution to the next.",
+    )
+    evaluation_minutes: float = Field(
+        20,
+        gt=0,
+        le=1440,
+        description="Minutes that an evolution takes by itself, at most; never more than half of "
+        "the interval.",
     )
     population_size: int = Field(8, ge=2, le=100, description="Genomes a generation.")
     mutation_rate: float = Field(

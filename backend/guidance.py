@@ -33,8 +33,10 @@ class Guidance:
         policy: the knob policy that Level 1 has deployed.
         vetting: tries candidates in the sandbox first; None: nowhere.
         gate: the thresholds of Level 2's genome, within its safe bounds.
+        follow: called between two trials: takes up the genome for the workload that is offered.
     """
 
     policy: Policy = no_policy
     vetting: Vetting | None = None
     gate: Callable[[GateSettings], GateSettings] = as_set
+    follow: Callable[[], None] = lambda: None

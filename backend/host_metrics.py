@@ -179,11 +179,12 @@ class HostSampler:
         times = psutil.cpu_times()
         counters, gauges = sample.counters, sample.gauges
         limited_s = self._limits.cpu_used_s()
-        # guest times are part of user and nice already.
+        # Guest times are part of user already. What runs at a low priority (nice), such as an
+        # evolution, gives way: a machine is not busy with it.
         own_s = (
             times.user
             + times.system
-            + sum(getattr(times, name, 0.0) for name in ("nice", "irq", "softirq"))
+            + sum(getattr(times, name, 0.0) for name in ("irq", "softirq"))
         )
         # The kernel's own accounts of idle cores may fall by a tick; a counter must not.
         counters["host_busy_s"] = self._risen("busy", own_s if limited_s is None else limited_s)

@@ -156,10 +156,22 @@ class Learner:
             state_width=STATE_WIDTH,
         )
 
+    def adopt(self, adapt: Callable[[KnobAgentSettings], KnobAgentSettings]) -> None:
+        """Go on with other hyper-parameters: what was learnt, and the networks' sizes, stay.
+
+        Args:
+            adapt: as the constructor's.
+        """
+        self._adapt = adapt
+        if self._agent is not None:
+            self._agent.save(self._folder)
+            self._agent = self._own(self._folder)
+
     def _own(self, folder: Path) -> KnobAgent:
         from backend.rl_agent import KnobAgent
 
-        agent = KnobAgent.load(folder, self._space)
+        wanted = self._adapt(agent_settings(self._section))
+        agent = KnobAgent.load(folder, self._space, wanted)
         if agent.state_width != STATE_WIDTH:
             raise CheckpointError(
                 f"the checkpoint in {folder} takes states of length {agent.state_width}, "

@@ -49,6 +49,11 @@ STUDY_ALPHA = 0.05
 FINALISTS = 3
 LEAST_PAIRS, MOST_PAIRS = 10, 60
 """Of the comparison."""
+RUNS_A_PAIR = 5
+"""A judging run is more than twice as long as one in training, and there are two to a pair."""
+JUDGING_RUNS = round(1.5 * RUNS_A_PAIR * LEAST_PAIRS)
+"""Time for so many learning runs suffices to choose a challenger and to judge it: a third of it
+is for the choice."""
 HOPELESS = 1.15
 """A genome whose regret is so many times the incumbent's after the first seed is given up."""
 FIRST_MUTATION = 0.2
@@ -72,6 +77,8 @@ class MetaLearner:
         storage: URL of the study, a database of Optuna's.
         store: takes a record of every individual.
         on_run: told after every learning run; may raise to end the evolution.
+        on_trial: the same before every trial of a learning run.
+        on_outcome: told what came of it, in one transaction of the store with the deployment.
     """
 
     curriculum: Curriculum
@@ -81,6 +88,8 @@ class MetaLearner:
     storage: str
     store: Store
     on_run: Callable[[], None] = lambda: None
+    on_trial: Callable[[], None] = lambda: None
+    on_outcome: Callable[[Outcome], None] = lambda outcome: None
     _began_s: float = field(default_factory=time.process_time)
 
     def __post_init__(self) -> None:
@@ -175,7 +184,7 @@ class MetaLearner:
         """Let a genome learn; None as soon as it is hopeless or too costly."""
         training, runs = self.curriculum.training, []
         par = self._par_of_incumbent() if genome != self.incumbent else None
-        for run in runs_of(genome, training, TRAINING_SEEDS):
+        for run in runs_of(genome, training, TRAINING_SEEDS, on_trial=self.on_trial):
             runs.append(run)
             self.on_run()
             if par is not None and len(runs) == len(training):
@@ -211,8 +220,7 @@ class MetaLearner:
             return self._outcome(None, "no genome of the front beats the one that stands")
         checked = min(most, len(finalists))
         spent = checked * len(training) * len(RECHECK_SEEDS) if checked > 1 else 0
-        # A judging run is more than twice as long, and there are two of them to a pair.
-        pairs = min((runs - spent) // 5, MOST_PAIRS)
+        pairs = min((runs - spent) // RUNS_A_PAIR, MOST_PAIRS)
         if pairs < LEAST_PAIRS:
             return self._outcome(
                 None,
@@ -274,7 +282,8 @@ class MetaLearner:
     def _runs(self, genome: Genome, seeds: Sequence[int], *, held_out: bool) -> list[LearningRun]:
         problems = self.curriculum.held_out if held_out else self.curriculum.training
         runs = []
-        for run in runs_of(genome, problems, seeds, JUDGED_WINDOWS if held_out else WINDOWS):
+        windows = JUDGED_WINDOWS if held_out else WINDOWS
+        for run in runs_of(genome, problems, seeds, windows, self.on_trial):
             runs.append(run)
             self.on_run()
         return runs
@@ -286,14 +295,7 @@ class MetaLearner:
         challenger: Genome | None = None,
     ) -> Outcome:
         deployed = judged is not None and judged[1].wins
-        if judged is not None:
-            genome, comparison = judged
-            fitness = self._measured(genome)
-            self._record(
-                genome, fitness, "evolved", comparison.as_numbers(), reason,
-                deployed=deployed,
-            )  # fmt: skip
-        return Outcome(
+        outcome = Outcome(
             winner=judged[0] if judged is not None and deployed else self.incumbent,
             challenger=judged[0] if judged is not None else challenger,
             deployed=deployed,
@@ -303,6 +305,16 @@ class MetaLearner:
             generations=self.generations,
             cpu_s=time.process_time() - self._began_s,
         )
+        fitness = None if judged is None else self._measured(judged[0])
+        with self.store.transaction():
+            if judged is not None:
+                genome, comparison = judged
+                self._record(
+                    genome, fitness, "evolved", comparison.as_numbers(), reason,
+                    deployed=deployed,
+                )  # fmt: skip
+            self.on_outcome(outcome)
+        return outcome
 
     # -- what is known ----------------------------------------------------------------------
 

@@ -14,7 +14,12 @@ from backend.domain.knobs import KnobConfig, KnobValue
 from backend.domain.metrics import MetricsSnapshot, QueryKey
 from backend.domain.modes import ChangeState, CommandState
 from backend.domain.plans import ExplainedPlan, Guess, HintSet
-from backend.domain.policies import GenomeRecord, PolicyUpdateRecord, PolicyVersionRecord
+from backend.domain.policies import (
+    EvolutionRecord,
+    GenomeRecord,
+    PolicyUpdateRecord,
+    PolicyVersionRecord,
+)
 from backend.domain.records import (
     ChangeRecord,
     ClientIntervalRecord,
@@ -136,6 +141,9 @@ class TelemetryWriter(Protocol):
 
     def add_event(self, event: EventRecord) -> int: ...
     def add_learning(self, record: LearningRecord) -> None: ...
+    def save_evolution(self, record: EvolutionRecord) -> None:
+        """Replace the state of the evolution."""
+
     def add_knob_space(self, space: KnobSpaceRecord) -> None:
         """Make a space known; nothing happens where it is."""
 
@@ -204,8 +212,13 @@ class TelemetryReader(SteeringReader, Protocol):
     def changes(self, *, limit: int = 500) -> Sequence[ChangeRecord]: ...
     def policy_versions(self, *, limit: int = 200) -> Sequence[PolicyVersionRecord]: ...
     def policy_updates(self, *, limit: int = 200) -> Sequence[PolicyUpdateRecord]: ...
-    def genomes(self, *, study: str | None = None, limit: int = 1000) -> Sequence[GenomeRecord]:
-        """The newest measured genomes, of one study or of all."""
+    def genomes(
+        self, *, study: str | None = None, deployed: bool = False, limit: int = 1000
+    ) -> Sequence[GenomeRecord]:
+        """The newest measured genomes, of one study or of all; or only those that were deployed."""
+
+    def evolution(self) -> EvolutionRecord | None:
+        """The evolution that is at work, or ended last; None before the first."""
 
     def events(self, *, level: str | None = None, limit: int = 200) -> Sequence[EventRecord]: ...
     def learning(self, *, agent: str = "knob", limit: int = 1000) -> Sequence[LearningRecord]: ...

@@ -146,7 +146,12 @@ def _loop(
         record_window=observer.record_trial_window,
         judge_safety=observer.judge_candidate,
         schedule=_schedule(parts, options, started_at, clock),
-        guidance=Guidance(policies.propose, vetting, parts.genome.gate_settings),
+        guidance=Guidance(
+            policies.propose,
+            vetting,
+            parts.genome.gate_settings,
+            lambda: parts.genome.follow(parts.learner),
+        ),
         forget_index=parts.recorder.forget_recent,
     )
 

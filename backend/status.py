@@ -56,7 +56,14 @@ def status_record(
         ends_at=ends_at,
         fault=fault,
         limits=parts.limits,
+        genome=parts.genome.record_id,
+        measures_alone=measures_alone(loop),
     )
+
+
+def measures_alone(loop: TuningLoop) -> bool:
+    """Whether a baseline or the final comparison is measured."""
+    return loop.phase in (Phase.BASELINE, Phase.FINAL_COMPARISON) or loop.workloads.away
 
 
 def activity(loop: TuningLoop) -> str:

@@ -249,7 +249,7 @@ def build_steering_jobs(
     explorer = None
     if explores(settings) and isinstance(parts.target, PostgresTarget):
         explorer = build_explorer(
-            settings, parts.info, parts.store, register, clock, plan_policy, parts.genome
+            settings, parts.info, parts.store, register, clock, plan_policy, parts.genome.genome
         )
     return SteeringJobs(
         settings,

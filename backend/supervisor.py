@@ -39,6 +39,8 @@ start, is not started again."""
 NEEDS_NOBODY = ("workload",)
 """What makes these exit at once does not pass by itself; the others may miss a server or a store
 that comes back."""
+EVOLUTION = "evolution"
+"""The process that runs when it is due, and not otherwise."""
 STOP_TIMEOUT_S = 20.0
 READY = "running"
 """The last step told: everything has been started."""
@@ -65,6 +67,7 @@ class Supervisor:
         store: the supervisor's own handle, for events and the status of the preparation.
         commands: process name → command line; order is the order of starting.
         on_progress: told of the preparation's steps, (text, share done).
+        evolution_due: whether the process of that name is to be started now; asked often.
 
     Raises:
         WorkloadError: the settings ask for a demo workload that there cannot be.
@@ -77,11 +80,12 @@ class Supervisor:
         store: Store,
         commands: Mapping[str, Sequence[str]],
         on_progress: Progress,
+        evolution_due: Callable[[], bool] = lambda: False,
     ) -> None:
         self._settings, self._store = settings, store
         self._options = replace(options, supervisor_pid=os.getpid())
         self._children = {name: _Child(name, command) for name, command in commands.items()}
-        self._on_progress = on_progress
+        self._on_progress, self._evolution_due = on_progress, evolution_due
         self._stopping = threading.Event()
         self._embedded = embedded_server(settings) if settings.is_embedded else None
         if settings.is_embedded:
@@ -99,7 +103,7 @@ class Supervisor:
                 self._prepare(self._embedded)
             self._options = replace(self._options, begun_at=time.time())
             for name in self._children:
-                if name != "dashboard" and not self._stopping.is_set():
+                if name not in ("dashboard", EVOLUTION) and not self._stopping.is_set():
                     self._start(name)
             self._on_progress(READY, 1.0)
             return self._watch()
@@ -159,7 +163,9 @@ class Supervisor:
         while not self._stopping.wait(0.2):
             for child in self._children.values():
                 code = child.process.poll() if child.process else None
-                if child.restart_at_s is not None:
+                if child.name == EVOLUTION:
+                    self._watch_evolution(child, code)
+                elif child.restart_at_s is not None:
                     if time.monotonic() >= child.restart_at_s:
                         self._start(child.name)
                 elif code is not None:
@@ -167,6 +173,17 @@ class Supervisor:
                         return 0
                     self._plan_restart(child, code)
         return 0
+
+    def _watch_evolution(self, child: _Child, code: int | None) -> None:
+        """Start it when it is due; one that was killed is due again."""
+        if child.process is None:
+            if self._evolution_due():
+                self._start(child.name)
+        elif code is not None:
+            child.process = None
+            if code != 0:
+                told = f"the {child.name} process ended ({_told(code)}); it goes on later"
+                self._event("error", "process_died", told)
 
     def _plan_restart(self, child: _Child, code: int) -> None:
         now_s = time.monotonic()
@@ -198,6 +215,11 @@ class Supervisor:
         )
 
     def _stop_all(self) -> None:
+        # A kill costs an evolution no more than a polite end, which may take long beside others.
+        evolution = self._children.get(EVOLUTION)
+        if evolution is not None and evolution.process is not None:
+            evolution.process.kill()
+            evolution.process.wait()
         # The tuner first, so that it takes its candidate off while all others still live; the
         # watchdog last, in case the tuner cannot.
         for name in ("tuner", "workload", "dashboard", "watchdog"):

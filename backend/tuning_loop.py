@@ -78,6 +78,7 @@ class TuningLoop:
         self._deployment, self._store, self._clock = deployment, store, clock
         self._collect, self._record_window = collect, record_window
         self._judge_safety, self._schedule = judge_safety, schedule
+        self._follow_genome = guidance.follow
         self.phase = Phase.STARTING
         self.paused = False
         self.trial: Trial | None = None
@@ -258,6 +259,7 @@ class TuningLoop:
         )
 
     def _begin_next(self, now_s: float) -> None:
+        self._follow_genome()
         schedule = self._schedule
         promote = schedule.may_promote(now_s) and self._planner.may_promote_today()
         plan = None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -98,8 +99,9 @@ def evolved(
     cell = Cell(EVOLVED)
     if cell.key in (done := results.read()):
         return done[cell.key].numbers
+    from backend.evolution.course import Course, Progress
     from backend.evolution.outcome import EvolutionSettings
-    from backend.evolution.process import Progress, Task, evolve
+    from backend.evolution.process import Task, be_nice, evolve
 
     incumbent = Genome.of()
     folder = results.path.parent
@@ -122,7 +124,12 @@ def evolved(
             told.append(progress.text)
             console.print(f"{progress.share:4.0%} {progress.text}", highlight=False)
 
-    outcome = evolve(task, minutes, cores, on_progress)
+    be_nice()
+    with closing(open_store(store)) as opened:
+        course = Course(opened, 60.0 * minutes, on_progress=on_progress)
+        outcome = evolve(task, course, opened, cores)
+    if outcome is None:
+        raise SystemExit(course.record.reason)
     for line in outcome.summary():
         console.print(line, highlight=False)
     numbers = {

@@ -9,7 +9,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
-from backend.domain.policies import GenomeRecord, PolicyUpdateRecord, PolicyVersionRecord
+from backend.domain.policies import (
+    EvolutionRecord,
+    GenomeRecord,
+    PolicyUpdateRecord,
+    PolicyVersionRecord,
+)
 from backend.domain.records import (
     ChangeRecord,
     ClientIntervalRecord,
@@ -157,13 +162,19 @@ class CachedReader:
             self._newest_id(self.policy_updates) if limit > 1 else None,
         )
 
-    def genomes(self, *, study: str | None = None, limit: int = 1000) -> Sequence[GenomeRecord]:
+    def genomes(
+        self, *, study: str | None = None, deployed: bool = False, limit: int = 1000
+    ) -> Sequence[GenomeRecord]:
         """See TelemetryReader."""
         return self._get(
-            ("genomes", study, limit),
-            lambda: self._reader.genomes(study=study, limit=limit),
+            ("genomes", study, deployed, limit),
+            lambda: self._reader.genomes(study=study, deployed=deployed, limit=limit),
             self._newest_id(self.genomes) if limit > 1 else None,
         )
+
+    def evolution(self) -> EvolutionRecord | None:
+        """See TelemetryReader."""
+        return self._get(("evolution",), self._reader.evolution)
 
     def _newest_id(self, read: Callable[..., Sequence[Any]]) -> object:
         # These too are written once; of the versions the newest is the one that is deployed.

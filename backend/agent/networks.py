@@ -288,4 +288,7 @@ class ActorCritic:
         Raises:
             ValueError: a shape differs; KeyError: an array is missing.
         """
+        rates = [float(adam.learning_rate) for adam in (self._critic_adam, self._actor_adam)]
         restore_variables(self._variables(), arrays)
+        # The optimisers' variables hold the rates of whoever wrote them; ours are those set here.
+        self._critic_adam.learning_rate, self._actor_adam.learning_rate = rates

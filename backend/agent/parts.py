@@ -29,6 +29,8 @@ CHECKPOINT_FILE = "knob_agent.npz"
 FORMAT = 2
 NETWORK_SETTINGS = ("hidden_layers", "ensemble_size")
 """Settings that the networks' shapes depend on."""
+BUILT = (*NETWORK_SETTINGS, "buffer_size", "rank_rewards", "recall_columns")
+"""Settings that what an agent has learnt so far depends on."""
 COUNTERS: Mapping[str, type] = {
     "_design_left": int,
     "_tells": int,
@@ -127,8 +129,19 @@ class AgentParts:
         write_checkpoint(Path(folder) / CHECKPOINT_FILE, about, arrays)
 
     @classmethod
-    def load(cls: type[Agent], folder: Path | str, space: KnobSpace) -> Agent:
+    def load(
+        cls: type[Agent],
+        folder: Path | str,
+        space: KnobSpace,
+        settings: KnobAgentSettings | None = None,
+    ) -> Agent:
         """Restore what :meth:`save` wrote.
+
+        Args:
+            folder: where the checkpoint is.
+            space: the knobs to turn.
+            settings: to go on with, in place of those that it was saved with; what it has built
+                (:data:`BUILT`) stays as it is.
 
         Raises:
             CheckpointError: there is none, it is damaged, or it belongs to another knob space.
@@ -143,8 +156,10 @@ class AgentParts:
                 remedy=REMEDY,
             )
         try:
-            settings = KnobAgentSettings(**about["settings"])
-            agent = cls(space, about["seed"], settings=settings, state_width=about["state_width"])
+            saved = KnobAgentSettings(**about["settings"])
+            built = {name: getattr(saved, name) for name in BUILT}
+            wanted = dataclasses.replace(settings or saved, **built)
+            agent = cls(space, about["seed"], settings=wanted, state_width=about["state_width"])
             agent._rng.bit_generator.state = about["rng"]
             agent._queue = [space.validate(config) for config in about["queue"]]
             agent._asked = {space.validate(config) for config in about["asked"]}
@@ -154,6 +169,8 @@ class AgentParts:
             for part, owner in agent._owners().items():
                 start = len(part) + 1
                 owner.restore({n[start:]: a for n, a in arrays.items() if n.startswith(f"{part}.")})
+            scaled = agent._trust * wanted.trust_start / saved.trust_start
+            agent._trust = min(max(scaled, wanted.trust_min), wanted.trust_max)
         except (ValueError, KeyError, TypeError, AttributeError, KnobError) as error:
             raise damaged(path, error) from error
         return agent

@@ -31,14 +31,18 @@ from backend.components import Components, build_components
 from backend.config import Settings
 from backend.domain.clock import SystemClock
 from backend.domain.modes import CommandKind
-from backend.domain.policies import PolicyVersionRecord
+from backend.domain.policies import GenomeRecord, PolicyVersionRecord
 from backend.domain.version_difference import difference
 from backend.errors import ConfigError
 from backend.policy_versions import ALL_VERSIONS
+from backend.freeze import is_frozen
+from backend.evolution.archive import deployed
+from backend.evolution.present import present_genome, told
 from backend.protocols import TelemetryReader
 from backend.servers import embedded_server
 from backend.telemetry import open_store
 
+from backend.telemetry.codec import to_document
 _WIDE = 240
 """Columns of a table that goes into a file or another program."""
 
@@ -83,11 +87,15 @@ def print_version(settings: Settings, version_id: int | None, *, as_json: bool) 
         version = _one(versions, version_id)
         trial = None if version.trial_id is None else store.trial(version.trial_id)
     if as_json:
-        _print_json(version_document(version, trial))
+        genome = _genome_in_force(settings, store) if version.active else None
+        in_force = {"genome": genome and to_document(genome)} if version.active else {}
+        _print_json({**version_document(version, trial), **in_force})
         return
     for line in version_lines(version, versions.get(version.parent_id), trial, units):
         typer.echo(line)
 
+    if version.active:
+        typer.echo(f"Genome in force: {told(genome) if genome else 'that of the settings'}")
 
 def print_difference(settings: Settings, first: int, second: int, *, as_json: bool) -> None:
     """Print what is different in the second version.
@@ -182,6 +190,19 @@ def _versions(store: TelemetryReader) -> tuple[ById, Units]:
 
 def _one(versions: ById, version_id: int | None) -> PolicyVersionRecord:
     version = versions.get(version_id)
+def _genome_in_force(settings: Settings, store: TelemetryReader) -> GenomeRecord | None:
+    """Level 2's genome that the tuner works with, or would begin with; None: the settings' own.
+
+    Genomes are no part of a version: they change how is learnt, not what is deployed, and are
+    chosen anew by workload.
+    """
+    if not tuner_is_at_work(store):
+        return present_genome(settings, store)[1]
+    status = store.status()
+    records = deployed(store) if status else ()
+    return next((r for r in records if status and r.id == status.genome), None)
+
+
     if version is None:
         raise ConfigError(
             f"there is no policy version {version_id}",

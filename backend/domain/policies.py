@@ -82,3 +82,25 @@ class GenomeRecord:
     deployed: bool = False
     reason: str = ""
     id: int | None = None
+
+
+@dataclass(frozen=True)
+class EvolutionRecord:
+    """The evolution that is at work, or the one that ended last; the store holds the newest state.
+
+    ``at``: its newest sign of life. ``share`` of its time that is over, in [0, 1], with ``activity``
+    for people. ``used_s``: seconds at work, over all its ``starts``. ``by_itself``: the supervisor
+    began it, and starts it again after a kill. ``ended_at`` is None while it is not over;
+    ``reason``: what came of it; ``deployed``: whether another genome stands since.
+    """
+
+    began_at: datetime
+    at: datetime
+    by_itself: bool = False
+    share: float = 0.0
+    activity: str = ""
+    used_s: float = 0.0
+    starts: int = 1
+    ended_at: datetime | None = None
+    reason: str = ""
+    deployed: bool = False

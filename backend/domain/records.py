@@ -326,7 +326,9 @@ class StatusRecord:
 
     ``index`` is the present latency index of the present workload (None until it is known) with
     the newest windows of the deployed configuration. ``progress`` in [0, 1] belongs to
-    ``activity``; ``limits`` are the settings of section ``safety``.
+    ``activity``; ``limits`` are the settings of section ``safety``. ``genome``: id of the record of
+    Level 2's genome in force, None for that of the settings. ``measures_alone``: a baseline or the
+    final comparison is being measured, and what can wait rests.
     """
 
     at: datetime
@@ -351,3 +353,5 @@ class StatusRecord:
     ends_at: datetime | None = None
     fault: str = ""
     limits: Mapping[str, Any] = field(default_factory=dict)
+    genome: int | None = None
+    measures_alone: bool = False

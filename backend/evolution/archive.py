@@ -43,7 +43,16 @@ def standing_genome(store: TelemetryReader, profile: Profile, default: Genome) -
 
     Genes that evolution does not vary are always those of the settings.
     """
-    record = standing_record(store.genomes(limit=MOST), profile)
+    return worked_with(standing_record(deployed(store), profile), default)
+
+
+def deployed(store: TelemetryReader) -> Sequence[GenomeRecord]:
+    """All genomes that were ever deployed, oldest first."""
+    return store.genomes(deployed=True, limit=MOST)
+
+
+def worked_with(record: GenomeRecord | None, default: Genome) -> Genome:
+    """What a deployed genome, or none, makes of the settings' own."""
     if record is None:
         return default
     varied = {gene.name: record.genes[gene.name] for gene in GENES if gene.varied}
@@ -78,7 +87,7 @@ def go_back(store: Store, profile: Profile, default: Genome, now: datetime) -> G
     Returns:
         What stands now; None where there is nothing to go back from.
     """
-    records = store.genomes(limit=MOST)
+    records = deployed(store)
     present = standing_record(records, profile)
     if present is None:
         return None

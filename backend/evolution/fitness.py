@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
@@ -74,12 +74,16 @@ class Fitness:
 
 
 def runs_of(
-    genome: Genome, problems: Sequence[Problem], seeds: Iterable[int], windows: int = WINDOWS
+    genome: Genome,
+    problems: Sequence[Problem],
+    seeds: Iterable[int],
+    windows: int = WINDOWS,
+    on_trial: Callable[[], None] = lambda: None,
 ) -> Iterator[LearningRun]:
     """Every problem with the first seed, then with the next: a part of them is balanced."""
     for seed in seeds:
         for problem in problems:
-            yield learn(problem, genome, seed, windows)
+            yield learn(problem, genome, seed, windows, on_trial)
 
 
 @dataclass(frozen=True)

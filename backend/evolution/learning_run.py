@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,11 +73,18 @@ class _Standing:
     believed: float = 0.0
 
 
-def learn(problem: Problem, genome: Genome, seed: int, windows: int = WINDOWS) -> LearningRun:
+def learn(
+    problem: Problem,
+    genome: Genome,
+    seed: int,
+    windows: int = WINDOWS,
+    on_trial: Callable[[], None] = lambda: None,
+) -> LearningRun:
     """Tune a problem once, under a genome.
 
     Noise, states and disturbances are drawn from the seed window by window, so that two genomes
-    with the same seed meet the same luck.
+    with the same seed meet the same luck. ``on_trial`` is called before each trial; what it raises
+    ends the run.
 
     Raises:
         ValueError: the genes contradict each other.
@@ -96,6 +103,7 @@ def learn(problem: Problem, genome: Genome, seed: int, windows: int = WINDOWS) -
     gaps: list[float] = []
     used = proposals = harmful = promotions = 0
     while used < windows:
+        on_trial()
         luck = np.random.default_rng([seed, used])
         state = problem.state(luck)
         config = agent.ask(state)

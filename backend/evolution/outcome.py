@@ -64,7 +64,7 @@ class Outcome:
                 f"harmful proposals {self.comparison.harmful:+.1%}"
             )
         lines.append(
-            "Deployed: the tuner takes it up at its next start; run.py evolve --back undoes that"
+            "Deployed: taken up before the next trial; run.py evolve --back undoes that"
             if self.deployed
             else f"Not deployed: {self.reason}"
         )

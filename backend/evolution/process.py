@@ -11,26 +11,26 @@ import logging
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from multiprocessing.context import SpawnProcess
 
 from sqlalchemy.engine import URL
 
-from backend.domain.records import EventRecord
+from backend.evolution.course import Course, Rest
 from backend.evolution.genome import Genome
 from backend.evolution.outcome import EvolutionSettings, Outcome
 from backend.evolution.problems import Curriculum
-from backend.meta_learner import MetaLearner
+from backend.meta_learner import JUDGING_RUNS, MetaLearner
 from backend.protocols import Store
 from backend.telemetry import open_store
 
-CONCLUDING_SHARE = 0.2
-"""Share of the time that is kept for judging the winner."""
+CONCLUDING_SHARE, MOST_CONCLUDING_SHARE = 0.2, 0.5
+"""Share of the time that is kept for judging the winner; more where a comparison takes more."""
 MOST_OVERRUN = 1.5
 """Judging is given up, and nothing deployed, after so many times the evolution's time."""
 NICE = 19
+TOO_BUSY = "Not deployed: the machine is too busy to judge the winner in time"
 
 
 class TimeIsUpError(Exception):
@@ -54,65 +54,71 @@ class Task:
     store: URL
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far an evolution is, for people."""
+def evolve(task: Task, course: Course, store: Store, cores: int = 1) -> Outcome | None:
+    """Evolve on so many cores until the course's time is up, then judge the winner.
 
-    share: float
-    text: str
+    Args:
+        task: what to evolve.
+        course: its time; told what came of it.
+        store: for records; the course's.
+        cores: processes.
 
+    Returns:
+        None where the machine was too busy to judge the winner: then nothing was deployed.
 
-def evolve(
-    task: Task,
-    minutes: float,
-    cores: int,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
-) -> Outcome:
-    """Evolve for so long on so many cores, then judge the winner.
-
-    KeyboardInterrupt passes through; every finished individual is in the study by then.
+    Raises:
+        StoppedError: the course was stopped; as with KeyboardInterrupt every finished individual is
+            in the study by then.
     """
-    be_nice()
-    with contextlib.closing(open_store(task.store)) as store:
-        outcome = _evolve(task, _learner(task, store), 60.0 * minutes, cores, on_progress)
-        told = ". ".join(outcome.summary())
-        store.add_event(EventRecord(datetime.now(timezone.utc), "info", "evolution", told))
-        return outcome
+    learner = _learner(task, store)
+    learner.on_trial = course.attend
+    learner.on_outcome = lambda outcome: course.end(
+        ". ".join(outcome.summary()), deployed=outcome.deployed
+    )
+    try:
+        return _evolve(task, learner, course, cores)
+    except TimeIsUpError:
+        course.end(TOO_BUSY)
+        return None
 
 
-def _evolve(
-    task: Task,
-    learner: MetaLearner,
-    seconds: float,
-    cores: int,
-    on_progress: Callable[[Progress], None],
-) -> Outcome:
-    began_s = time.monotonic()
-    evolving_s = (1.0 - CONCLUDING_SHARE) * seconds
-    runs: list[float] = []
+def _evolve(task: Task, learner: MetaLearner, course: Course, cores: int) -> Outcome:
+    seconds, runs, used_before_s = course.seconds, 0, course.used_s
 
-    def tick(until_s: float, doing: str) -> None:
-        passed_s = time.monotonic() - began_s
-        runs.append(passed_s)
-        on_progress(Progress(min(1.0, passed_s / seconds), f"{doing}: {_told(learner)}"))
-        if passed_s >= until_s:
+    def run_s() -> float:
+        """Seconds of a learning run, as far as is known."""
+        return (course.used_s - used_before_s) / max(runs, 1)
+
+    def evolve_on() -> None:
+        nonlocal runs
+        runs += 1
+        course.tell(f"evolving: {_told(learner)}")
+        least, most = CONCLUDING_SHARE * seconds, MOST_CONCLUDING_SHARE * seconds
+        if course.left_s <= min(max(least, JUDGING_RUNS * run_s()), most):
+            raise TimeIsUpError
+
+    def judge_on() -> None:
+        course.tell(f"judging: {_told(learner)}")
+        if course.left_s <= (1.0 - MOST_OVERRUN) * seconds:
             raise TimeIsUpError
 
     learner.begin()
-    learner.on_run = lambda: tick(evolving_s, "evolving")
-    with _helpers(task, evolving_s, cores - 1), contextlib.suppress(TimeIsUpError):
+    learner.on_run = evolve_on
+    with _helpers(task, course.left_s, cores - 1), contextlib.suppress(TimeIsUpError):
         while True:
             learner.step()
-    left_s = seconds - (time.monotonic() - began_s)
     # How many runs judge is fixed before the first of them. On a machine that gets busier they
     # may take longer, within a bound.
-    learner.on_run = lambda: tick(MOST_OVERRUN * seconds, "judging")
-    return learner.conclude(int(left_s * len(runs) / runs[-1]))
+    learner.on_run = judge_on
+    return learner.conclude(int(course.left_s / run_s()))
 
 
 def be_nice() -> None:
     """Give way to everything else on the machine, and keep numerics to one thread."""
     os.nice(NICE)
+    if hasattr(os, "SCHED_IDLE"):  # on Linux: only what nobody else wants
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     # Every agent compiles functions of its own, and TensorFlow warns of that each time.
@@ -177,6 +183,6 @@ def _help(task: Task, seconds: float, number: int, parent: int) -> None:
         contextlib.suppress(TimeIsUpError, KeyboardInterrupt),
     ):
         learner = _learner(task, store)
-        learner.on_run = on_run
+        learner.on_run, learner.on_trial = on_run, Rest(store).attend
         while True:
             learner.step()

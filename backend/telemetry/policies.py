@@ -12,7 +12,12 @@ from dataclasses import replace
 
 import sqlalchemy as sa
 
-from backend.domain.policies import GenomeRecord, PolicyUpdateRecord, PolicyVersionRecord
+from backend.domain.policies import (
+    EvolutionRecord,
+    GenomeRecord,
+    PolicyUpdateRecord,
+    PolicyVersionRecord,
+)
 from backend.domain.steering import ServedHint
 from backend.telemetry.codec import dump_json, from_document, from_row, to_document, to_row
 from backend.telemetry.reader import TelemetryReaderTables
@@ -20,6 +25,8 @@ from backend.telemetry.redaction import redact_statement
 from backend.telemetry.schema import genomes, policy_updates, policy_versions, served_hints
 from backend.telemetry.writer import TelemetryWriterTables
 
+EVOLUTION = "evolution"
+"""Name of its document in table ``present``."""
 _DIGESTS_A_STATEMENT = 500
 
 
@@ -80,12 +87,25 @@ class PolicyTables(TelemetryWriterTables, TelemetryReaderTables):
             statement = sa.insert(genomes).returning(genomes.c.id)
             return int(connection.execute(statement, to_row(record)).scalar_one())
 
-    def genomes(self, *, study: str | None = None, limit: int = 1000) -> Sequence[GenomeRecord]:
-        """The newest measured genomes, of one study or of all."""
+    def genomes(
+        self, *, study: str | None = None, deployed: bool = False, limit: int = 1000
+    ) -> Sequence[GenomeRecord]:
+        """The newest measured genomes, of one study or of all; or only those that were deployed."""
         query = sa.select(genomes)
+        if deployed:
+            query = query.where(genomes.c.deployed)
         if study is not None:
             query = query.where(genomes.c.study == study)
         return self._newest(GenomeRecord, query, None, None, limit)
+
+    def save_evolution(self, record: EvolutionRecord) -> None:
+        """Replace the state of the evolution."""
+        self._save_present(EVOLUTION, record.at, to_document(record))
+
+    def evolution(self) -> EvolutionRecord | None:
+        """The evolution that is at work, or ended last; None before the first."""
+        document = self._present(EVOLUTION)
+        return None if document is None else from_document(EvolutionRecord, document)
 
 
 def _hint_document(hint: ServedHint) -> dict[str, object]:

@@ -147,7 +147,7 @@ def test_the_present_genome_is_that_of_the_present_workload(store: SqlStore) -> 
         )  # fmt: skip
     store.add_genome(record(0.2, 1, SHOP))
     settings = Settings()
-    assert present_genome(settings, store, "shop").values["gamma"] == 0.2
-    assert present_genome(settings, store, "reports") == DEFAULT
-    assert present_genome(settings, store) == DEFAULT  # the newest are of the reports
-    assert present_genome(settings, store, "unheard of").values["gamma"] == 0.2
+    assert present_genome(settings, store, "shop")[0].values["gamma"] == 0.2
+    assert present_genome(settings, store, "reports") == (DEFAULT, None)
+    assert present_genome(settings, store) == (DEFAULT, None)  # the newest are of the reports
+    assert present_genome(settings, store, "unheard of")[0].values["gamma"] == 0.2

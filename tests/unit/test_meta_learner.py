@@ -24,10 +24,13 @@ from backend.telemetry import SqlStore, open_store
 
 DEFAULT = Genome.of()
 PROBLEMS: Curriculum = curriculum(None)
-Learn = Callable[[Problem, Genome, int, int], LearningRun]
+OnTrial = Callable[[], None]
+Learn = Callable[[Problem, Genome, int, int, OnTrial], LearningRun]
 
 
-def faster_with_optimism(problem: Problem, genome: Genome, seed: int, windows: int) -> LearningRun:
+def faster_with_optimism(
+    problem: Problem, genome: Genome, seed: int, windows: int, on_trial: OnTrial
+) -> LearningRun:
     """Best at an optimism of 0.5, far from today's 1.5; the luck is the seed's alone."""
     regret = 0.2 + 0.3 * abs(genome.values["optimism"] - 0.5)
     luck = 0.02 * float(np.random.default_rng(seed).standard_normal())
@@ -36,7 +39,9 @@ def faster_with_optimism(problem: Problem, genome: Genome, seed: int, windows: i
     )
 
 
-def all_alike(problem: Problem, genome: Genome, seed: int, windows: int) -> LearningRun:
+def all_alike(
+    problem: Problem, genome: Genome, seed: int, windows: int, on_trial: OnTrial
+) -> LearningRun:
     """No gene matters: what differs is luck."""
     luck = np.random.default_rng([seed, abs(hash(genome)) % 2**32]).random()
     return LearningRun(problem.name, seed, 10 + 20 * luck, 0.4 + luck / 9, 0, 0.2, 9, True, 1, 1)
@@ -132,10 +137,12 @@ def test_a_second_comparison_has_other_luck_and_is_stricter(
 
     monkeypatch.setattr(meta_learner, "trial_alpha", alpha_of)
 
-    def learn(problem: Problem, genome: Genome, seed: int, windows: int) -> LearningRun:
+    def learn(
+        problem: Problem, genome: Genome, seed: int, windows: int, on_trial: OnTrial
+    ) -> LearningRun:
         if seed >= HELD_OUT_SEED:
             seeds.append(seed)
-        return faster_with_optimism(problem, genome, seed, windows)
+        return faster_with_optimism(problem, genome, seed, windows, on_trial)
 
     learner = make(learn)
     evolve(learner, 12)
@@ -212,9 +219,11 @@ def test_an_incumbent_that_a_kill_interrupted_is_measured_after_all(make) -> Non
 def test_a_hopeless_genome_is_given_up_after_its_first_seed(make) -> None:
     seen: list[tuple[float, int]] = []
 
-    def learn(problem: Problem, genome: Genome, seed: int, windows: int) -> LearningRun:
+    def learn(
+        problem: Problem, genome: Genome, seed: int, windows: int, on_trial: OnTrial
+    ) -> LearningRun:
         seen.append((genome.values["optimism"], seed))
-        return faster_with_optimism(problem, genome, seed, windows)
+        return faster_with_optimism(problem, genome, seed, windows, on_trial)
 
     hopeless = Genome({**DEFAULT.values, "optimism": 2.9})
     evolve(make(learn, earlier=(hopeless,)), 6)

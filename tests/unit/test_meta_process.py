@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,19 +20,27 @@ from backend.commands import evolve as command
 from backend.config import Settings, load_settings
 from backend.domain.policies import GenomeRecord
 from backend.errors import AutopilotError, ConfigError
-from backend.evolution import fitness, process
+from backend.evolution import course, fitness, process
+from backend.evolution.course import Course, Progress
 from backend.evolution.genome import Genome, bounds_of
 from backend.evolution.learning_run import LearningRun
-from backend.evolution.outcome import EvolutionSettings
+from backend.evolution.outcome import EvolutionSettings, Outcome
 from backend.evolution.problems import Problem, curriculum
-from backend.evolution.process import Progress, Task
+from backend.evolution.process import Task
 from backend.meta_learner import MetaLearner
 from backend.telemetry import open_store
 
 DEFAULT = Genome.of()
 
 
-def formula(problem: Problem, genome: Genome, seed: int, windows: int) -> LearningRun:
+TICK_S = 0.01
+"""Of the clock that moves when it is looked at."""
+
+
+def formula(
+    problem: Problem, genome: Genome, seed: int, windows: int, on_trial: Callable[[], None]
+) -> LearningRun:
+    on_trial()
     regret = 0.2 + 0.3 * abs(genome.values["optimism"] - 0.5)
     luck = 0.02 * float(np.random.default_rng(seed).standard_normal())
     return LearningRun(problem.name, seed, 40 * (regret + luck), regret + luck, 0, 0, 9, True, 1, 1)
@@ -37,7 +48,10 @@ def formula(problem: Problem, genome: Genome, seed: int, windows: int) -> Learni
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No learning, no waiting for the disk, and the tests' own priority stays."""
+    """No learning, no waiting for the disk, time by the look, and the tests' own priority stays."""
+    looks = itertools.count()
+    clock = SimpleNamespace(monotonic=lambda: TICK_S * next(looks))
+    monkeypatch.setattr(course, "time", clock)
 
     def hurry(connection: sqlite3.Connection, _: object) -> None:
         connection.execute("PRAGMA synchronous = OFF")
@@ -68,9 +82,18 @@ def settings(tmp_path: Path) -> Settings:
     return load_settings(None, overrides={"paths": Settings().paths.under(tmp_path)}, environ={})
 
 
+def evolved(
+    task: Task, minutes: float, on_progress: Callable[[Progress], None] = lambda progress: None
+) -> Outcome | None:
+    """One evolution, and what came of it."""
+    with closing(open_store(task.store)) as store:
+        own = Course(store, 60 * minutes, on_progress=on_progress)
+        return process.evolve(task, own, store)
+
+
 def test_an_evolution_ends_when_its_time_is_up(task: Task) -> None:
     told: list[Progress] = []
-    outcome = process.evolve(task, minutes=0.03, cores=1, on_progress=told.append)
+    outcome = evolved(task, 0.03, told.append)
     assert outcome.individuals >= 1
     assert [p.share for p in told] == sorted(p.share for p in told)
     assert told[-1].share <= 1.0
@@ -78,8 +101,8 @@ def test_an_evolution_ends_when_its_time_is_up(task: Task) -> None:
 
 
 def test_the_next_evolution_goes_on(task: Task) -> None:
-    first = process.evolve(task, minutes=0.02, cores=1)
-    second = process.evolve(task, minutes=0.02, cores=1)
+    first = evolved(task, 0.02)
+    second = evolved(task, 0.02)
     assert second.individuals >= first.individuals
 
 
@@ -89,7 +112,7 @@ def test_control_c_passes_through_and_finished_ones_are_kept(task: Task) -> None
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        process.evolve(task, minutes=10, cores=1, on_progress=stop)
+        evolved(task, 10, stop)
     store = open_store(task.store)
     assert len(store.genomes()) == 2
     store.close()
@@ -105,7 +128,7 @@ def told_by(settings: Settings, **options: object) -> str:
 def test_the_command_tells_what_it_learns_on_and_what_came_of_it(settings: Settings) -> None:
     open_store(settings.store_url).close()
     text = told_by(settings)
-    assert "Nothing is recorded yet" in text
+    assert "Too little is recorded yet" in text
     assert "Genomes learn on: model" in text
     assert "genomes in" in text
     assert (settings.paths.data_dir / "evolution.db").exists()
@@ -154,8 +177,8 @@ def test_a_machine_too_busy_to_judge_deploys_nothing(
             learner.on_run()
 
     monkeypatch.setattr(MetaLearner, "conclude", judge)
-    with pytest.raises(process.TimeIsUpError):
-        process.evolve(task, minutes=0.01, cores=1)
+    assert evolved(task, 0.01) is None
     store = open_store(task.store)
+    assert store.evolution().reason == process.TOO_BUSY
     assert not any(record.deployed for record in store.genomes())
     store.close()

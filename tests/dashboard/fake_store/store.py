@@ -10,7 +10,12 @@ from typing import Any
 
 from backend.domain.knobs import KnobValue
 from backend.domain.modes import ChangeState, CommandKind, CommandState, Mode
-from backend.domain.policies import GenomeRecord, PolicyUpdateRecord, PolicyVersionRecord
+from backend.domain.policies import (
+    EvolutionRecord,
+    GenomeRecord,
+    PolicyUpdateRecord,
+    PolicyVersionRecord,
+)
 from backend.domain.records import (
     ChangeRecord,
     ClientIntervalRecord,
@@ -58,6 +63,7 @@ class FakeStore:
         self._commands: list[CommandRecord] = []
         self._updates: list[PolicyUpdateRecord] = []
         self._genomes: list[GenomeRecord] = []
+        self._evolution: EvolutionRecord | None = None
         self._steered: list[SteeredClassRecord] = []
         self._timings: list[ServiceTimingRecord] = []
         self._plan_runs: list[PlanRunRecord] = []
@@ -125,9 +131,16 @@ class FakeStore:
         self._read()
         return self._updates[-limit:]
 
-    def genomes(self, *, study: str | None = None, limit: int = 1000) -> Sequence[GenomeRecord]:
+    def genomes(
+        self, *, study: str | None = None, deployed: bool = False, limit: int = 1000
+    ) -> Sequence[GenomeRecord]:
         self._read()
-        return [g for g in self._genomes if study in (None, g.study)][-limit:]
+        found = [g for g in self._genomes if study in (None, g.study) and g.deployed >= deployed]
+        return found[-limit:]
+
+    def evolution(self) -> EvolutionRecord | None:
+        self._read()
+        return self._evolution
 
     def events(self, *, level: str | None = None, limit: int = 200) -> Sequence[EventRecord]:
         self._read()
