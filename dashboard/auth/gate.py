@@ -32,9 +32,10 @@ if TYPE_CHECKING:
     from backend.config_dashboard import DashboardSettings
 
 CALLBACKS = "/_dash-update-component"
-OPEN_PATHS = frozenset({"/login", "/healthz"})
-OPEN_FOLDERS = ("/assets/", "/vendor/")
-"""Style sheets, icons and scripts, which hold nothing of the store."""
+OPEN = frozenset(
+    {"login", "api.healthz", "vendor.style_sheet", "vendor.icon", "_dash_assets.static"}
+)
+"""Flask's endpoints that need no login: style sheets, icons and scripts hold nothing of the store."""
 FOR_SCRIPTS = re.compile(r"/(api/.*|metrics|healthz)")
 VIEWER_MAY_POST = frozenset({CALLBACKS, "/login", "/logout"})
 """Callbacks refresh pages; commands that they would queue are refused where they are queued."""
@@ -134,11 +135,11 @@ class Gate:
         return found or _challenge(WRONG)
 
     def _stranger(self) -> AnyResponse | tuple[Response, int] | None:
-        if request.path in OPEN_PATHS or request.path.startswith(OPEN_FOLDERS):
+        if request.endpoint in OPEN:
             return None
         if FOR_SCRIPTS.fullmatch(request.path):
             return _challenge("log in: send a name and password by HTTP basic authentication")
-        if request.method == "GET" and "text/html" in request.accept_mimetypes:
+        if request.method == "GET" and request.accept_mimetypes.best == "text/html":
             known = request.path in self._pages and request.path != "/"
             return redirect(f"/login?next={request.path}" if known else "/login", 303)
         return _refused("nobody is logged in, or the session is over: log in at /login", 401)

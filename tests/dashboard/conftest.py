@@ -14,7 +14,10 @@ from flask.testing import FlaskClient
 import dashboard
 from dashboard import serving
 from dashboard.security import TOKEN_HEADER, token_cookie
+from tests.dashboard.browsing import browser, open_page
 from tests.dashboard.fake_store import FakeStore
+
+__all__ = ["browser", "open_page"]
 
 PORT = 8050
 HOST = f"127.0.0.1:{PORT}"
@@ -83,11 +86,15 @@ def client(app: dash.Dash) -> Client:
 
 @pytest.fixture
 def served() -> Iterator[Any]:
-    """Serve a dashboard over a store on a free port; returns a function from store to URL."""
+    """Serve a dashboard over a store on a free port; returns a function from store to URL.
+
+    Its further arguments are settings.
+    """
     ended: list[Any] = []
 
-    def serve(store: FakeStore) -> str:
-        app = dashboard.create_app(store, store, settings(port=0))
+    def serve(store: FakeStore, **changes: Any) -> str:
+        chosen = settings(port=0, **changes)
+        app = dashboard.create_app(store, store, chosen, record=store._events.append)
         server = dashboard.make_server(app, "127.0.0.1", 0)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()

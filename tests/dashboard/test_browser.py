@@ -3,118 +3,21 @@
 from __future__ import annotations
 
 import re
-import shutil
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect
 
 from backend.domain.modes import CommandKind, CommandState, Mode
 from dashboard.pages import PAGES
+from tests.dashboard.browsing import LOADED, OVERFLOW, SIZES
 from tests.dashboard.fake_steering import STEERED
 from tests.dashboard.fake_store import FakeStore
 
 pytestmark = pytest.mark.browser
-
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PATIENCE_MS = 30_000
-"""For machines that are busy with other things, too."""
-expect.set_options(timeout=PATIENCE_MS)
-SIZES = {"wide": (1280, 800), "phone": (390, 844)}
-OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-LOADED = (
-    "() => document.querySelector('#content .page') && "
-    "!document.querySelector('#content .skeleton')"
-)
-
-
-def chromium() -> str | None:
-    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = chromium()
-    if path is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield launched
-        launched.close()
-
-
-class Watched:
-    """What a page did that it should not do."""
-
-    def __init__(self, page: Page, base: str) -> None:
-        self.problems: list[str] = []
-        host = urlsplit(base).netloc
-        page.on("console", lambda m: self._add("console", m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda e: self._add("script", str(e)))
-        page.on(
-            "request",
-            lambda r: (
-                self._add("foreign request", r.url)
-                if urlsplit(r.url).netloc not in (host, "")
-                else None
-            ),
-        )
-        page.on(
-            "response", lambda r: self._add(f"HTTP {r.status}", r.url) if r.status >= 400 else None
-        )
-
-    def _add(self, kind: str, text: str) -> None:
-        self.problems.append(f"{kind}: {text[:300]}")
-
-
-@pytest.fixture
-def open_page(browser: Browser, served: Callable[[FakeStore], str]) -> Iterator[Any]:
-    contexts = []
-
-    @contextmanager
-    def visit(
-        store: FakeStore,
-        path: str = "/",
-        size: str = "wide",
-        scheme: str = "light",
-        quiet: bool = True,
-    ) -> Iterator[Page]:
-        base = served(store)
-        width, height = SIZES[size]
-        context = browser.new_context(
-            viewport={"width": width, "height": height},
-            color_scheme=scheme,
-            timezone_id="Europe/Berlin",
-            base_url=base,
-            has_touch=size == "phone",
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(PATIENCE_MS)
-        watched = Watched(page, base)
-        page.goto(path)
-        page.wait_for_function(LOADED)
-        yield page
-        if quiet:
-            assert watched.problems == []
-        context.close()
-
-    yield visit
-    for context in contexts:
-        context.close()
 
 
 def beating(store: FakeStore) -> FakeStore:
