@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -21,7 +20,7 @@ from dashboard.live import Builder, View
 MOST_READ = 5000
 MOST_COMPARISONS = 20
 AT_WORK_WITHIN = timedelta(minutes=5)
-"""An evolution is taken to be at work if its newest genome is younger."""
+"""An evolution is taken to be at work if its newest sign of life is younger."""
 START = "python run.py evolve --minutes 20"
 WAITING = "Appears with the first measured genomes"
 
@@ -61,7 +60,8 @@ def summary(view: View) -> object:
                     "learns, on what was recorded here.",
                     "diagram-2",
                 ),
-                _how_to_start("Start one with"),
+                _last_outcome(view),
+                _progress(view) or _how_to_start(),
             ],
             className="panel below",
         )
@@ -91,7 +91,8 @@ def summary(view: View) -> object:
             ],
             className="tiles tiles-6",
         ),
-        _progress(study, view) or _how_to_start("Go on with"),
+        _last_outcome(view),
+        _progress(view) or _how_to_start(),
     ]
 
 
@@ -110,32 +111,42 @@ def _best(
     )
 
 
-def _progress(study: Sequence[GenomeRecord], view: View) -> Component | None:
-    """How far the generation is that is at work; None where none is."""
-    if view.now - study[-1].at > AT_WORK_WITHIN:
+def _progress(view: View) -> Component | None:
+    """How far the evolution is that is at work; None where none is."""
+    evolution = view.reader.evolution()
+    if evolution is None or evolution.ended_at is not None:
         return None
-    number = study[-1].generation
-    sizes = Counter(g.generation for g in study)
-    population = max(sizes[n] for n in sizes if n < number) if min(sizes) < number else None
-    done = f"{sizes[number]} of {population}" if population else str(sizes[number])
-    text = f"An evolution is at work: generation {number + 1}, {done} genomes measured"
+    if view.now - evolution.at > AT_WORK_WITHIN:
+        return None
+    begun = "that began by itself " if evolution.by_itself else ""
     return html.Div(
         [
-            html.Div(text, className="activity-text"),
-            ui.progress_bar(sizes[number] / population, "progress of the generation")
-            if population
-            else None,
+            html.Div(
+                f"An evolution {begun}is at work: {evolution.activity or 'preparing'}",
+                className="activity-text",
+            ),
+            ui.progress_bar(evolution.share, "progress of the evolution"),
         ],
         className="panel evolution-progress",
     )
 
 
-def _how_to_start(words: str) -> Component:
+def _last_outcome(view: View) -> Component | None:
+    """What came of the evolution that ended last; None where none did."""
+    evolution = view.reader.evolution()
+    if evolution is None or evolution.ended_at is None:
+        return None
+    ended = view.viewer.time(evolution.ended_at, now=view.now)
+    return html.P(f"The last evolution ended {ended}. {evolution.reason}", className="small")
+
+
+def _how_to_start() -> Component:
     return html.P(
         [
-            f"{words} ",
+            "Unless level2.enabled is off, one begins by itself (level2.evaluation_interval). "
+            "Begin one now with ",
             html.Code(START),
-            "; it runs beside the tuner at low priority, and goes on where it was stopped.",
+            "; it runs beside the tuner, on processor time that nobody else wants.",
         ],
         className="quiet start-evolution",
     )
@@ -161,7 +172,7 @@ def genes(view: View) -> object:
                 f"{deployed.reason}",
                 className="small",
             ),
-            _not_taken_up(deployed, view),
+            _in_force(deployed, view),
             ui.table(
                 ["Gene", "Incumbent", "Deployed"],
                 [
@@ -180,11 +191,15 @@ def genes(view: View) -> object:
     )
 
 
-def _not_taken_up(deployed: GenomeRecord, view: View) -> Component | None:
+def _in_force(deployed: GenomeRecord, view: View) -> Component | None:
     status = view.reader.status()
-    if status is None or status.started_at is None or status.started_at >= deployed.at:
+    if status is None:
         return None
-    return ui.badge("the tuner takes it up at its next start", "info", "hourglass-split")
+    if status.genome == deployed.id:
+        return ui.badge("in force", "good", "check-lg")
+    return ui.badge(
+        "not in force: the tuner chooses by workload, before a trial", "info", "hourglass-split"
+    )
 
 
 def comparisons(view: View) -> object:

@@ -10,7 +10,12 @@ import plotly.graph_objects as go
 import pytest
 from plotly.utils import PlotlyJSONEncoder
 
-from backend.domain.policies import GenomeRecord, PolicyUpdateRecord, PolicyVersionRecord
+from backend.domain.policies import (
+    EvolutionRecord,
+    GenomeRecord,
+    PolicyUpdateRecord,
+    PolicyVersionRecord,
+)
 from dashboard import figures_policies as figs
 from dashboard import learning_level1, learning_level2, learning_levels
 from dashboard.format import Viewer
@@ -193,18 +198,32 @@ def test_without_genomes_the_page_says_how_to_start():
     assert "Nothing was compared yet" in text_of(learning_level2.comparisons(empty))
 
 
-def test_an_evolution_at_work_says_how_far_its_generation_is(store):
+def test_an_evolution_at_work_says_how_far_it_is(store):
     assert "at work" not in text_of(learning_level2.summary(view(store)))
-    last = store._genomes[-2]
-    store._genomes += [replace(last, id=50 + n, generation=5, at=store.now) for n in range(3)]
+    store._evolution = EvolutionRecord(
+        store.now, store.now, by_itself=True, share=0.375, activity=f"evolving {HOSTILE}"
+    )
     text = text_of(learning_level2.summary(view(store)))
-    assert "generation 6, 3 of 8 genomes measured" in text
+    assert "An evolution that began by itself is at work: evolving" in text
+    assert json.dumps(HOSTILE)[1:-1] in text
     assert '"width": "38%"' in text
     assert "run.py evolve" not in text
-    store._genomes = [replace(last, generation=0, at=store.now)]
-    first = text_of(learning_level2.summary(view(store)))
-    assert "generation 1, 1 genomes measured" in first
-    assert "progressbar" not in first
+    first = FakeStore(empty=True)
+    first._evolution = replace(store._evolution, at=first.now)
+    assert "is at work" in text_of(learning_level2.summary(view(first)))
+    store._evolution = replace(store._evolution, at=store.now - timedelta(minutes=6))  # killed
+    assert "at work" not in text_of(learning_level2.summary(view(store)))
+
+
+def test_what_came_of_the_last_evolution_is_told(store):
+    assert "The last evolution" not in text_of(learning_level2.summary(view(store)))
+    store._evolution = EvolutionRecord(
+        store.now, store.now, ended_at=store.now, reason="Not deployed: there was no time"
+    )
+    text = text_of(learning_level2.summary(view(store)))
+    assert "The last evolution ended" in text
+    assert "Not deployed: there was no time" in text
+    assert "at work" not in text
 
 
 def test_the_deployed_genome_is_told_by_what_it_changes(store):
@@ -214,9 +233,12 @@ def test_the_deployed_genome_is_told_by_what_it_changes(store):
     assert '"0.3"' in text
     assert '"0.22"' in text
     assert "gamma" not in text
-    assert "takes it up at its next start" in text
-    store._status = replace(store._status, started_at=store.now)
-    assert "takes it up" not in text_of(learning_level2.genes(view(store)))
+    assert "not in force" in text
+    deployed = learning_level2.deployed_genome(view(store))
+    store._status = replace(store._status, genome=deployed.id)
+    text = text_of(learning_level2.genes(view(store)))
+    assert "in force" in text
+    assert "not in force" not in text
 
 
 def test_a_deployed_incumbent_differs_in_nothing(store):
