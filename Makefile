@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 NPROC := $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run demo test test-slow test-browser lint types contracts check bench faults wheel clean
+.PHONY: help install install-dev run demo test test-slow test-browser servers lint types contracts check bench faults wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -41,6 +41,9 @@ test-slow: install-dev ## learning, faults and the longer tests on real servers
 
 test-browser: install-dev ## the pages in Chromium
 	$(BIN)/python -m pytest -m browser
+
+servers: install-dev ## PostgreSQL 14, 16 and 18 for the tests (55 MB, into the temporary folder)
+	$(BIN)/python -m tests.server_programs
 
 lint: install-dev ## ruff
 	$(BIN)/ruff check .

@@ -144,7 +144,8 @@ def demo(
     Ends by itself with an interleaved comparison of the final against the initial configuration
     in final_report.txt, .json and .html. An earlier run's store and checkpoints are set aside.
     """
-    os.environ.pop("DATABASE_URL", None)
+    for name in ("DATABASE_URL", "PGHOST", "PGHOSTADDR", "PGSERVICE"):
+        os.environ.pop(name, None)
     options = _options(
         config, None, data_dir, duration_days=duration, fast_mode=fast_mode, queries=queries,
         workload=workload, scale=scale, seed=seed, port=port,
@@ -470,6 +471,32 @@ def doctor(
     from backend.commands.doctor import examine
 
     examine(settings, console)
+
+
+@app.command()
+def grants(
+    mode: Annotated[str, typer.Option("--mode", help="observe, advise, approve or auto.")] = "auto",
+    role: Annotated[
+        Optional[str], typer.Option("--role", help="Role of the autopilot; default: database.user.")
+    ] = None,
+    server_version: Annotated[
+        Optional[int],
+        typer.Option("--server-version", help="14 to 18; default: the server is asked."),
+    ] = None,
+    config: ConfigOption = None,
+    dsn: DsnOption = None,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Print the SQL that gives a role what a mode needs, and no more; changes nothing itself.
+
+    Example: run.py grants --mode auto --role autopilot --server-version 17 | psql --dbname=shop
+    """
+    settings = _options(config, dsn, data_dir).settings()
+    from backend.commands.grants import grant_script
+
+    typer.echo(
+        grant_script(settings, mode=mode, role=role, server_version=server_version), nl=False
+    )
 
 
 @app.command()

@@ -13,7 +13,8 @@ from backend.data_collector import DataCollector
 from backend.deployment import ALL_VERSIONS, Deployment
 from backend.domain.knobs import Knob, KnobSpace, KnobValue
 from backend.domain.modes import Mode
-from backend.domain.server import ServerInfo
+from backend.domain.records import EventRecord
+from backend.domain.server import KnobReading, ServerInfo
 from backend.errors import LockNotAvailableError
 from backend.evolution.present import GenomeInForce
 from backend.learning import Learner
@@ -108,12 +109,16 @@ def _wire(
 ) -> Components:
     lease = TunerLease(store, LEASE_TTL_S, clock)
     catalog = load_catalog(info.version, info.host)
-    present = {name: r.value for name, r in target.read_knobs(catalog.names).items()}
+    readings = target.read_knobs(catalog.names)
+    present = {name: r.value for name, r in readings.items()}
     versions = store.policy_versions(limit=ALL_VERSIONS)
-    catalog = including(catalog, [present, *(version.config for version in versions)])
+    catalog = including(
+        as_built(catalog, readings), [present, *(version.config for version in versions)]
+    )
     adjuster = ParameterAdjuster(target, store, catalog, clock, sleep=clock.sleep)
     if info.can("alter_system"):
         adjuster.reconcile(lease.epoch)
+    info, space = _what_may_be_tried(catalog, settings, info, readings)
     policies = PolicyVersions(store, clock)
     register = SteeringRegister(store, clock, home_of(settings, info), policies)
     register.withdraw_proven_elsewhere()
@@ -131,11 +136,9 @@ def _wire(
         epoch=lambda: lease.epoch,
         allow_restart=info.can("restart"),
     )
-    deployment.mode = settings.effective_mode
-    if not info.can("alter_system") and deployment.mode in (Mode.APPROVE, Mode.AUTO):
-        deployment.mode = Mode.ADVISE
+    deployment.mode = info.mode_for(settings.effective_mode)
+    _tell_best_mode(store, clock, settings.effective_mode, info)
     deployment.adopt()
-    space = tunable_space(catalog, settings, info, present=deployment.present)
     budget = MemoryBudget(
         info.host,
         clients=most_clients(settings, target),
@@ -166,6 +169,45 @@ def _wire(
     )
 
 
+def _what_may_be_tried(
+    catalog: KnobCatalog,
+    settings: Settings,
+    info: ServerInfo,
+    readings: Mapping[str, KnobReading],
+) -> tuple[ServerInfo, KnobSpace]:
+    """The knobs that our role may set; all that could be advised where it may set none of them."""
+    if info.can("alter_system"):
+        settable = [name for name, reading in readings.items() if reading.may_alter]
+        space = tunable_space(catalog, settings, info, present=settable)
+        if len(space):
+            return info, space
+        info = info.without(
+            "alter_system",
+            "our role may set none of the knobs that are tried; run.py grants prints the SQL",
+        )
+    return info, tunable_space(catalog, settings, info, present=readings)
+
+
+def _tell_best_mode(store: SqlStore, clock: Clock, wanted: Mode, info: ServerInfo) -> None:
+    """Where not every mode is possible, an event says which is, why, and what would help."""
+    if info.best_mode is Mode.AUTO:
+        return
+    lowered = info.mode_for(wanted) is not wanted
+    told = (
+        f"mode {wanted.value} is not possible, {info.best_mode.value} is"
+        if lowered
+        else f"the furthest mode that is possible is {info.best_mode.value}"
+    )
+    store.add_event(
+        EventRecord(
+            clock.now(),
+            "warning" if lowered else "info",
+            "best_mode",
+            f"{told}: {info.why_not_further}",
+        )
+    )
+
+
 def most_clients(settings: Settings, target: TargetDatabase) -> int:
     """How many clients may run statements at once: the demo's, or all that a server lets in."""
     if not settings.is_embedded:
@@ -173,6 +215,20 @@ def most_clients(settings: Settings, target: TargetDatabase) -> int:
         if limit is not None:
             return int(limit.value)
     return settings.workload.max_concurrency
+
+
+def as_built(catalog: KnobCatalog, readings: Mapping[str, KnobReading]) -> KnobCatalog:
+    """The catalogue without what this build of the server leaves out (lz4, zstd, io_uring)."""
+    entries = []
+    for entry in catalog:
+        reading = readings.get(entry.name)
+        if reading is not None and reading.choices:
+            kept = tuple(c for c in entry.knob.choices if c in reading.choices)
+            if len(kept) < 2:
+                continue
+            entry = replace(entry, knob=replace(entry.knob, choices=kept))
+        entries.append(entry)
+    return replace(catalog, entries=tuple(entries))
 
 
 def including(catalog: KnobCatalog, stood: Iterable[Mapping[str, KnobValue]]) -> KnobCatalog:
@@ -210,11 +266,5 @@ def tunable_space(
 ) -> KnobSpace:
     """The knobs that trials may turn: tunable, quick enough to judge, restarts where allowed."""
     restarts = settings.level1.allow_restart and info.can("restart")
-    return KnobSpace(
-        [
-            knob
-            for knob in catalog.space(include_restart=restarts)
-            if knob.name in present
-            and (knob.settle_s <= settings.level1.max_settle_s or knob.context == "restart")
-        ]
-    )
+    space = catalog.space(include_restart=restarts, max_settle_s=settings.level1.max_settle_s)
+    return KnobSpace([knob for knob in space if knob.name in present])

@@ -173,10 +173,11 @@ class OperatorCommands:
                 f"mode {command.payload.get('mode')!r:.40} is unknown",
                 remedy=f"choose one of {', '.join(m.value for m in Mode)}",
             ) from None
-        if mode in (Mode.APPROVE, Mode.AUTO) and not self._parts.info.can("alter_system"):
+        info = self._parts.info
+        if info.mode_for(mode) is not mode:
             raise ConfigError(
-                f"mode {mode.value} needs ALTER SYSTEM, which is not available here",
-                remedy=self._parts.info.missing.get("alter_system"),
+                f"mode {mode.value} is not possible here, the furthest is {info.best_mode.value}",
+                remedy=info.why_not_further,
             )
         former, self._parts.deployment.mode = self._parts.deployment.mode, mode
         if mode is not former:

@@ -211,8 +211,8 @@ class SystemOrchestrator:
         last = parts.store.status()
         if last is not None:
             loop.paused, parts.deployment.frozen = last.paused, last.frozen
-            if last.started_at == self._started_at and parts.info.can("alter_system"):
-                parts.deployment.mode = last.mode
+            if last.started_at == self._started_at:
+                parts.deployment.mode = parts.info.mode_for(last.mode)
 
     # -- jobs -----------------------------------------------------------------------------------
 

@@ -7,9 +7,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from backend.approval import WAITING
+from backend.domain.knobs import Knob
 from backend.domain.modes import Phase, SafetyAction
 from backend.domain.records import KnobStatusRecord, StatusRecord
 from backend.domain.safety import SafetyVerdict
+from backend.domain.server import KnobReading
 
 if TYPE_CHECKING:
     from backend.components import Components
@@ -91,14 +93,12 @@ def progress(loop: TuningLoop) -> float | None:
 def knob_statuses(parts: Components) -> list[KnobStatusRecord]:
     """Every catalogued knob that this server has, as it stands now."""
     deployment, statuses = parts.deployment, []
-    may_write = parts.info.can("alter_system")
-    reason = parts.info.missing.get("alter_system", "")
     for entry in parts.catalog:
         reading = deployment.readings.get(entry.name)
         if reading is None:
             continue
         knob = entry.knob
-        restart_barred = knob.context == "restart" and not deployment.allow_restart
+        hindrance = why_not_writable(parts, knob, reading)
         statuses.append(
             KnobStatusRecord(
                 name=knob.name,
@@ -118,16 +118,21 @@ def knob_statuses(parts: Components) -> list[KnobStatusRecord]:
                 source=reading.source,
                 pending_restart=reading.pending_restart,
                 tunable=knob.name in parts.space,
-                writable=may_write and not restart_barred and reading.override is None,
-                note=(
-                    reason
-                    if not may_write
-                    else f"set by {reading.override}, which wins"
-                    if reading.override
-                    else "needs a restart, which is not allowed here"
-                    if restart_barred
-                    else ""
-                ),
+                writable=not hindrance,
+                note=hindrance,
             )
         )
     return statuses
+
+
+def why_not_writable(parts: Components, knob: Knob, reading: KnobReading) -> str:
+    """Why a knob cannot be changed from here, for people; "" where it can."""
+    if not parts.info.can("alter_system"):
+        return parts.info.missing.get("alter_system", "") or "ALTER SYSTEM is not possible here"
+    if not reading.may_alter:
+        return "our role may not set it; run.py grants prints the SQL"
+    if reading.override:
+        return f"set by {reading.override}, which wins"
+    if knob.context == "restart" and not parts.deployment.allow_restart:
+        return "needs a restart, which is not allowed here"
+    return ""

@@ -27,6 +27,11 @@ def restart_needed(
     """
     for goal in goals:
         reading = readings[goal.name]
+        if not reading.may_alter:
+            raise AdjustmentError(
+                f"our role may not set {goal.name}",
+                remedy="run.py grants prints the SQL that allows it",
+            )
         if reading.override is not None:
             raise AdjustmentError(
                 f"{goal.name} is set by {reading.override}, which wins over our entry",

@@ -131,6 +131,7 @@ class KnobCatalog:
         tunable_only: bool = True,
         include_restart: bool = False,
         families: Collection[str] | None = None,
+        max_settle_s: float = math.inf,
     ) -> KnobSpace:
         """Return the knobs that a learner may turn.
 
@@ -138,6 +139,7 @@ class KnobCatalog:
             tunable_only: leave out what only humans turn.
             include_restart: with the knobs that need a restart.
             families: only these groups; None for all.
+            max_settle_s: leave out what takes longer to show its effect, restarts aside.
 
         Raises:
             CatalogError: no such family, or nothing is left.
@@ -154,6 +156,7 @@ class KnobCatalog:
             if (entry.tunable or not tunable_only)
             and (entry.knob.context != "restart" or include_restart)
             and (families is None or entry.group in families)
+            and (entry.knob.settle_s <= max_settle_s or entry.knob.context == "restart")
         ]
         if not chosen:
             raise CatalogError("this choice of knobs is empty")

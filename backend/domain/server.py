@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from backend.domain.knobs import KnobValue
+from backend.domain.modes import Mode
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class ServerInfo:
 
     ``server_id`` is stable over restarts (PostgreSQL's system identifier) and never a secret.
     ``capabilities`` maps a capability's name (``alter_system``, ``reload``, ``restart``,
-    ``statement_statistics``, ``read_all_stats``, ``terminate``) to whether we have it;
+    ``statement_statistics``, ``read_all_stats``, ...) to whether we have it;
     ``missing`` holds, for each we lack, the reason and the SQL that would grant it.
     """
 
@@ -43,6 +44,35 @@ class ServerInfo:
         """Whether the server and our role offer the capability."""
         return self.capabilities.get(capability, False)
 
+    def without(self, capability: str, reason: str) -> ServerInfo:
+        """The same server, where the capability turned out to be of no use."""
+        return replace(
+            self,
+            capabilities={**self.capabilities, capability: False},
+            missing={**self.missing, capability: reason},
+        )
+
+    @property
+    def best_mode(self) -> Mode:
+        """The furthest mode that this server and our role make possible."""
+        if not self.can("statement_statistics"):
+            return Mode.OBSERVE
+        return Mode.AUTO if self.can("alter_system") else Mode.ADVISE
+
+    def mode_for(self, wanted: Mode) -> Mode:
+        """The wanted mode, or :attr:`best_mode` where that does not go so far."""
+        return min(wanted, self.best_mode, key=list(Mode).index)
+
+    @property
+    def why_not_further(self) -> str:
+        """What stands between :attr:`best_mode` and auto, with the remedy; or ""."""
+        if not self.can("statement_statistics"):
+            reason = self.missing.get("statement_statistics", "unknown")
+            return f"without pg_stat_statements nothing can be compared: {reason}"
+        if not self.can("alter_system"):
+            return self.missing.get("alter_system", "ALTER SYSTEM is not possible")
+        return ""
+
 
 @dataclass(frozen=True)
 class KnobReading:
@@ -50,6 +80,8 @@ class KnobReading:
 
     ``entry`` is the text in postgresql.auto.conf, None where there is no entry. ``override``
     names what would win over our entry (command line, database or role setting), if anything.
+    ``may_alter`` tells whether our role may set this knob. ``choices`` are the words that this
+    build of the server takes (categorical knobs); empty where it does not tell.
     """
 
     name: str
@@ -58,3 +90,5 @@ class KnobReading:
     pending_restart: bool = False
     entry: str | None = None
     override: str | None = None
+    may_alter: bool = True
+    choices: tuple[str, ...] = ()

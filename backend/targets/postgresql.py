@@ -14,7 +14,7 @@ from typing import Any
 
 from psycopg2 import sql
 
-from backend.db_connector import TUNER_APPLICATION, DatabaseConnector, quoted_identifier
+from backend.db_connector import TUNER_APPLICATION, DatabaseConnector
 from backend.domain.knobs import KnobValue
 from backend.domain.metrics import MetricsSnapshot, QueryKey
 from backend.domain.server import KnobReading, ServerInfo
@@ -27,6 +27,8 @@ from backend.errors import (
     UnsupportedServerError,
 )
 from backend.host_metrics import HostSampler
+from backend.targets import postgresql_privileges as privileges
+from backend.targets.postgresql_checkup import Item, check_up
 from backend.targets.postgresql_lock import TunerLock
 from backend.targets.postgresql_metrics import MetricReader
 from backend.targets.postgresql_probe import probe
@@ -52,8 +54,11 @@ SELECT clock_timestamp() AS taken_at, pg_postmaster_start_time() AS started_at,
        pg_conf_load_time() AS loaded_at
 """
 _SETTINGS = """
-SELECT name, setting, vartype, source, pending_restart FROM pg_settings WHERE name = ANY(%s)
+SELECT name, setting, vartype, source, pending_restart, enumvals, {may_alter} AS may_alter
+  FROM pg_settings WHERE name = ANY(%s)
 """
+_MAY_ALTER = "has_parameter_privilege(name, 'ALTER SYSTEM')"
+_MAY_ALTER_BEFORE_15 = "(SELECT rolsuper FROM pg_roles WHERE rolname = current_user)"
 # In the order in which the server reads them: the last line wins.
 _FILE_LINES = """
 SELECT f.name, f.setting, f.sourcefile LIKE '%%postgresql.auto.conf' AS automatic
@@ -100,7 +105,7 @@ class PostgresTarget:
     ) -> None:
         self._connector = connector
         self._restarter = restarter
-        self._lock = TunerLock(connector.in_database("postgres"))
+        self._lock = TunerLock(connector.in_database(privileges.LOCK_DATABASE))
         self._monotonic_s = monotonic_s
         # Snapshots have a session of their own: knobs that are being tried (jit_above_cost = 0)
         # would otherwise compile our little statements, and settings that prevent that must not
@@ -125,6 +130,16 @@ class PostgresTarget:
             self._connector, self._statements, can_restart=self._restarter is not None
         )
         return info
+
+    def check_up(self, info: ServerInfo, knobs: Sequence[str]) -> list[Item]:
+        """What the server offers and what is missing, item by item; see postgresql_checkup.
+
+        Args:
+            info: what :meth:`describe` just answered.
+            knobs: the knobs that would be tried.
+        """
+        writable = {name: reading.may_alter for name, reading in self.read_knobs(knobs).items()}
+        return check_up(self._connector, info, writable)
 
     def host_sampler(self) -> HostSampler | None:
         """A sampler of the machine under the server; None where the server is elsewhere."""
@@ -170,7 +185,9 @@ class PostgresTarget:
         ``entry`` needs the capability ``file_settings``; without it, it is None.
         """
         wanted = list(names)
-        rows = self._connector.fetch(_SETTINGS, (wanted,))
+        by_parameter = self._connector.server_version >= privileges.FIRST_WITH_PARAMETER_GRANTS
+        may_alter = _MAY_ALTER if by_parameter else _MAY_ALTER_BEFORE_15
+        rows = self._connector.fetch(_SETTINGS.format(may_alter=may_alter), (wanted,))
         lines = self._file_lines(wanted)
         entries = {line["name"]: line["setting"] for line in lines or () if line["automatic"]}
         in_files = None if lines is None else {line["name"] for line in lines}
@@ -183,6 +200,8 @@ class PostgresTarget:
                 pending_restart=_is_pending(row, in_files),
                 entry=entries.get(row["name"]),
                 override=_OVERRIDING_SOURCES.get(row["source"]) or overrides.get(row["name"]),
+                may_alter=row["may_alter"],
+                choices=tuple(row["enumvals"] or ()),
             )
             for row in rows
         }
@@ -214,11 +233,10 @@ class PostgresTarget:
             try:
                 self._connector.execute(_alter_system(name, value))
             except PrivilegeError as error:
-                role = quoted_identifier(self._connector.url.username or "")
+                granting = privileges.alter_system(self._connector.url.username or "", [name])
                 raise PrivilegeError(
                     f"{name} cannot be set: {error.message}",
-                    remedy=f"GRANT SET, ALTER SYSTEM ON PARAMETER {name} TO {role}; "
-                    "(version 15 on; before, a superuser is needed)",
+                    remedy=f"{granting} (version 15 on; before, a superuser is needed)",
                 ) from None
             except ServerConnectionError:
                 raise

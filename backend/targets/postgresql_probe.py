@@ -6,10 +6,12 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from backend.catalog.knobs import load_catalog
 from backend.db_connector import NEWEST_VERSION, DatabaseConnector, quoted_identifier
 from backend.domain.server import HostFacts, ServerInfo
 from backend.errors import ServerConnectionError, ServerError
 from backend.host_metrics import find_postmaster, host_facts
+from backend.targets import postgresql_privileges as privileges
 from backend.targets.postgresql_statements import StatementStatistics
 
 _SERVER = """
@@ -24,14 +26,13 @@ SELECT current_setting('server_version') AS version_text,
        has_function_privilege('pg_reload_conf()', 'EXECUTE') AS reload,
        has_table_privilege('pg_file_settings', 'SELECT')
          AND has_function_privilege('pg_show_all_file_settings()', 'EXECUTE') AS file_settings,
-       pg_has_role('pg_read_all_stats', 'USAGE') AS read_all_stats,
-       pg_has_role('pg_signal_backend', 'USAGE') AS terminate
+       pg_has_role('pg_read_all_stats', 'USAGE') AS read_all_stats
   FROM pg_roles AS r WHERE r.rolname = current_user
 """
 # Version 15 on: ALTER SYSTEM can be granted for single settings.
 _GRANTED_PARAMETERS = """
-SELECT count(*) AS granted FROM pg_parameter_acl AS p
- WHERE has_parameter_privilege(p.parname, 'ALTER SYSTEM')
+SELECT count(*) AS granted FROM pg_settings AS s
+ WHERE s.name = ANY(%s) AND has_parameter_privilege(s.name, 'ALTER SYSTEM')
 """
 
 
@@ -61,7 +62,6 @@ def probe(
         "restart",
         "statement_statistics",
         "read_all_stats",
-        "terminate",
         "file_settings",
         "io_timing",
     )
@@ -88,34 +88,35 @@ def probe(
 
 def _missing(connector: DatabaseConnector, row: Mapping[str, Any], version: int) -> dict[str, str]:
     """For each capability that we lack: the reason and the SQL that grants it."""
-    role = quoted_identifier(row["role"])
+    role = row["role"]
     missing: dict[str, str] = {}
     if version // 10000 > NEWEST_VERSION:
         missing["alter_system"] = (
             f"PostgreSQL {version // 10000} is newer than {NEWEST_VERSION}, the newest version "
-            "that is known here: observe only"
+            "that is known here: nothing is changed on it"
         )
     elif row["in_recovery"]:
-        missing["alter_system"] = "this is a stand-by: observe only; connect to the primary"
+        missing["alter_system"] = (
+            "this is a stand-by: nothing is changed on it; connect to the primary to tune"
+        )
     elif row["allow_alter_system"] == "off":
         missing["alter_system"] = (
             "the server's configuration file has allow_alter_system = off: whoever manages it "
             "wants changes made there"
         )
-    elif not row["superuser"] and not _may_alter_system(connector, version):
+    elif not row["superuser"] and version < privileges.FIRST_WITH_PARAMETER_GRANTS:
         missing["alter_system"] = (
-            f"GRANT SET, ALTER SYSTEM ON PARAMETER work_mem TO {role}; -- one for each knob"
-            if version >= 150000
-            else f"only a superuser may use ALTER SYSTEM before version 15: "
-            f"ALTER ROLE {role} SUPERUSER;"
+            "only a superuser may use ALTER SYSTEM before version 15; make changes yourself "
+            f"(mode advise), or ALTER ROLE {quoted_identifier(role)} SUPERUSER;"
+        )
+    elif not row["superuser"] and not _may_alter_any_knob(connector, version):
+        missing["alter_system"] = (
+            f"{privileges.alter_system(role, ['work_mem'])} -- one for each knob: run.py grants"
         )
     if not row["reload"]:
-        missing["reload"] = f"GRANT EXECUTE ON FUNCTION pg_catalog.pg_reload_conf() TO {role};"
+        missing["reload"] = privileges.reload(role)
     if not row["file_settings"]:
-        missing["file_settings"] = (
-            f"GRANT SELECT ON pg_catalog.pg_file_settings TO {role}; "
-            f"GRANT EXECUTE ON FUNCTION pg_catalog.pg_show_all_file_settings() TO {role};"
-        )
+        missing["file_settings"] = privileges.read_entries(role)
     to_undo = [missing[name] for name in ("file_settings", "reload") if name in missing]
     if to_undo:
         missing.setdefault(
@@ -124,9 +125,7 @@ def _missing(connector: DatabaseConnector, row: Mapping[str, Any], version: int)
             "it read again, no change could be undone",
         )
     if not row["read_all_stats"]:
-        missing["read_all_stats"] = f"GRANT pg_monitor TO {role};"
-    if not row["terminate"]:
-        missing["terminate"] = f"GRANT pg_signal_backend TO {role};"
+        missing["read_all_stats"] = privileges.monitor(role)
     if row["track_io_timing"] != "on":
         missing["io_timing"] = (
             "ALTER SYSTEM SET track_io_timing = on; SELECT pg_reload_conf(); "
@@ -135,10 +134,9 @@ def _missing(connector: DatabaseConnector, row: Mapping[str, Any], version: int)
     return missing
 
 
-def _may_alter_system(connector: DatabaseConnector, version: int) -> bool:
-    if version < 150000:
-        return False
-    return bool(connector.fetch(_GRANTED_PARAMETERS)[0]["granted"])
+def _may_alter_any_knob(connector: DatabaseConnector, version: int) -> bool:
+    catalog = load_catalog(version, HostFacts(memory_bytes=0, cpu_count=0.0))
+    return bool(connector.fetch(_GRANTED_PARAMETERS, (list(catalog.names),))[0]["granted"])
 
 
 def _server_id(connector: DatabaseConnector) -> str:

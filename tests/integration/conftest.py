@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 from sqlalchemy import Engine
 
 from backend.embedded_postgres import EmbeddedPostgres
+from tests.foreign_server import ForeignServer, foreign_server
 from tests.query_steering import LOOK_ENTRY, OTHER_ENTRY, Sent, steered_engine
+from tests.server_programs import bin_dir
 
 DEBIAN_BIN_DIR = Path("/usr/lib/postgresql/15/bin")
 
@@ -53,6 +56,35 @@ def server(request: pytest.FixtureRequest) -> EmbeddedPostgres:
     """A started server, of each kind in turn."""
     found: EmbeddedPostgres = request.getfixturevalue(request.param)
     return found
+
+
+@pytest.fixture(scope="session")
+def server_14() -> Iterator[ForeignServer]:
+    """PostgreSQL 14, without pg_stat_statements."""
+    yield from _of_version(14)
+
+
+@pytest.fixture(scope="session")
+def server_16() -> Iterator[ForeignServer]:
+    """PostgreSQL 16, without pg_stat_statements."""
+    yield from _of_version(16)
+
+
+@pytest.fixture(scope="session")
+def server_18() -> Iterator[ForeignServer]:
+    """PostgreSQL 18."""
+    yield from _of_version(18)
+
+
+def _of_version(major: int) -> Iterator[ForeignServer]:
+    programs = bin_dir(major)
+    if programs is None:
+        reason = f"no programs of PostgreSQL {major}: make servers"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with foreign_server(programs) as server:
+        yield server
 
 
 @pytest.fixture

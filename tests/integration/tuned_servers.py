@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from backend.catalog import KnobCatalog, load_catalog
+from backend.components import as_built
 from backend.db_connector import DatabaseConnector
 from backend.domain.clock import SystemClock
 from backend.domain.modes import ChangeState
@@ -16,15 +17,17 @@ from backend.errors import EmbeddedServerError
 from backend.parameter_adjuster import ParameterAdjuster
 from backend.targets.postgresql import PostgresTarget
 from backend.telemetry import SqlStore
+from tests.foreign_server import AnyServer
 
 HOST = HostFacts(memory_bytes=8 << 30, cpu_count=4.0, free_disk_bytes=100 << 30)
 
 
-def restarter(server: EmbeddedPostgres) -> Callable[[], None]:
+def restarter(server: AnyServer) -> Callable[[], None]:
     def restart() -> None:
         try:
             server.restart()
         except EmbeddedServerError:
+            assert isinstance(server, EmbeddedPostgres)
             server.start_or_recover()
             raise
 
@@ -34,9 +37,10 @@ def restarter(server: EmbeddedPostgres) -> Callable[[], None]:
 class Tuner:
     """A target, a lease and an adjuster on it."""
 
-    def __init__(self, server: EmbeddedPostgres, store: SqlStore, host: HostFacts = HOST) -> None:
+    def __init__(self, server: AnyServer, store: SqlStore, host: HostFacts = HOST) -> None:
         self.target = PostgresTarget(DatabaseConnector(server.dsn()), restarter=restarter(server))
-        self.catalog: KnobCatalog = load_catalog(self.target.describe().version, host)
+        catalog = load_catalog(self.target.describe().version, host)
+        self.catalog: KnobCatalog = as_built(catalog, self.target.read_knobs(catalog.names))
         self.store = store
         self.epoch = store.acquire_lease("test", 600)
         self.adjuster = ParameterAdjuster(self.target, store, self.catalog, SystemClock())
@@ -55,7 +59,7 @@ class Tuner:
         return {row.state for row in self.store.changes()}
 
 
-def auto_conf(server: EmbeddedPostgres) -> dict[str, str]:
+def auto_conf(server: AnyServer) -> dict[str, str]:
     """The entries of postgresql.auto.conf, from the file itself."""
     text = (server.cluster_dir / "postgresql.auto.conf").read_text(encoding="utf-8")
     return dict(re.findall(r"^(\w+) = '(.*)'$", text, re.MULTILINE))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from backend.catalog import load_catalog, never_reason, refuse_if_never
@@ -266,6 +266,7 @@ def test_check_refuses_unknown_names(name: str) -> None:
 
 @given(name=st.text(max_size=40), value=st.one_of(st.text(), st.floats(), st.integers()))
 def test_check_survives_hostile_requests(name: str, value: object) -> None:
+    assume(name not in load_catalog(17, HOST))  # texts may be words of our own source
     with pytest.raises((UnknownKnobError, NeverKnobError)):
         load_catalog(17, HOST).check(name, value)
 

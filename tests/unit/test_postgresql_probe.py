@@ -14,7 +14,6 @@ ALL = {
     "reload": True,
     "file_settings": True,
     "read_all_stats": True,
-    "terminate": True,
     "track_io_timing": "on",
 }
 

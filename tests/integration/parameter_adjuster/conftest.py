@@ -9,13 +9,23 @@ from typing import Any
 import psycopg2
 import pytest
 
-from backend.embedded_postgres import EmbeddedPostgres
 from backend.telemetry import SqlStore, open_store
+from tests.foreign_server import AnyServer
 from tests.integration.tuned_servers import Tuner
 
 
+@pytest.fixture(
+    scope="session",
+    params=["embedded_server", "debian_server", "server_14", "server_16", "server_18"],
+)
+def server(request: pytest.FixtureRequest) -> AnyServer:
+    """A started server, of each kind and version in turn."""
+    found: AnyServer = request.getfixturevalue(request.param)
+    return found
+
+
 @pytest.fixture
-def human(server: EmbeddedPostgres) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
+def human(server: AnyServer) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
     """Runs SQL as somebody else, whatever happens to the server in between."""
 
     def run(*statements: str) -> list[tuple[Any, ...]]:
@@ -43,7 +53,7 @@ def store(tmp_path: Path) -> Iterator[SqlStore]:
 
 
 @pytest.fixture
-def tuner(server: EmbeddedPostgres, store: SqlStore, human: Callable[..., Any]) -> Iterator[Tuner]:
+def tuner(server: AnyServer, store: SqlStore, human: Callable[..., Any]) -> Iterator[Tuner]:
     made = Tuner(server, store)
     yield made
     made.adjuster.reconcile(store.current_epoch())

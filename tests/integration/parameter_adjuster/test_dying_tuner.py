@@ -32,6 +32,7 @@ from sqlalchemy.engine import make_url
 from backend.catalog import load_catalog
 from backend.db_connector import DatabaseConnector
 from backend.domain.clock import SystemClock
+from backend.embedded_postgres import EmbeddedPostgres
 from backend.domain.server import HostFacts
 from backend.lease import TunerLease
 from backend.parameter_adjuster import ParameterAdjuster
@@ -62,6 +63,13 @@ try:
 except Exception as error:
     print(type(error).__name__, flush=True)
 """
+
+
+@pytest.fixture(scope="session", params=["embedded_server", "debian_server"])
+def server(request: pytest.FixtureRequest) -> EmbeddedPostgres:
+    """Servers of ours alone: one is started again after a crash."""
+    found: EmbeddedPostgres = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture

@@ -9,12 +9,29 @@ import psycopg2
 import pytest
 
 from backend.db_connector import DatabaseConnector
-from backend.embedded_postgres import EmbeddedPostgres
 from backend.targets.postgresql import PostgresTarget
+from tests.foreign_server import AnyServer, has_statements
+
+
+@pytest.fixture(
+    scope="session",
+    params=["embedded_server", "debian_server", "server_14", "server_16", "server_18"],
+)
+def server(request: pytest.FixtureRequest) -> AnyServer:
+    """A started server, of each kind and version in turn."""
+    found: AnyServer = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture
-def target(server: EmbeddedPostgres) -> Iterator[PostgresTarget]:
+def statements(server: AnyServer) -> None:
+    """Only where the server has pg_stat_statements."""
+    if not has_statements(server):
+        pytest.skip("this server has no pg_stat_statements")
+
+
+@pytest.fixture
+def target(server: AnyServer) -> Iterator[PostgresTarget]:
     made = PostgresTarget(DatabaseConnector(server.dsn()))
     yield made
     made.write_entries({"work_mem": None, "jit_above_cost": None, "random_page_cost": None})
@@ -23,7 +40,7 @@ def target(server: EmbeddedPostgres) -> Iterator[PostgresTarget]:
 
 
 @pytest.fixture
-def application(server: EmbeddedPostgres) -> Iterator[Any]:
+def application(server: AnyServer) -> Iterator[Any]:
     """A cursor of an ordinary client, under the same role as the tuner."""
     connection = psycopg2.connect(
         **server.dsn().translate_connect_args(username="user"), application_name="shop"
@@ -34,7 +51,7 @@ def application(server: EmbeddedPostgres) -> Iterator[Any]:
 
 
 @pytest.fixture
-def stranger(server: EmbeddedPostgres) -> Iterator[DatabaseConnector]:
+def stranger(server: AnyServer) -> Iterator[DatabaseConnector]:
     """A connector under a role that may do nothing special."""
     admin = DatabaseConnector(server.dsn())
     admin.execute("DROP ROLE IF EXISTS autopilot_stranger")

@@ -8,15 +8,15 @@ import pytest
 
 from backend.data_collector import DataCollector, why_no_window
 from backend.db_connector import WATCHDOG_APPLICATION, DatabaseConnector
-from backend.embedded_postgres import EmbeddedPostgres
 from backend.errors import ServerConnectionError, UnsupportedServerError
 from backend.targets.postgresql import PostgresTarget
+from tests.foreign_server import AnyServer
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
 
-def test_one_tuner_at_a_time(server: EmbeddedPostgres) -> None:
+def test_one_tuner_at_a_time(server: AnyServer) -> None:
     first = PostgresTarget(DatabaseConnector(server.dsn()))
     second = PostgresTarget(DatabaseConnector(server.dsn(dbname="template1")))
     assert first.hold_tuner_lock()
@@ -28,7 +28,7 @@ def test_one_tuner_at_a_time(server: EmbeddedPostgres) -> None:
 
 
 def test_the_watchdog_ends_the_tuners_sessions_and_the_tuner_notices(
-    server: EmbeddedPostgres, application: Any
+    server: AnyServer, application: Any
 ) -> None:
     tuner = PostgresTarget(DatabaseConnector(server.dsn()))
     other = PostgresTarget(DatabaseConnector(server.dsn()))
@@ -52,7 +52,7 @@ def test_the_watchdog_ends_the_tuners_sessions_and_the_tuner_notices(
         target.close()
 
 
-def test_a_tuner_does_not_end_itself(server: EmbeddedPostgres) -> None:
+def test_a_tuner_does_not_end_itself(server: AnyServer) -> None:
     tuner = PostgresTarget(DatabaseConnector(server.dsn()))
     tuner.snapshot()
     assert tuner.hold_tuner_lock()
@@ -69,7 +69,7 @@ def test_restarts_are_only_where_they_are_allowed(target: PostgresTarget) -> Non
         target.restart()
 
 
-def test_a_restart_takes_restart_knobs_and_breaks_windows(server: EmbeddedPostgres) -> None:
+def test_a_restart_takes_restart_knobs_and_breaks_windows(server: AnyServer) -> None:
     target = PostgresTarget(DatabaseConnector(server.dsn()), restarter=server.restart)
     assert target.hold_tuner_lock()
     sampler = target.host_sampler()

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from backend.db_connector import DatabaseConnector
-from backend.embedded_postgres import EmbeddedPostgres
 from backend.errors import KnobBoundsError, RefusedValueError, ServerError
 from backend.targets.postgresql import PostgresTarget
+from tests.foreign_server import AnyServer
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
@@ -40,7 +40,7 @@ def test_values_go_in_and_come_back_in_native_units(target: PostgresTarget) -> N
     assert (reading.source, reading.entry) == ("default", None)
 
 
-def test_a_knob_that_waits_for_a_restart(server: EmbeddedPostgres, target: PostgresTarget) -> None:
+def test_a_knob_that_waits_for_a_restart(server: AnyServer, target: PostgresTarget) -> None:
     before = target.read_knobs(["max_locks_per_transaction"])["max_locks_per_transaction"]
     try:
         target.write_entries({"max_locks_per_transaction": 128})
@@ -90,9 +90,7 @@ def test_a_string_stays_a_string(target: PostgresTarget) -> None:
         target.reload()
 
 
-def test_overrides_are_named(
-    server: EmbeddedPostgres, target: PostgresTarget, application: Any
-) -> None:
+def test_overrides_are_named(server: AnyServer, target: PostgresTarget, application: Any) -> None:
     application.execute(f"ALTER DATABASE {server.dbname} SET random_page_cost = 2.5")
     application.execute(f"ALTER ROLE {server.user} SET effective_cache_size = '1GB'")
     try:
@@ -110,7 +108,7 @@ def test_overrides_are_named(
         application.execute(f"ALTER ROLE {server.user} RESET effective_cache_size")
 
 
-def test_errors_in_the_files_are_told(server: EmbeddedPostgres, target: PostgresTarget) -> None:
+def test_errors_in_the_files_are_told(server: AnyServer, target: PostgresTarget) -> None:
     assert target.config_file_errors() == []
     path = server.cluster_dir / "postgresql.auto.conf"
     before = path.read_text()

@@ -13,6 +13,7 @@ from backend.data_collector import DataCollector, why_no_window, window_between
 from backend.db_connector import DatabaseConnector
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.targets.postgresql import PostgresTarget
+from tests.foreign_server import AnyServer, has_statements
 from tests.waiting import eventually, set_and_wait
 
 pytestmark = pytest.mark.integration
@@ -37,6 +38,7 @@ def test_a_snapshot_holds_what_the_catalogue_offers(target: PostgresTarget) -> N
     assert snapshot.gauges["database_size_bytes"] > 1e6
 
 
+@pytest.mark.usefixtures("statements")
 def test_query_classes_are_the_applications_alone(target: PostgresTarget, application: Any) -> None:
     # What other tests ran on this server may leave no room for a statement that ran once.
     application.execute("SELECT pg_stat_statements_reset()")
@@ -60,8 +62,10 @@ def test_query_classes_are_the_applications_alone(target: PostgresTarget, applic
 
 
 def test_what_the_explorers_role_runs_is_no_query_class(
-    server: EmbeddedPostgres, target: PostgresTarget
+    server: AnyServer, target: PostgresTarget
 ) -> None:
+    if not isinstance(server, EmbeddedPostgres):
+        pytest.skip("only servers of ours have this role")
     before = target.snapshot().gauges["connections_total"]
     explorer = psycopg2.connect(
         **server.explorer_dsn().translate_connect_args(username="user"),
@@ -75,6 +79,7 @@ def test_what_the_explorers_role_runs_is_no_query_class(
     assert not [text for text in texts.values() if f"{MARK}_on_trial" in text]
 
 
+@pytest.mark.usefixtures("statements")
 def test_nothing_of_ours_is_left_untagged(target: PostgresTarget, application: Any) -> None:
     application.execute("SELECT pg_stat_statements_reset()")
     target.describe()
@@ -92,8 +97,23 @@ def test_nothing_of_ours_is_left_untagged(target: PostgresTarget, application: A
     assert application.fetchall() == []
 
 
+def test_a_window_of_a_server_without_statement_statistics(
+    server: AnyServer, target: PostgresTarget, application: Any
+) -> None:
+    if has_statements(server):
+        pytest.skip("this server has them")
+    collector = DataCollector(target, None)
+    first = collector.collect()
+    application.execute("SELECT count(*) FROM generate_series(1, 1000)")
+    window = window_between(first, collector.collect())
+    assert window is not None
+    assert (window.queries, target.query_texts([])) == ({}, {})
+    assert window.gauges["connections_total"] > 0
+
+
+@pytest.mark.usefixtures("statements")
 def test_a_window_shows_the_work_between(
-    server: EmbeddedPostgres, target: PostgresTarget, application: Any
+    server: AnyServer, target: PostgresTarget, application: Any
 ) -> None:
     sampler = target.host_sampler()
     assert sampler is not None
@@ -133,6 +153,7 @@ def test_sessions_are_counted_by_state(target: PostgresTarget, application: Any)
     assert during["connections_active"] == before["connections_active"]  # ours do not count
 
 
+@pytest.mark.usefixtures("statements")
 def test_a_reset_and_a_reload_break_the_window(target: PostgresTarget, application: Any) -> None:
     first = target.snapshot()
     application.execute("SELECT pg_stat_statements_reset()")
@@ -144,7 +165,7 @@ def test_a_reset_and_a_reload_break_the_window(target: PostgresTarget, applicati
 
 
 def test_knobs_under_trial_do_not_slow_or_show_in_our_session(
-    server: EmbeddedPostgres, target: PostgresTarget
+    server: AnyServer, target: PostgresTarget
 ) -> None:
     # With jit_above_cost = 0 the server would compile every little statement of ours.
     set_and_wait(target, "jit_above_cost", 0.0)
@@ -155,7 +176,7 @@ def test_knobs_under_trial_do_not_slow_or_show_in_our_session(
 
 
 def test_a_source_that_fails_leaves_the_others_alone(
-    server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+    server: AnyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = PostgresTarget(DatabaseConnector(server.dsn()))
     fetch = DatabaseConnector.fetch_tuples
