@@ -13,9 +13,10 @@ from backend.domain.policies import GenomeRecord
 from backend.domain.records import EventRecord
 from backend.orchestrator import LEARN_S, SystemOrchestrator
 from backend.run_options import RunOptions
+from backend.targets.simulated import Noise
 from backend.telemetry import open_store
 from benchmarks.harness.server import settings_in
-from benchmarks.levels.server import OTHER, USUAL, DemonstrationServer
+from benchmarks.levels.server import NOISE, OTHER, SWING, USUAL, DemonstrationServer
 
 OBSERVE_S = 5
 OVERTIME = 1.5
@@ -35,6 +36,7 @@ class Demonstration(SystemOrchestrator):
         days: simulated ones; from two on there are acts.
         learns: whether Level 1 learns policies.
         genome: record of a genome of Level 2 to work with; None: the settings' own.
+        swing, noise: see ``DemonstrationServer``.
     """
 
     def __init__(
@@ -45,11 +47,15 @@ class Demonstration(SystemOrchestrator):
         *,
         learns: bool = True,
         genome: GenomeRecord | None = None,
+        swing: float = SWING,
+        noise: Noise = NOISE,
     ) -> None:
         options = RunOptions(duration_days=days, fast_mode=True, from_defaults=True)
         assert options.duration_s is not None
         self.duration_s, self.acts = options.duration_s, {act.name: act for act in options.acts}
-        self.server = DemonstrationServer(seed, self.acts, self.duration_s)
+        self.server = DemonstrationServer(
+            seed, self.acts, self.duration_s, swing=swing, noise=noise
+        )
         assert isinstance(self.server.clock, ManualClock)
         self.turned, self._learns = self.server.clock, learns
         settings = demonstration_settings(folder, seed)

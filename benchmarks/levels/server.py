@@ -122,10 +122,18 @@ class DemonstrationServer(SimulatedDatabase):
         seed: of the response, the noise and the arrivals.
         acts: by name; without one nothing happens.
         duration_s: of the run, in real seconds.
-
+        swing, noise: of the load, and of what is measured.
     """
 
-    def __init__(self, seed: int, acts: Mapping[str, Act], duration_s: float) -> None:
+    def __init__(
+        self,
+        seed: int,
+        acts: Mapping[str, Act],
+        duration_s: float,
+        *,
+        swing: float = SWING,
+        noise: Noise = NOISE,
+    ) -> None:
         model = response(seed)
         self._shift_s = acts[SHIFT].span_s(duration_s) if SHIFT in acts else (math.inf, math.inf)
         moments = zip((0.0, *self._shift_s), (USUAL, OTHER, USUAL), strict=True)
@@ -133,8 +141,8 @@ class DemonstrationServer(SimulatedDatabase):
         super().__init__(
             model,
             ManualClock(),
-            load=LoadScript(swing=SWING, period_s=DAY_S, shifts=shifts),
-            noise=NOISE,
+            load=LoadScript(swing=swing, period_s=DAY_S, shifts=shifts),
+            noise=noise,
             seed=seed,
             restart_allowed=False,
         )
