@@ -84,9 +84,13 @@ class TwoWorkloads(ResponseModel):
 
         return total_ms(default.replace(config)) / total_ms(default)
 
+    def best_of(self, workload: str) -> KnobConfig:
+        """The best configuration there is for a workload."""
+        return self._models[workload].best_config
+
     def missing(self, workload: str, config: Mapping[str, KnobValue]) -> float:
         """Share of a workload's gain that a configuration lacks: 0 is the best, 1 the default."""
-        best = self.index_in(workload, self._models[workload].best_config)
+        best = self.index_in(workload, self.best_of(workload))
         return (self.index_in(workload, config) - best) / (1.0 - best)
 
 
