@@ -16,7 +16,7 @@ from backend.evolution import fitness
 from backend.evolution.archive import standing_genome
 from backend.evolution.genome import Genome, bounds_of
 from backend.evolution.learning_run import LearningRun
-from backend.evolution.outcome import EvolutionSettings
+from backend.evolution.outcome import EvolutionSettings, Outcome
 from backend.evolution.problems import Curriculum, Problem, curriculum
 from backend.gate import trial_alpha
 from backend.meta_learner import HELD_OUT_SEED, MetaLearner
@@ -103,6 +103,23 @@ def test_what_is_better_is_found_and_deployed(make, store: SqlStore) -> None:
     assert outcome.comparison.trials.high < 0
     assert standing_genome(store, {}, DEFAULT) == outcome.winner
     assert "Deployed" in outcome.summary()[-1]
+
+
+def test_a_deployment_and_what_is_told_of_it_are_stored_together(make, store: SqlStore) -> None:
+    learner = make()
+    evolve(learner, 24)
+    told: list[bool] = []
+
+    def die(outcome: Outcome) -> None:
+        told.append(outcome.deployed)
+        raise KeyboardInterrupt
+
+    learner.on_outcome = die
+    with pytest.raises(KeyboardInterrupt):
+        learner.conclude(runs=500)
+    assert told == [True]
+    assert standing_genome(store, {}, DEFAULT) == DEFAULT
+    assert not any(record.comparison for record in store.genomes())
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -151,3 +151,55 @@ def test_a_tuner_is_started_again_for_ever(tmp_path: Path, monkeypatch: pytest.M
     tuner = Ending("tuner", tmp_path, monkeypatch)
     assert all(tuner.after(1.0, 1) for _ in range(10))
     assert set(tuner.told) == {"process_died"}
+
+
+class Evolving:
+    """A supervisor whose evolution is due when the test says so."""
+
+    def __init__(self, folder: Path, command: list[str]) -> None:
+        self.store, self.due = Store(), False
+        settings = Settings.model_validate({"paths": {"data_dir": str(folder)}})
+        self.supervisor = Supervisor(
+            settings, RunOptions(), self.store, {"evolution": command}, lambda *_: None,
+            lambda: self.due,
+        )  # type: ignore[arg-type]  # fmt: skip
+        self.child = self.supervisor._children["evolution"]
+
+    def watch(self) -> None:
+        process = self.child.process
+        self.supervisor._watch_evolution(self.child, process.poll() if process else None)
+
+    def ended(self) -> list[str]:
+        """Let the process end; the events that tell it."""
+        assert self.child.process is not None
+        self.child.process.wait()
+        self.watch()
+        return [event.message for event in self.store.events]
+
+
+def test_an_evolution_runs_when_it_is_due_and_not_otherwise(tmp_path: Path) -> None:
+    evolving = Evolving(tmp_path, ["true"])
+    evolving.watch()
+    assert evolving.child.process is None
+    evolving.due = True
+    evolving.watch()
+    evolving.due = False
+    assert evolving.ended() == []
+    evolving.watch()
+    assert evolving.child.process is None
+
+
+def test_a_killed_evolution_is_told_and_goes_on_when_it_is_due_again(tmp_path: Path) -> None:
+    evolving = Evolving(tmp_path, ["sleep", "600"])
+    evolving.due = True
+    evolving.watch()
+    first = evolving.child.process
+    assert first is not None
+    first.kill()
+    assert evolving.ended() == ["the evolution process ended (signal SIGKILL); it goes on later"]
+    evolving.watch()
+    second = evolving.child.process
+    assert second is not None
+    assert second.pid != first.pid
+    evolving.supervisor._stop_all()
+    assert second.poll() is not None
