@@ -159,8 +159,8 @@ def _plain_pages(server: Flask, services: Services) -> None:
         return _error(500, "The dashboard failed on this request; its log says why.")
 
     def _error(code: int, reason: str) -> tuple[Response | str, int]:
-        wants_page = request.accept_mimetypes.best == "text/html"
-        if wants_page and request.method == "GET" and not request.path.startswith("/api/"):
+        for_people = request.method == "GET" and not request.path.startswith("/api/")
+        if for_people and security.wants_page():
             return render_template("index.html", error=reason, code=code), code
         response = server.json.response(status="error", reason=reason)
         return response, code

@@ -10,6 +10,7 @@ from backend.domain.modes import CommandKind, Phase
 from backend.domain.records import CommandRecord, StatusRecord
 from dashboard import components as ui
 from dashboard import format as fmt
+from dashboard.auth.identity import logged_in
 from dashboard.format import Viewer
 from dashboard.layouts_account import account
 from dashboard.pages import PAGES
@@ -246,10 +247,12 @@ def store_banner(reason: str) -> Component:
 
 
 def footer(status: StatusRecord | None, viewer: Viewer) -> list[object]:
-    """The time zone and where this is."""
+    """The time zone, where this is, and who is logged in."""
+    user = logged_in()
     return [
         html.Span(f"Times are in {viewer.zone_label()}"),
         html.Span(f"Server {status.server}" if status and status.server else ""),
+        html.Span(f"Logged in as {user.name}, {user.role.value}" if user else ""),
     ]
 
 

@@ -125,6 +125,11 @@ class RequestGuard:
         )
 
 
+def wants_page() -> bool:
+    """Whether the request is a person's, who wants a page, and not a script's."""
+    return request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
+
+
 def present_session() -> str:
     """The key of the session that the request's signed cookie holds; empty where there is none."""
     key = session.get(SESSION_KEY)
@@ -161,7 +166,7 @@ def install(server: Flask, guard: RequestGuard, script_hashes: Callable[[], Sequ
         reason = guard.refusal(request)
         if reason is None:
             return None
-        if request.accept_mimetypes.best == "text/html":
+        if wants_page():
             return render_template("index.html", error=reason, code=403), 403
         return jsonify(status="refused", reason=reason), 403
 

@@ -24,7 +24,7 @@ from dashboard.auth.attempts import Attempts
 from dashboard.auth.identity import HUMAN, Identity
 from dashboard.auth.sessions import Sessions
 from dashboard.auth.trail import Record, Trail
-from dashboard.security import SAFE_METHODS, SESSION_KEY
+from dashboard.security import SAFE_METHODS, SESSION_KEY, wants_page
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -35,7 +35,7 @@ CALLBACKS = "/_dash-update-component"
 OPEN = frozenset(
     {"login", "api.healthz", "vendor.style_sheet", "vendor.icon", "_dash_assets.static"}
 )
-"""Flask's endpoints that need no login: style sheets, icons and scripts hold nothing of the store."""
+"""Flask's endpoints that need no login: files for pages hold nothing of the store."""
 FOR_SCRIPTS = re.compile(r"/(api/.*|metrics|healthz)")
 VIEWER_MAY_POST = frozenset({CALLBACKS, "/login", "/logout"})
 """Callbacks refresh pages; commands that they would queue are refused where they are queued."""
@@ -139,7 +139,7 @@ class Gate:
             return None
         if FOR_SCRIPTS.fullmatch(request.path):
             return _challenge("log in: send a name and password by HTTP basic authentication")
-        if request.method == "GET" and request.accept_mimetypes.best == "text/html":
+        if request.method == "GET" and wants_page():
             known = request.path in self._pages and request.path != "/"
             return redirect(f"/login?next={request.path}" if known else "/login", 303)
         return _refused("nobody is logged in, or the session is over: log in at /login", 401)

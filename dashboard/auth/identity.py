@@ -39,7 +39,7 @@ def set_current(identity: Identity | None) -> None:
 
 def current() -> Identity | None:
     """Who the present request is from; None where nobody has logged in."""
-    identity: Identity | None = g.get("identity")
+    identity: Identity | None = g.get("identity") if has_request_context() else None
     return identity
 
 
