@@ -26,6 +26,10 @@ from tests.dashboard.fake_store import FakeStore
 OPERATOR, VIEWER = "operator's password", "viewer's password"
 ORIGIN = f"http://{HOST}"
 PAUSE = {"kind": "pause", "payload": {}}
+CHROMIUM_ACCEPTS = (
+    "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;"
+    "q=0.8,application/signed-exchange;v=b3;q=0.7"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +63,7 @@ class Browser:
         return None if found is None else found.value
 
     def get(self, path: str, **headers: str) -> Any:
-        sent = {"Host": HOST, "Accept": "text/html", **headers}
+        sent = {"Host": HOST, "Accept": CHROMIUM_ACCEPTS, **headers}
         return self.flask.get(
             path, headers=sent, base_url=ORIGIN, environ_base=self.address, buffered=True
         )
