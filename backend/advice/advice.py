@@ -137,7 +137,11 @@ def advise(
         findings=found,
         knobs=knobs,
         withheld=withheld,
-        together=together([(one.knob, one.proposed) for one in knobs]),
+        together=together(
+            [(one.knob, one.proposed) for one in knobs],
+            facts.rights.managed_by,
+            next((one.texts[0].obstacle for one in knobs if one.texts[0].obstacle), ""),
+        ),
         statements=statements,
         hint_sets=hint_sets,
         next_steps=tuple(_next_steps(statements, hint_sets)),

@@ -64,6 +64,11 @@ Rule = Callable[[Facts], "Finding | None"]
 """Looks at the facts; None where it has nothing to tell."""
 
 
+def count(things: float) -> str:
+    """A number of things in words."""
+    return f"{things:,.0f}"
+
+
 def size(amount_bytes: float) -> str:
     """A number of bytes in words."""
     return format_quantity(amount_bytes, "B")

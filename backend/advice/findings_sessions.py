@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backend.advice.facts import Facts
-from backend.advice.finding import Finding, Rule, Severity, size
+from backend.advice.finding import Finding, Rule, Severity, count, size
 from backend.telemetry.wording import duration, milliseconds, number, percent
 
 NEAR_LIMIT, AT_LIMIT = 0.8, 0.95
@@ -28,7 +28,7 @@ def connections(facts: Facts) -> Finding | None:
         severity=Severity.CRITICAL if most >= AT_LIMIT * limit else Severity.WARNING,
         title="Connections come near their limit",
         evidence=(
-            f"up to {number(most)} of {number(limit)} connections were open",
+            f"up to {count(most)} of {count(limit)} connections were open",
             f"{number(seen.mean('connections_active'))} ran a statement in this database, on "
             "average",
         ),
@@ -69,7 +69,7 @@ def idle_in_transaction(facts: Facts) -> Finding | None:
         title="Sessions idle inside transactions",
         evidence=(
             f"{number(idle)} sessions on average, up to "
-            f"{number(seen.peak('connections_idle_in_transaction'))}",
+            f"{count(seen.peak('connections_idle_in_transaction'))}",
         ),
         meaning="They keep their locks and hold vacuum back: the application does something else "
         "before it commits.",
@@ -89,8 +89,8 @@ def locks(facts: Facts) -> Finding | None:
         severity=Severity.WARNING,
         title="Statements wait for each other's locks",
         evidence=(
-            f"{number(mean)} statements waited on average, up to {number(most)}",
-            f"{number(deadlocks)} deadlocks in {duration(seen.observed_s)}",
+            f"{number(mean)} statements waited on average, up to {count(most)}",
+            f"{count(deadlocks)} deadlocks in {duration(seen.observed_s)}",
         ),
         meaning="That is the application's order of work, not a setting: shorter transactions, "
         "rows taken in one order, no schema changes at busy hours.",
@@ -109,7 +109,7 @@ def rollbacks(facts: Facts) -> Finding | None:
         key="rollbacks",
         severity=Severity.NOTE,
         title="Many transactions are rolled back",
-        evidence=(f"{number(undone)} of {number(all_of_them)} ({percent(undone / all_of_them)})",),
+        evidence=(f"{count(undone)} of {count(all_of_them)} ({percent(undone / all_of_them)})",),
         meaning="Errors, or an application that rolls back on purpose: the server's log tells.",
         page="monitoring-stats.html#MONITORING-PG-STAT-DATABASE-VIEW",
     )
@@ -130,7 +130,7 @@ def heaviest_statement(facts: Facts) -> Finding | None:
         title="One statement takes much of the time",
         evidence=(
             f"{percent(share)} of the execution time of {len(seen.queries)} statements",
-            f"{number(heaviest.calls)} calls of {milliseconds(heaviest.mean_ms)} each, on average",
+            f"{count(heaviest.calls)} calls of {milliseconds(heaviest.mean_ms)} each, on average",
         ),
         meaning="What makes it faster, an index or another plan, helps more than any setting. It "
         "stands first among the statements below.",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from backend.advice.facts import Facts
-from backend.advice.finding import Direction, Finding, Rule, Severity, size
-from backend.telemetry.wording import duration, milliseconds, number, percent
+from backend.advice.finding import Direction, Finding, Rule, Severity, count, size
+from backend.telemetry.wording import duration, milliseconds, percent
 
 LOW_HIT_RATIO = 0.95
 MIN_BLOCKS_READ_PER_S = 100.0
@@ -34,7 +34,7 @@ def cache_misses(facts: Facts) -> Finding | None:
         return None
     read_ms = seen.total("read_time_ms") / reads
     evidence = [
-        f"{percent(ratio)} of {number(hits + reads)} blocks were found in shared buffers",
+        f"{percent(ratio)} of {count(hits + reads)} blocks were found in shared buffers",
         f"{size(seen.rate('blocks_read') * _BLOCK)} a second were asked of the operating system",
     ]
     from_cache = 0 < read_ms < CACHED_READ_MS
@@ -66,7 +66,7 @@ def spills(facts: Facts) -> Finding | None:
     if seen.total("temp_bytes") <= 0:
         return None
     evidence = [
-        f"{number(seen.total('temp_files'))} temporary files, "
+        f"{count(seen.total('temp_files'))} temporary files, "
         f"{size(seen.total('temp_bytes'))} in {duration(seen.observed_s)}"
     ]
     spilling = [query for query in seen.queries.values() if query.temp_blocks_written > 0]
@@ -98,11 +98,11 @@ def requested_checkpoints(facts: Facts) -> Finding | None:
     if requested < 2 and not habit:
         return None
     evidence = [
-        f"{number(requested)} requested, {number(timed)} timed in {duration(seen.observed_s)}"
+        f"{count(requested)} requested, {count(timed)} timed in {duration(seen.observed_s)}"
     ]
     if ever:
         evidence.append(
-            f"{number(ever_requested)} of {number(ever)} ({percent(ever_requested / ever)}) since "
+            f"{count(ever_requested)} of {count(ever)} ({percent(ever_requested / ever)}) since "
             "the counters were reset"
         )
     evidence.append(f"{size(seen.rate('wal_bytes'))} of WAL a second")
@@ -131,7 +131,7 @@ def full_pages(facts: Facts) -> Finding | None:
         severity=Severity.NOTE,
         title="Much of the WAL is full pages",
         evidence=(
-            f"{number(seen.total('wal_full_page_images'))} pages in {size(wal)} of WAL: up to "
+            f"{count(seen.total('wal_full_page_images'))} pages in {size(wal)} of WAL: up to "
             f"{percent(min(images / wal, 1.0))} of it",
         ),
         meaning="The first change of a page after a checkpoint writes the whole page. Rarer "
@@ -155,7 +155,7 @@ def full_wal_buffers(facts: Facts) -> Finding | None:
         severity=Severity.NOTE,
         title="WAL buffers fill up between commits",
         evidence=(
-            f"{number(seen.total('wal_buffers_full'))} times in {duration(seen.observed_s)} a "
+            f"{count(seen.total('wal_buffers_full'))} times in {duration(seen.observed_s)} a "
             "session had to write WAL out to go on",
         ),
         meaning="Larger WAL buffers let big transactions go on without waiting for a write.",
@@ -174,7 +174,7 @@ def slow_wal_syncs(facts: Facts) -> Finding | None:
         key="slow-wal-syncs",
         severity=Severity.WARNING,
         title="Commits wait long for the disk",
-        evidence=(f"{number(syncs)} WAL syncs took {milliseconds(spent_ms / syncs)} each",),
+        evidence=(f"{count(syncs)} WAL syncs took {milliseconds(spent_ms / syncs)} each",),
         meaning="No setting mends that without risking committed data: it is the storage's "
         "latency. Fewer, larger transactions wait less often.",
         page="wal-configuration.html",
@@ -190,11 +190,11 @@ def background_writer(facts: Facts) -> Finding | None:
     evidence = []
     if stops >= 1:
         evidence.append(
-            f"{number(stops)} rounds were broken off at bgwriter_lru_maxpages in "
+            f"{count(stops)} rounds were broken off at bgwriter_lru_maxpages in "
             f"{duration(seen.observed_s)}"
         )
     if syncs >= 1:
-        evidence.append(f"{number(syncs)} times a session had to call fsync itself")
+        evidence.append(f"{count(syncs)} times a session had to call fsync itself")
     return Finding(
         key="background-writer",
         severity=Severity.WARNING if syncs >= 1 else Severity.NOTE,

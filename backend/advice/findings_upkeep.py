@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from backend.advice.facts import Facts
-from backend.advice.finding import Direction, Finding, Rule, Severity, size
+from backend.advice.finding import Direction, Finding, Rule, Severity, count, size
 from backend.advice.quoting import sql_identifier
 from backend.memory_budget import HOST_SHARE, memory_parts
 from backend.targets.postgresql_lookup import TableState
@@ -42,8 +42,8 @@ def dead_rows(facts: Facts) -> Finding | None:
         severity=Severity.WARNING,
         title=f"Dead rows pile up in {_tables(len(found))}",
         evidence=tuple(
-            f"{table.schema}.{table.name}: {number(table.dead_rows)} dead rows "
-            f"({percent(table.dead_share)}), last vacuumed {_when(table.vacuumed_at)}"
+            f"{table.schema}.{table.name}: {count(table.dead_rows)} dead rows "
+            f"({percent(table.dead_share)}), {_last('vacuumed', table.vacuumed_at)}"
             for table in found[:_SHOWN_TABLES]
         ),
         meaning="Every scan reads them. Autovacuum begins when the dead rows pass "
@@ -75,8 +75,8 @@ def stale_statistics(facts: Facts) -> Finding | None:
         severity=Severity.WARNING if never else Severity.NOTE,
         title=f"The planner's statistics are old or missing for {_tables(len(found))}",
         evidence=tuple(
-            f"{table.schema}.{table.name}: {number(table.modified_rows)} of "
-            f"{number(table.live_rows)} rows changed since; analysed {_when(table.analyzed_at)}"
+            f"{table.schema}.{table.name}: {count(table.modified_rows)} of "
+            f"{count(table.live_rows)} rows changed since; {_last('analysed', table.analyzed_at)}"
             for table in found[:_SHOWN_TABLES]
         ),
         meaning="Plans are chosen by numbers of rows that are not so any more.",
@@ -96,10 +96,10 @@ def busy_autovacuum(facts: Facts) -> Finding | None:
         key="busy-autovacuum",
         severity=Severity.WARNING,
         title="All autovacuum workers are busy all the time",
-        evidence=(f"{number(workers)} of {number(most)} workers ran, on average",),
+        evidence=(f"{number(workers)} of {count(most)} workers ran, on average",),
         meaning="Tables wait for their turn. More workers share the same limit on I/O, so let "
         "them pause less first.",
-        page="runtime-config-autovacuum.html",
+        page="runtime-config-vacuum.html",
         calls_for={"autovacuum_vacuum_cost_delay": Direction.LOWER},
     )
 
@@ -113,7 +113,7 @@ def wraparound(facts: Facts) -> Finding | None:
         key="wraparound",
         severity=Severity.CRITICAL if age >= XID_CRITICAL else Severity.WARNING,
         title="The oldest transaction number is very old",
-        evidence=(f"{number(age)} transactions; the server stops writing at about 2,150,000,000",),
+        evidence=(f"{count(age)} transactions; the server stops writing at about 2,150,000,000",),
         meaning="Vacuum does not get to freeze old rows: look for long transactions, forgotten "
         "prepared transactions and replication slots, then vacuum the oldest tables.",
         page="routine-vacuuming.html#VACUUM-FOR-WRAPAROUND",
@@ -132,7 +132,7 @@ def held_back_vacuum(facts: Facts) -> Finding | None:
         title="Long transactions keep vacuum from its work",
         evidence=(
             f"the oldest transaction was open for {duration(longest_s)}",
-            f"the oldest snapshot holds back {number(snapshot)} transactions",
+            f"the oldest snapshot holds back {count(snapshot)} transactions",
         ),
         meaning="Rows deleted since then cannot be removed. End transactions sooner, or set "
         "idle_in_transaction_session_timeout for the role that leaves them open.",
@@ -151,7 +151,7 @@ def replication(facts: Facts) -> Finding | None:
     if lag >= LAG_BYTES:
         evidence.append(f"the slowest stand-by is {size(lag)} behind")
     if failures >= 1:
-        evidence.append(f"{number(failures)} WAL files could not be archived")
+        evidence.append(f"{count(failures)} WAL files could not be archived")
     if not evidence:
         return None
     return Finding(
@@ -174,7 +174,7 @@ def checksum_failures(facts: Facts) -> Finding | None:
         key="checksum-failures",
         severity=Severity.CRITICAL,
         title="Blocks on disk were found damaged",
-        evidence=(f"{number(failures)} checksums were wrong since the counters were reset",),
+        evidence=(f"{count(failures)} checksums were wrong since the counters were reset",),
         meaning="Look at the server's log and the storage now, and check your backups, before "
         "anything else.",
         page="checksums.html",
@@ -227,8 +227,8 @@ def _tables(count: int) -> str:
     return "one table" if count == 1 else f"{count} tables"
 
 
-def _when(at: datetime | None) -> str:
-    return "never" if at is None else moment(at)
+def _last(done: str, at: datetime | None) -> str:
+    return f"never {done}" if at is None else f"last {done} {moment(at)}"
 
 
 def _quoted(table: TableState) -> str:

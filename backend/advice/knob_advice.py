@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from backend.advice.counter_evidence import speaks_against
 from backend.advice.facts import Facts
 from backend.advice.finding import Direction, Finding
 from backend.advice.quoting import exact_text
@@ -20,6 +21,7 @@ from backend.advice.track_record import TrackRecord
 from backend.catalog.entries import same_value
 from backend.domain.knobs import Knob, KnobValue
 from backend.domain.modes import Verdict
+from backend.domain.quantities import unit_size
 from backend.expert_rules import Family, rules_of_thumb, unknown_needs
 from backend.memory_budget import MemoryBudget
 
@@ -36,7 +38,13 @@ _HARM = {
     "io": "more requests at once for the storage",
     "statistics": "longer ANALYZE and planning",
 }
+_HARM_OF_KNOB = {
+    "effective_cache_size": "some statements may get a worse plan",
+    "wal_buffers": "a little memory",
+    "wal_compression": "CPU time for every page that is compressed",
+}
 _STEP = 2.0
+_MIB = 1024**2
 
 
 class Basis(str, Enum):
@@ -136,6 +144,8 @@ def knob_advice(
             withheld.append(Withheld(knob.name, _unknown(needs[knob.name])))
             continue
         if wish is None:
+            if reasons:
+                withheld.append(Withheld(knob.name, _exhausted(knob, facts.present[knob.name])))
             continue
         hindrance = _hindrance(facts, knob, wish, record)
         if hindrance:
@@ -172,7 +182,9 @@ def _of_findings(
         value = _turned(knob, present, finding.calls_for[knob.name], rule[0] if rule else None)
         if value is not None and not same_value(value, present):
             keys = tuple(one.key for one in reasons)
-            return _Wish(value, Basis.FINDING, "; ".join(one.title for one in reasons), keys)
+            return _Wish(
+                _tidy(knob, value), Basis.FINDING, "; ".join(one.title for one in reasons), keys
+            )
     return None
 
 
@@ -180,7 +192,7 @@ def _of_rules(facts: Facts, knob: Knob, rule: tuple[KnobValue, Family] | None) -
     present = facts.present[knob.name]
     if rule is None or not same_value(present, knob.default) or same_value(present, rule[0]):
         return None
-    return _Wish(rule[0], Basis.RULE, rule[1].why)
+    return _Wish(_tidy(knob, rule[0]), Basis.RULE, rule[1].why)
 
 
 def _turned(
@@ -203,6 +215,15 @@ def _turned(
     return round(value) if knob.kind == "integer" else float(f"{value:.6g}")
 
 
+def _tidy(knob: Knob, value: KnobValue) -> KnobValue:
+    """Whole megabytes, where the value is more than a few: people read it."""
+    if not isinstance(value, int) or isinstance(value, bool) or knob.unit is None:
+        return value
+    dimension, unit = unit_size(knob.unit)
+    step = round(_MIB / unit) if dimension == "bytes" else 0
+    return value - value % step if step > 1 and value >= 8 * step else value
+
+
 # -- what stands in the way -----------------------------------------------------------------------
 
 
@@ -211,12 +232,18 @@ def _unknown(need: str) -> str:
     return f"its value depends on the machine's {need}, which cannot be seen: give {option}"
 
 
+def _exhausted(knob: Knob, present: KnobValue) -> str:
+    return f"{exact_text(knob, present)} was chosen, and is as far as is sensible that way"
+
+
 def _hindrance(facts: Facts, knob: Knob, wish: _Wish, record: TrackRecord) -> str:
     group = facts.catalog.knob(knob.name).group
     if facts.rights.in_recovery and group == "autovacuum":
         return "this is a stand-by, and autovacuum runs on the primary alone"
     if facts.readings[knob.name].pending_restart:
         return "another value waits for a restart already"
+    if wish.basis is Basis.RULE and (against := speaks_against(facts, knob.name)):
+        return against
     trial = record.newest(knob.name, wish.value)
     if trial is not None and trial.verdict is Verdict.REJECT:
         return f"{exact_text(knob, wish.value)} was {record.told(trial, knob.name)}"
@@ -228,7 +255,9 @@ def _within_memory(
 ) -> tuple[Mapping[str, _Wish], list[Withheld]]:
     """Shrink what would take too much memory or disk, all proposals together."""
     budget = MemoryBudget(facts.host, facts.clients, math.inf, present=lambda: facts.present)
-    clamped = budget.clamp({name: wish.value for name, wish in wishes.items()})
+    # Each has to fit by itself as well: whoever takes one need not take those that make room.
+    alone = {name: budget.clamp({name: wish.value})[name] for name, wish in wishes.items()}
+    clamped = budget.clamp(alone)
     fitting: dict[str, _Wish] = {}
     withheld = []
     for name, wish in wishes.items():
@@ -236,7 +265,8 @@ def _within_memory(
             fitting[name] = wish
         elif _is_between(facts.present[name], clamped[name], wish.value):
             why = f"{wish.why}; less than asked for, to fit memory and disk"
-            fitting[name] = replace(wish, value=clamped[name], why=why)
+            value = _tidy(facts.catalog.knob(name).knob, clamped[name])
+            fitting[name] = replace(wish, value=value, why=why)
         else:
             withheld.append(Withheld(name, "there is no memory, or no disk, left for more"))
     return fitting, withheld
@@ -270,7 +300,7 @@ def _advice(facts: Facts, knob: Knob, wish: _Wish, record: TrackRecord) -> KnobA
         basis=wish.basis if trial is None else Basis.TRIAL,
         why=wish.why,
         effect=effect,
-        risk=f"{knob.risk}: {_HARM.get(group, 'it may not help')}",
+        risk=f"{knob.risk}: {_HARM_OF_KNOB.get(knob.name) or _HARM[group]}",
         findings=wish.findings,
         notes=tuple(_notes(facts, knob, wish.value)),
         texts=texts(knob, wish.value, reading, place),

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from backend.advice.advice import Advice
-from backend.advice.finding import size
+from backend.advice.finding import count, size
+from backend.advice.knob_advice import Basis
 from backend.advice.texts import ALTER_SYSTEM
 from backend.report_pages import aligned, one_line, template
 from backend.telemetry.wording import NOTHING, duration, milliseconds, number, percent
@@ -31,7 +32,13 @@ def to_html(advice: Advice) -> str:
     """
     view = _printable(advice.document())
     page = template(TEMPLATE)
-    return page.render(view=view, head=head(view), load=load(view), rows=_statement_rows(view))
+    return page.render(
+        view=view,
+        head=head(view),
+        load=load(view),
+        rows=_statement_rows(view),
+        rule=Basis.RULE.value,
+    )
 
 
 def to_text(advice: Advice) -> str:
@@ -88,10 +95,12 @@ def _lines(view: Mapping[str, Any]) -> Iterator[str]:
     for finding in view["findings"]:
         yield from _finding(finding)
     yield from _heading("Knobs worth changing")
-    if not view["knobs"]:
-        yield "None."
-    for knob in view["knobs"]:
+    grounded = [knob for knob in view["knobs"] if knob["basis"] != Basis.RULE.value]
+    if not grounded:
+        yield "None, by what was measured."
+    for knob in grounded:
         yield from _knob(knob, view["server"]["managed_by"])
+    yield from _rules_of_thumb(view)
     if view["withheld"]:
         yield from _heading("Knobs of which nothing is proposed, though something speaks for it")
         for one in view["withheld"]:
@@ -136,15 +145,39 @@ def _knob(knob: Mapping[str, Any], managed_by: str) -> Iterator[str]:
     for note in knob["notes"]:
         yield from _wrapped(note, "    ")
     yield f"    {knob['manual']}"
-    own = next(text for text in knob["texts"] if text["form"] == ALTER_SYSTEM)
-    if own["obstacle"]:
-        yield from _wrapped(f"No ALTER SYSTEM: {own['obstacle']}", "    ")
-    wanted = managed_by or ALTER_SYSTEM
-    chosen = next((text for text in knob["texts"] if text["form"] == wanted), own)
+    obstacle = _text(knob, ALTER_SYSTEM)["obstacle"]
+    if obstacle:
+        yield from _wrapped(f"No ALTER SYSTEM: {obstacle}", "    ")
+    chosen = _text(knob, managed_by or ALTER_SYSTEM)
     yield f"    {chosen['text']}"
     if chosen["undo"]:
         yield f"    to undo: {chosen['undo']}"
     yield ""
+
+
+def _rules_of_thumb(view: Mapping[str, Any]) -> Iterator[str]:
+    """Those that rest on nothing measured, in short: the page tells more of each."""
+    by_reason: dict[str, list[Mapping[str, Any]]] = {}
+    for knob in view["knobs"]:
+        if knob["basis"] == Basis.RULE.value:
+            by_reason.setdefault(knob["why"], []).append(knob)
+    if not by_reason:
+        return
+    yield from _heading("By rules of thumb alone: expected effect not measured here")
+    yield "These knobs stand at the server's defaults, and nothing seen speaks against the rules."
+    wanted = view["server"]["managed_by"] or ALTER_SYSTEM
+    for reason, knobs in by_reason.items():
+        yield ""
+        yield from _wrapped(f"{reason[0].upper()}{reason[1:]}:", "")
+        for knob in knobs:
+            yield f"    {_text(knob, wanted)['text']}"
+            yield f"        from {knob['present']}; {knob['needs']}; risk {knob['risk']}"
+
+
+def _text(knob: Mapping[str, Any], form: str) -> Mapping[str, Any]:
+    """The knob's text of that form."""
+    found: Mapping[str, Any] = next(text for text in knob["texts"] if text["form"] == form)
+    return found
 
 
 def _statement_rows(view: Mapping[str, Any], *, cut: bool = False) -> list[list[str]]:
@@ -154,7 +187,7 @@ def _statement_rows(view: Mapping[str, Any], *, cut: bool = False) -> list[list[
         rows.append(
             [
                 percent(one["time_share"]),
-                number(one["calls"]),
+                count(one["calls"]),
                 milliseconds(one["mean_ms"]),
                 number(one["rows"]),
                 percent(one["hit_ratio"]),

@@ -82,13 +82,21 @@ def texts(knob: Knob, value: KnobValue, reading: KnobReading, place: Place) -> t
     return (
         _alter_system(knob, value, reading, place),
         *_alter_others(knob, value, place),
-        _configuration_line(knob, value, reading),
-        *services([(knob, value)]),
+        _configuration_line(knob, value, reading, place),
+        *services([(knob, value)], place.rights.managed_by),
     )
 
 
-def together(changes: Sequence[tuple[Knob, KnobValue]]) -> tuple[CopyText, ...]:
-    """Several changes at once: as SQL, as lines of a file, and for each service."""
+def together(
+    changes: Sequence[tuple[Knob, KnobValue]], managed_by: str = "", obstacle: str = ""
+) -> tuple[CopyText, ...]:
+    """Several changes at once.
+
+    Args:
+        changes: knobs with their new values.
+        managed_by: as in :class:`Rights`.
+        obstacle: to ALTER SYSTEM.
+    """
     if not changes:
         return ()
     sql = [_set(ALTER_SYSTEM, knob, value) for knob, value in changes]
@@ -101,40 +109,19 @@ def together(changes: Sequence[tuple[Knob, KnobValue]]) -> tuple[CopyText, ...]:
             "\n".join([*sql, reload]),
             "\n".join([*undo, reload]),
             "To undo entries that stood there before, see the single settings.",
+            obstacle,
         ),
         CopyText(CONFIGURATION_FILE, "\n".join(lines)),
-        *services(changes),
+        *services(changes, managed_by),
     )
 
 
-def services(changes: Sequence[tuple[Knob, KnobValue]]) -> Iterator[CopyText]:
-    """The changes as managed services take them; one command each where that is possible."""
-    commands = [
-        _command(
-            "aws rds modify-db-parameter-group --db-parameter-group-name YOUR_PARAMETER_GROUP "
-            "--parameters",
-            *(_rds(knob, value) for knob, value in changes[start : start + RDS_MOST]),
-        )
-        for start in range(0, len(changes), RDS_MOST)
-    ]
-    yield CopyText(AWS_RDS, "\n".join(commands), note=_SERVICE_NOTES[AWS_RDS])
-    flags = ",".join(f"{knob.name}={entry_text(value)}" for knob, value in changes)
-    yield CopyText(
-        GOOGLE_CLOUD_SQL,
-        _command("gcloud sql instances patch YOUR_INSTANCE", f"--database-flags={flags}"),
-        note=_SERVICE_NOTES[GOOGLE_CLOUD_SQL],
-    )
-    commands = [
-        _command(
-            "az postgres flexible-server parameter set --resource-group YOUR_GROUP "
-            "--server-name YOUR_SERVER --name",
-            knob.name, "--value", entry_text(value),
-        )
-        for knob, value in changes
-    ]  # fmt: skip
-    restart = any(knob.context == "restart" for knob, _ in changes)
-    told = " Then restart: az postgres flexible-server restart." if restart else ""
-    yield CopyText(AZURE, "\n".join(commands), note=_SERVICE_NOTES[AZURE] + told)
+def services(
+    changes: Sequence[tuple[Knob, KnobValue]], managed_by: str = ""
+) -> tuple[CopyText, ...]:
+    """The changes as managed services take them: as that one does, or each where none is known."""
+    forms = (_rds_text(changes), _cloud_sql_text(changes), _azure_text(changes))
+    return tuple(one for one in forms if managed_by in ("", one.form))
 
 
 # -- SQL and file ---------------------------------------------------------------------------------
@@ -203,9 +190,13 @@ def _alter_others(knob: Knob, value: KnobValue, place: Place) -> Iterator[CopyTe
         )
 
 
-def _configuration_line(knob: Knob, value: KnobValue, reading: KnobReading) -> CopyText:
+def _configuration_line(
+    knob: Knob, value: KnobValue, reading: KnobReading, place: Place
+) -> CopyText:
     obstacle = ""
-    if reading.entry is not None:
+    if place.rights.managed_by:
+        obstacle = f"the files are {place.rights.managed_by}'s own"
+    elif reading.entry is not None:
         obstacle = "postgresql.auto.conf has an entry of its own, which wins over this line"
     return CopyText(
         CONFIGURATION_FILE, _line(knob, value), note=_activation(knob), obstacle=obstacle
@@ -232,6 +223,41 @@ def _escaped(entry: str) -> str:
 
 
 # -- services -------------------------------------------------------------------------------------
+
+
+def _rds_text(changes: Sequence[tuple[Knob, KnobValue]]) -> CopyText:
+    commands = [
+        _command(
+            "aws rds modify-db-parameter-group --db-parameter-group-name YOUR_PARAMETER_GROUP "
+            "--parameters",
+            *(_rds(knob, value) for knob, value in changes[start : start + RDS_MOST]),
+        )
+        for start in range(0, len(changes), RDS_MOST)
+    ]
+    return CopyText(AWS_RDS, "\n".join(commands), note=_SERVICE_NOTES[AWS_RDS])
+
+
+def _cloud_sql_text(changes: Sequence[tuple[Knob, KnobValue]]) -> CopyText:
+    flags = ",".join(f"{knob.name}={entry_text(value)}" for knob, value in changes)
+    return CopyText(
+        GOOGLE_CLOUD_SQL,
+        _command("gcloud sql instances patch YOUR_INSTANCE", f"--database-flags={flags}"),
+        note=_SERVICE_NOTES[GOOGLE_CLOUD_SQL],
+    )
+
+
+def _azure_text(changes: Sequence[tuple[Knob, KnobValue]]) -> CopyText:
+    commands = [
+        _command(
+            "az postgres flexible-server parameter set --resource-group YOUR_GROUP "
+            "--server-name YOUR_SERVER",
+            "--name", knob.name, "--value", entry_text(value),
+        )
+        for knob, value in changes
+    ]  # fmt: skip
+    restart = any(knob.context == "restart" for knob, _ in changes)
+    told = " Then restart: az postgres flexible-server restart." if restart else ""
+    return CopyText(AZURE, "\n".join(commands), note=_SERVICE_NOTES[AZURE] + told)
 
 
 def _rds(knob: Knob, value: KnobValue) -> str:
