@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
 # The autopilot with its embedded PostgreSQL and demo, as an ordinary user.
-# The pages listen on all addresses inside the container; publish them on loopback only
-# (compose.yaml does), since whoever reaches the port may give commands.
+# The pages listen on all addresses inside the container, so dashboard.users must name somebody, and
+# it does not start without. They speak plain HTTP: publish them on loopback only (compose.yaml does).
 
 ARG PYTHON_VERSION=3.12
 

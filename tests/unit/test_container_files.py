@@ -7,6 +7,8 @@ from pathlib import Path
 
 import yaml
 
+from backend.config import load_settings
+from dashboard.auth.accounts import Accounts
 from dashboard.security import RequestGuard
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +58,17 @@ def test_a_browser_on_the_host_passes_the_guard() -> None:
     assert guard.host_allowed("localhost:8050")
     assert guard.host_allowed("127.0.0.1:8050")
     assert not guard.host_allowed("evil.example")
+
+
+def test_nobody_gets_in_without_a_password() -> None:
+    (service,) = COMPOSE["services"].values()
+    users = {k: v for k, v in service["environment"].items() if "__USERS__" in k}
+    assert users["AUTOPILOT_DASHBOARD__USERS__OPERATOR__ROLE"] == "operator"
+    password = users["AUTOPILOT_DASHBOARD__USERS__OPERATOR__PASSWORD"]
+    assert password.startswith("${AUTOPILOT_PASSWORD:?")
+    given = {k: "a dozen characters" if v == password else v for k, v in users.items()}
+    found = load_settings(environ={**given, "AUTOPILOT_DASHBOARD__HOST": "0.0.0.0"})
+    assert not Accounts(found.dashboard).open
 
 
 def test_the_data_outlives_the_container() -> None:
