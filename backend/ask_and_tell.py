@@ -16,6 +16,7 @@ from backend.domain.modes import LEVEL_1, Arm, Verdict
 from backend.errors import MemoryBudgetError
 from backend.guidance import Policy, no_policy
 from backend.learning import Learner
+from backend.permission import Permission
 from backend.trials import Trial
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class AskAndTell:
         deployment: what stands.
         space: the knobs that may be tried.
         rollback_threshold: share of a regression at which the safety monitor stops a trial.
+        permission: what may be tried now.
         policy: the knob policy that Level 1 has deployed.
     """
 
@@ -44,9 +46,11 @@ class AskAndTell:
         deployment: Deployment,
         space: KnobSpace,
         rollback_threshold: float,
+        permission: Permission,
         policy: Policy = no_policy,
     ) -> None:
         self._learner, self._deployment, self._space = learner, deployment, space
+        self._permission = permission
         self._rollback_threshold, self._policy = rollback_threshold, policy
         self._label = learner.workload
         self._of_the_policy: set[tuple[str, str]] = set()
@@ -102,12 +106,13 @@ class AskAndTell:
         return f"worth a try: {text}" if text else "nothing to advise"
 
     def _changes(self, proposal: Mapping[str, KnobValue]) -> dict[str, KnobValue]:
-        """What a proposal, shrunk to fit the memory budget, changes."""
+        """What a proposal, shrunk to fit the memory budget, changes; nothing where it may not."""
         present = self._deployment.present
-        wanted = self._learner.fit(present.replace(proposal))
-        return {
+        wanted = self._learner.fit(self._permission.bounded(present.replace(proposal)))
+        changes = {
             name: wanted[name] for name in self._space.names if wanted[name] != present.get(name)
         }
+        return changes if self._permission.admits(changes) else {}
 
     def tell_standing(self, index: float, state: State, window: MetricsWindow) -> None:
         """Tell what a baseline has measured of what stands."""

@@ -39,9 +39,9 @@ class Candidates:
         self._rests_until_s = -math.inf
 
     @property
-    def promising(self) -> bool:
-        """Whether one has earned a promotion."""
-        return self._promising is not None
+    def promising(self) -> Candidate | None:
+        """The one that has earned a promotion; None where none has."""
+        return self._promising
 
     def take_promising(self) -> Candidate:
         """That one, which is kept no more."""

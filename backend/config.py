@@ -18,6 +18,7 @@ from backend.config_dashboard import DashboardSettings
 from backend.config_level0 import Level0Section
 from backend.config_loading import explain, gather
 from backend.config_sandbox import SandboxSection
+from backend.config_schedule import ScheduleSection
 from backend.config_section import Section, example_of
 from backend.config_steering import SteeringSection
 from backend.config_workload import WorkloadSection
@@ -237,7 +238,10 @@ class SafetySection(Section):
         3, ge=1, description="Failed trials or collections in a row after which tuning rests."
     )
     max_changes_per_day: int = Field(
-        50, ge=1, description="Promotions of the autopilot a day, at the most."
+        50, ge=1, description="Promotions of the autopilot a day (UTC), at the most."
+    )
+    max_trials_per_day: int = Field(
+        500, ge=1, description="Probes and promotions that are begun a day (UTC), at the most."
     )
     sandbox_enabled: bool = Field(
         False, description="Try candidates in the sandbox before they are tried live."
@@ -287,6 +291,7 @@ class Settings(Section):
     level2: Level2Section = Field(default_factory=Level2Section)
     steering: SteeringSection = Field(default_factory=SteeringSection)
     safety: SafetySection = Field(default_factory=SafetySection)
+    schedule: ScheduleSection = Field(default_factory=ScheduleSection)
     sandbox: SandboxSection = Field(default_factory=SandboxSection)
     workload: WorkloadSection = Field(default_factory=WorkloadSection)
     telemetry: TelemetrySection = Field(default_factory=TelemetrySection)

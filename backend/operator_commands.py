@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from backend.components import Components
+from backend.control_commands import ControlCommands
+from backend.domain.knobs import KnobValue
 from backend.domain.modes import CommandKind, CommandState, Mode
 from backend.domain.records import CommandRecord, EventRecord
 from backend.errors import AutopilotError, ConfigError, KnobError, ServerConnectionError
@@ -32,17 +34,15 @@ class OperatorCommands:
         steer: Callable[[Mapping[str, object], str], str],
     ) -> None:
         self._parts, self._loop, self._clock = parts, loop, clock
+        self._control = ControlCommands(parts, loop, clock)
         self._handlers: dict[CommandKind, Callable[[CommandRecord], str]] = {
             CommandKind.SET_KNOBS: self._set_knobs,
             CommandKind.ROLL_BACK: self._roll_back,
             CommandKind.DEPLOY_VERSION: self._deploy_version,
             CommandKind.PAUSE: lambda command: self._pause(True),
             CommandKind.RESUME: lambda command: self._pause(False),
-            CommandKind.FREEZE: lambda command: self._freeze(True),
-            CommandKind.UNFREEZE: lambda command: self._freeze(False),
             CommandKind.SET_MODE: self._set_mode,
-            CommandKind.APPROVE: self._approve,
-            CommandKind.DECLINE: self._decline,
+            **self._control.handlers,
             CommandKind.STEER: lambda command: steer(command.payload, command.actor),
         }
         self._refuse_interrupted()
@@ -63,6 +63,7 @@ class OperatorCommands:
         Raises:
             ServerConnectionError: the server is gone; the command is refused with that reason.
         """
+        self._control.follow_freeze()
         command = self._parts.store.take()
         if command is None or command.id is None:
             return
@@ -101,8 +102,8 @@ class OperatorCommands:
         if not isinstance(wanted, Mapping) or not wanted:
             raise KnobError("no knob was named", remedy='send {"knobs": {"work_mem": 8192}}')
         parts = self._parts
-        self._may_change()
         values = parts.catalog.check_all(wanted)
+        self._may_change(values)
         parts.budget.check(parts.deployment.present.replace(values))
         self._loop.stand_down(f"{command.actor} changes knobs by hand")
         version, batch_id = parts.deployment.deploy(
@@ -141,8 +142,9 @@ class OperatorCommands:
     def _deploy_version(self, command: CommandRecord) -> str:
         parts, deployment = self._parts, self._parts.deployment
         wanted = deployment.versions.find(command.payload.get("version_id"))
-        self._may_change()
-        parts.budget.check(deployment.present.replace(deployment.values_under(wanted)))
+        values = deployment.values_under(wanted)
+        self._may_change(values)
+        parts.budget.check(deployment.present.replace(values))
         self._loop.stand_down(f"{command.actor} deploys policy version {wanted.id}")
         arrival = deployment.go_to(
             wanted, author=command.actor, note=f"version {wanted.id} deployed by hand"
@@ -157,13 +159,6 @@ class OperatorCommands:
         self._loop.paused = True
         self._loop.interrupt("paused by the operator")
         return "paused: nothing new is tried"
-
-    def _freeze(self, frozen: bool) -> str:
-        # First the switch: a candidate that cannot be taken off yet must not keep it open.
-        self._parts.deployment.frozen = frozen
-        if frozen:
-            self._loop.stand_down("frozen by the operator")
-        return "frozen: only rollbacks are made" if frozen else "unfrozen"
 
     def _set_mode(self, command: CommandRecord) -> str:
         try:
@@ -185,25 +180,14 @@ class OperatorCommands:
             self._loop.stand_down(f"mode {mode.value} was chosen")
         return f"mode is now {mode.value}"
 
-    def _approve(self, command: CommandRecord) -> str:
-        trial_id = command.payload.get("trial_id")
-        if not isinstance(trial_id, int) or not self._loop.approve(trial_id):
-            raise ConfigError(f"no trial {trial_id!r:.40} waits for approval")
-        return f"trial {trial_id} approved"
-
-    def _decline(self, command: CommandRecord) -> str:
-        trial_id = command.payload.get("trial_id")
-        if not isinstance(trial_id, int) or not self._loop.decline(trial_id):
-            raise ConfigError(f"no trial {trial_id!r:.40} waits for approval")
-        return f"trial {trial_id} declined"
-
-    def _may_change(self) -> None:
+    def _may_change(self, values: Mapping[str, KnobValue]) -> None:
         if not self._parts.info.can("alter_system"):
             raise ConfigError(
                 "this server does not let us change settings",
                 remedy=self._parts.info.missing.get("alter_system"),
             )
         self._parts.deployment.may_act()
+        self._control.check_restart(values)
 
     def _changed_by_hand(self) -> None:
         self._loop.relink()

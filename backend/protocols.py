@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.domain.experiment_plans import ExperimentPlanRecord, PromotionRecord
 from backend.domain.knobs import KnobConfig, KnobValue
 from backend.domain.metrics import MetricsSnapshot, QueryKey
 from backend.domain.modes import ChangeState, CommandState
@@ -25,6 +26,7 @@ from backend.domain.records import (
     ClientIntervalRecord,
     CommandRecord,
     EventRecord,
+    FreezeRecord,
     KnobSpaceRecord,
     KnobStatusRecord,
     KnownWorkloadRecord,
@@ -139,11 +141,11 @@ class TelemetryWriter(Protocol):
     def add_genome(self, record: GenomeRecord) -> int:
         """Append a measured genome; returns the id."""
 
-    def add_event(self, event: EventRecord) -> int: ...
-    def add_learning(self, record: LearningRecord) -> None: ...
     def save_evolution(self, record: EvolutionRecord) -> None:
         """Replace the state of the evolution."""
 
+    def add_event(self, event: EventRecord) -> int: ...
+    def add_learning(self, record: LearningRecord) -> None: ...
     def add_knob_space(self, space: KnobSpaceRecord) -> None:
         """Make a space known; nothing happens where it is."""
 
@@ -156,6 +158,32 @@ class TelemetryWriter(Protocol):
     def save_status(self, status: StatusRecord) -> None: ...
     def save_known_workloads(self, workloads: Sequence[KnownWorkloadRecord]) -> None:
         """Replace the workloads that the tuner knows."""
+
+
+class ControlWriter(Protocol):
+    """What operators have decided, and what waits for them."""
+
+    def save_experiment_plan(self, plan: ExperimentPlanRecord) -> int:
+        """Insert (id None) or update; returns the id."""
+
+    def save_promotion(self, promotion: PromotionRecord) -> int:
+        """Insert (id None) or update; returns the id."""
+
+    def save_freeze(self, freeze: FreezeRecord) -> None:
+        """Replace the state of the freeze switch."""
+
+
+class ControlReader(Protocol):
+    """What operators have decided, and what waits for them. All lists are oldest first."""
+
+    def experiment_plans(self, *, limit: int = 50) -> Sequence[ExperimentPlanRecord]:
+        """The newest experiment plans."""
+
+    def promotions(self, *, limit: int = 50) -> Sequence[PromotionRecord]:
+        """The newest promotions that waited for an operator."""
+
+    def freeze(self) -> FreezeRecord | None:
+        """The freeze switch as it was thrown last; None: it never was."""
 
 
 class SteeringWriter(Protocol):
@@ -189,7 +217,7 @@ class SteeringReader(Protocol):
     def steering_status(self) -> SteeringStatusRecord | None: ...
 
 
-class TelemetryReader(SteeringReader, Protocol):
+class TelemetryReader(SteeringReader, ControlReader, Protocol):
     """What the dashboard and the reports read. All lists are oldest first."""
 
     def status(self) -> StatusRecord | None: ...
@@ -250,7 +278,15 @@ class CommandQueue(Protocol):
     def finish(self, command_id: int, state: CommandState, result: str) -> None: ...
 
 
-class Store(Journal, TelemetryWriter, SteeringWriter, TelemetryReader, CommandQueue, Protocol):
+class Store(
+    Journal,
+    TelemetryWriter,
+    SteeringWriter,
+    ControlWriter,
+    TelemetryReader,
+    CommandQueue,
+    Protocol,
+):
     """The one thing that ties the processes together."""
 
     def transaction(self) -> AbstractContextManager[None]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 from backend.config import Level1Section
 from backend.deployment import ALL_VERSIONS, AUTOPILOT, Deployment
 from backend.domain.knobs import KnobValue
+from backend.domain.metrics import MetricsWindow
 from backend.domain.modes import Arm, TrialKind, TrialState, Verdict
 from backend.domain.policies import PolicyVersionRecord
 from backend.domain.records import TrialRecord
@@ -75,20 +77,30 @@ class Rollout:
         Raises:
             AdjustmentError, FrozenError: what stood before stands.
         """
+        self._deploy(trial.record(), trial.windows(Arm.CANDIDATE))
+
+    def deploy_approved(self, promotion: TrialRecord) -> None:
+        """Deploy what was proven a while ago in the present workload, and was approved now.
+
+        Raises:
+            AdjustmentError, FrozenError: what stood before stands.
+        """
+        self._deploy(promotion, ())
+
+    def _deploy(self, promotion: TrialRecord, windows: Sequence[MetricsWindow]) -> None:
         former, before = self._deployment.version, self._workloads.in_force
-        chain = before.linked(trial.effect_log_ratio or 0.0, trial.windows(Arm.CANDIDATE))
+        log_ratios = promotion.block_log_ratios
+        chain = before.linked(fmean(log_ratios) if log_ratios else 0.0, windows)
         self._deployment.deploy(
-            trial.plan.after,
+            promotion.after,
             author=AUTOPILOT,
             index=chain.factor,
-            note="; ".join(trial.reasons),
-            trial_id=trial.record_id,
+            note="; ".join(promotion.reasons),
+            trial_id=promotion.id,
         )
         self._workloads.promoted(chain, self._deployment.deviating)
         if former is not None and self._level1.probation_blocks > 0:
-            self._probation = Probation(
-                former, before.number, before, trial.plan.after, trial.block_log_ratios
-            )
+            self._probation = Probation(former, before.number, before, promotion.after, log_ratios)
 
     def put_in_force(self, values: Mapping[str, KnobValue], proposer: str, reason: str) -> None:
         """Deploy what nothing has proven, as a promotion that was wrong would; for demonstrations.

@@ -11,10 +11,12 @@ from datetime import datetime
 from backend.catalog.hint_sets import load_hint_sets
 from backend.components import Components
 from backend.config_address import parse_url
+from backend.control_commands import draft_of
 from backend.guidance import Guidance
 from backend.injected_change import InjectedChange
 from backend.observer import Observer
 from backend.operator_commands import OperatorCommands
+from backend.permission import Permission
 from backend.policy_jobs import PolicyJobs
 from backend.policy_learner import PolicyLearner
 from backend.protocols import Clock
@@ -146,6 +148,10 @@ def _loop(
         record_window=observer.record_trial_window,
         judge_safety=observer.judge_candidate,
         schedule=_schedule(parts, options, started_at, clock),
+        permission=Permission(
+            parts.settings, parts.space, parts.deployment, parts.store, clock, parts.info.server_id
+        ),
+        draft=lambda: draft_of(parts, clock),
         guidance=Guidance(
             policies.propose,
             vetting,

@@ -6,7 +6,6 @@ from collections import Counter
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from backend.approval import WAITING
 from backend.domain.knobs import Knob
 from backend.domain.modes import Phase, SafetyAction
 from backend.domain.records import KnobStatusRecord, StatusRecord
@@ -58,6 +57,10 @@ def status_record(
         ends_at=ends_at,
         fault=fault,
         limits=parts.limits,
+        left_today=loop.permission.limits.left,
+        hindrance=loop.hindrance,
+        trial_hours=loop.permission.trial_hours,
+        restart_hours=loop.permission.restart_hours,
         genome=parts.genome.record_id,
         measures_alone=measures_alone(loop),
     )
@@ -72,20 +75,18 @@ def activity(loop: TuningLoop) -> str:
     """What is going on, for people."""
     if loop.trial is not None:
         return f"{loop.trial.plan.kind.value} trial {loop.trial.record_id}"
-    if loop.approval.trial_id is not None:
-        return f"trial {loop.approval.trial_id} is {WAITING}"
     if loop.phase is Phase.BASELINE:
         return "measuring the baseline"
     if loop.workloads.away:
         return "measuring the baseline of another workload"
-    return "observing"
+    return f"observing: {loop.hindrance}" if loop.hindrance else "observing"
 
 
 def progress(loop: TuningLoop) -> float | None:
     """Progress of the activity in [0, 1], None where there is no end to it."""
     if loop.trial is not None:
         return loop.trial.progress
-    if loop.approval.trial_id is not None or loop.phase is Phase.STARTING:
+    if loop.phase is Phase.STARTING:
         return None
     return loop.workloads.progress
 

@@ -65,6 +65,7 @@ class TrialPlan:
     earlier_log_ratios: tuple[float, ...] = ()
     undone_above: float = 0.0
     seed: int = 0
+    experiment_plan_id: int | None = None
 
     @property
     def watched(self) -> Arm | None:
@@ -322,6 +323,7 @@ class TrialEvidence:
             needs_restart=self.plan.needs_restart,
             class_effects=self._class_effects(),
             confidence=self._confidence(),
+            experiment_plan_id=self.plan.experiment_plan_id,
         )
         found = self.judgement.interval
         if found is None:

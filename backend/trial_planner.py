@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from backend.config import Level1Section, Settings
-from backend.deployment import AUTOPILOT, Deployment
-from backend.domain.knobs import KnobSpace, KnobValue
+from backend.deployment import Deployment
+from backend.domain.knobs import Knob, KnobSpace, KnobValue
 from backend.domain.modes import Arm, TrialKind
 from backend.gate import GateSettings, trial_alpha
 from backend.guidance import as_set
@@ -71,7 +71,6 @@ class TrialPlanner:
         self._level1, self._seed = settings.level1, settings.workload.seed
         self._space, self._deployment = space, deployment
         self._store, self._clock = store, clock
-        self._max_changes_per_day = settings.safety.max_changes_per_day
         self._planned = 0
 
     def plan(
@@ -92,7 +91,6 @@ class TrialPlanner:
             noise: standard deviation of one window's log ratio; a probe must beat it.
         """
         level1, present = self._level1, self._deployment.present
-        knobs = [self._space[name] for name in values if name in self._space]
         alpha = self._alpha_of_the_day() if kind is TrialKind.PROMOTION else level1.alpha
         self._planned += 1
         return TrialPlan(
@@ -105,8 +103,8 @@ class TrialPlanner:
             shares=shares,
             gate=self._gate(replace(GateSettings.of(level1), alpha=alpha)),
             window_s=level1.window_s,
-            settle_s=max([level1.settle_s, *(knob.settle_s for knob in knobs)]),
-            needs_restart=any(knob.context == "restart" for knob in knobs),
+            settle_s=self._settle_s(values),
+            needs_restart=self.restarts(values),
             filtered=level1.sample_filter,
             min_quality=level1.min_quality,
             promising_below=-max(level1.min_improvement, noise),
@@ -125,14 +123,22 @@ class TrialPlanner:
         gate = replace(plan.gate, min_blocks=min(3, blocks), max_blocks=max(blocks, 2))
         return replace(plan, deployed=Arm.CANDIDATE, before=before, other_values=other, gate=gate)
 
-    def may_promote_today(self) -> bool:
-        """Whether the day's limit of changes by the autopilot leaves room for one more."""
-        today = self._clock.now().date()
-        made = sum(
-            version.author == AUTOPILOT and version.created_at.date() == today
-            for version in self._store.policy_versions(limit=1000)
+    def least_s(self, kind: TrialKind, values: Mapping[str, KnobValue]) -> float:
+        """Seconds that a trial of these knobs takes at the least, before it can have a verdict."""
+        windows = {TrialKind.PROBE: 3, TrialKind.PROMOTION: 4 * self._level1.min_blocks}.get(
+            kind, 2
         )
-        return made < self._max_changes_per_day
+        return windows * (self._level1.window_s + self._settle_s(values))
+
+    def restarts(self, values: Mapping[str, KnobValue]) -> bool:
+        """Whether the server has to be restarted for one of these knobs."""
+        return any(knob.context == "restart" for knob in self._knobs(values))
+
+    def _knobs(self, values: Mapping[str, KnobValue]) -> list[Knob]:
+        return [self._space[name] for name in values if name in self._space]
+
+    def _settle_s(self, values: Mapping[str, KnobValue]) -> float:
+        return max([self._level1.settle_s, *(knob.settle_s for knob in self._knobs(values))])
 
     def _alpha_of_the_day(self) -> float:
         today = self._clock.now().date()

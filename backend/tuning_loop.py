@@ -6,13 +6,12 @@ Which workload is offered is found out in workloads.py.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.approval import Approval
 from backend.ask_and_tell import AskAndTell
 from backend.candidates import Candidates
 from backend.config import Settings
@@ -25,6 +24,9 @@ from backend.errors import AdjustmentError, KnobError, RefusedChangeError
 from backend.final_comparison import FinalComparison
 from backend.guidance import Guidance
 from backend.learning import Learner
+from backend.next_trial import Draft, NextTrial
+from backend.permission import Permission
+from backend.promotions import Promotions
 from backend.protocols import Clock, Store
 from backend.recheck import Rechecks
 from backend.rollout import Rollout
@@ -34,8 +36,6 @@ from backend.trial_history import TrialHistory
 from backend.trial_planner import RunSchedule, TrialPlanner
 from backend.trials import MeasuredWindow, SafetyJudge, Trial, TrialPlan
 from backend.workloads import Shift, Workloads
-
-log = logging.getLogger(__name__)
 
 
 class TuningLoop:
@@ -52,6 +52,8 @@ class TuningLoop:
         record_window: stores a window of a trial.
         judge_safety: the safety monitor.
         schedule: the moments of a bounded run.
+        permission: what may be tried now.
+        draft: makes an experiment plan, for mode ``approve``.
         guidance: what the other levels bring in.
         forget_index: called where the windows behind the present index tell nothing any more:
             another configuration stands, or another workload is in force.
@@ -70,6 +72,8 @@ class TuningLoop:
         record_window: Callable[[MeasuredWindow, int | None], None],
         judge_safety: SafetyJudge,
         schedule: RunSchedule,
+        permission: Permission,
+        draft: Draft,
         guidance: Guidance,
         forget_index: Callable[[], None] = lambda: None,
     ) -> None:
@@ -77,7 +81,7 @@ class TuningLoop:
         self._settings, self._level1 = settings, settings.level1
         self._deployment, self._store, self._clock = deployment, store, clock
         self._collect, self._record_window = collect, record_window
-        self._judge_safety, self._schedule = judge_safety, schedule
+        self._judge_safety, self.permission = judge_safety, permission
         self._follow_genome = guidance.follow
         self.phase = Phase.STARTING
         self.paused = False
@@ -91,9 +95,13 @@ class TuningLoop:
         self.failures = 0
         self._history = TrialHistory(store, clock)
         self.verdicts = self._history.verdicts
-        self.approval = Approval(store, self.verdicts)
         self._agent = AskAndTell(
-            learner, deployment, space, settings.safety.rollback_threshold, guidance.policy
+            learner,
+            deployment,
+            space,
+            settings.safety.rollback_threshold,
+            permission,
+            guidance.policy,
         )
         self._candidates = Candidates(self._agent, clock, self._level1.rest_s, guidance.vetting)
         version = deployment.version
@@ -103,18 +111,12 @@ class TuningLoop:
         self._comparison = FinalComparison(
             schedule, self._planner, deployment, store, clock, self._level1
         )
-        self._rollout = Rollout(
-            deployment, self.workloads, self._planner, store, clock, self._level1, self._undone
-        )
-        self._rechecks = Rechecks(
-            deployment,
-            self.workloads,
-            self._planner,
-            store,
-            clock,
-            settings,
-            schedule.recheck_every_s,
-            self._undone,
+        common = (deployment, self.workloads, self._planner, store, clock)
+        self._rollout = Rollout(*common, self._level1, self._undone)
+        self._rechecks = Rechecks(*common, settings, schedule.recheck_every_s, self._undone)
+        self._promotions = Promotions(*common, self._rollout, permission, forget_index)
+        self._next = NextTrial(
+            *common, self._rollout, self._rechecks, self._candidates, permission, schedule, draft
         )
 
     # -- what the orchestrator calls --------------------------------------------------------
@@ -142,23 +144,29 @@ class TuningLoop:
         """Do what is due now."""
         now_s = self._clock.monotonic_s()
         if self.trial is not None:
-            final = self.trial.plan.kind is TrialKind.FINAL
-            if self._comparison.overdue(now_s) and not final:
-                self.interrupt("the final comparison is due")
-            elif self._rechecks.come_before(self.trial.plan.kind):
-                self._break_off(self.trial)
-            else:
-                self._tick_trial(self.trial)
+            self._go_on(self.trial, now_s)
         elif self.phase is Phase.FINISHED:
             return
         elif self._comparison.due(now_s):
             self._compare(now_s)
-        elif not (self.resting or self.paused) and (granted := self.approval.take()) is not None:
-            self._start(granted.plan, granted.record_id)
-        elif self.blocked and self._rechecks.undo_blind(self.blocked):
+        elif (hindrances := self._hindrances) and self._rechecks.undo_blind(hindrances):
             self._rollout.drop_probation()
-        elif self._may_try():
-            self._begin_next(now_s)
+        elif self._may_act() and not self._promotions.deploy_approved():
+            self._begin_next()
+
+    def _go_on(self, trial: Trial, now_s: float) -> None:
+        """Advance the trial that runs, unless something else comes before it."""
+        kind, restarts = trial.plan.kind, trial.plan.needs_restart
+        if self._comparison.overdue(now_s) and kind is not TrialKind.FINAL:
+            self.interrupt("the final comparison is due")
+        elif self._rechecks.come_before(kind):
+            self.interrupt("what stands has become much slower: that comes first")
+            self._keep(trial)
+        elif why := self.permission.why_end(needs_restart=restarts):
+            self.interrupt(why)
+            self._keep(trial)
+        else:
+            self._tick_trial(trial)
 
     def interrupt(self, reason: str) -> None:
         """Abort the running trial, if any (an operator acts, or the run ends)."""
@@ -167,9 +175,9 @@ class TuningLoop:
             self._settle(self.trial)
 
     def stand_down(self, reason: str) -> None:
-        """Abort the running trial and drop the one that waits for approval."""
+        """Abort the running trial and drop the promotion that waits for approval."""
         self.interrupt(reason)
-        self.approval.drop(reason)
+        self.permission.approval.drop(reason)
 
     def resume(self) -> None:
         """Go on after a pause, with a clean count of failures."""
@@ -187,17 +195,17 @@ class TuningLoop:
             self.failures += 1
             self._history.lost(lost, reason)
 
-    def approve(self, trial_id: int) -> bool:
-        """Let the trial that waits begin with a tick that may; False when it is not that one."""
-        return self.approval.grant(trial_id)
-
-    def decline(self, trial_id: int) -> bool:
-        """Drop the trial that waits for approval; False when it is not that one."""
-        return self.approval.decline(trial_id)
-
     def put_in_force(self, values: Mapping[str, KnobValue], proposer: str, reason: str) -> bool:
-        """Deploy what nothing has proven (see ``Rollout``); False where that cannot be now."""
-        may = self.trial is None and self._may_try() and not self._rollout.on_probation
+        """Deploy what nothing has proven (see ``Rollout``); False where that cannot be now.
+
+        For demonstrations: where an operator has to be asked it never is.
+        """
+        may = (
+            self.trial is None
+            and self._may_act()
+            and self._deployment.mode is Mode.AUTO
+            and not self._rollout.on_probation
+        )
         if may:
             self._candidates.drop()
             self._rollout.put_in_force(values, proposer, reason)
@@ -225,7 +233,6 @@ class TuningLoop:
 
     def _shifted(self, shift: Shift) -> None:
         """Another workload is in force: what was begun for the last one is void."""
-        self.approval.drop("the load moved to another workload")
         self._candidates.begin_anew()
         self._forget_index()
         if self.phase is not Phase.FINAL_COMPARISON and self.phase is not Phase.FINISHED:
@@ -245,7 +252,7 @@ class TuningLoop:
 
     # -- what to try next -------------------------------------------------------------------
 
-    def _may_try(self) -> bool:
+    def _may_act(self) -> bool:
         if self.failures >= self._settings.safety.max_consecutive_failures:
             # Rest, then try again with a clean count.
             self.failures = 0
@@ -258,30 +265,27 @@ class TuningLoop:
             and self.workloads.ready
         )
 
-    def _begin_next(self, now_s: float) -> None:
-        self._follow_genome()
-        schedule = self._schedule
-        promote = schedule.may_promote(now_s) and self._planner.may_promote_today()
-        plan = None
-        if self._rollout.on_probation:
-            plan = self._rollout.plan_probation()
-        elif (recheck := self._rechecks.plan()) is not None:
-            plan = recheck
-        elif self.approval.trial_id is not None:
-            return
-        elif self._candidates.promising and promote:
-            plan = self._plan(TrialKind.PROMOTION, *self._candidates.take_promising())
-        elif not schedule.may_learn(now_s):
-            self.phase = Phase.OPTIMISED
-        elif not self._candidates.resting:
-            self.phase = Phase.LEARNING
-            proposal = self._candidates.ask(self._state, self.workloads.in_force.index_standing)
-            plan = self._plan(TrialKind.PROBE, *proposal) if proposal is not None else None
-        if plan is not None:
-            self._propose(plan)
+    @property
+    def hindrance(self) -> str:
+        """Why nothing new is tried now, for people; "" where something may be."""
+        return self._next.hindrance if self._deployment.mode in (Mode.APPROVE, Mode.AUTO) else ""
 
-    def _break_off(self, trial: Trial) -> None:
-        self.interrupt("what stands has become much slower: that comes first")
+    @property
+    def _hindrances(self) -> tuple[str, ...]:
+        """Why no trial may begin at all, not even one that only looks at what stands."""
+        closed = self.permission.why_no_return
+        return (*self.blocked, closed) if closed else self.blocked
+
+    def _begin_next(self) -> None:
+        self._follow_genome()
+        plan = self._next.choose(self._state)
+        if self._next.phase is not None:
+            self.phase = self._next.phase
+        if plan is not None:
+            self._start(plan)
+
+    def _keep(self, trial: Trial) -> None:
+        """What was broken off in its promotion is promising still."""
         if trial.plan.kind is TrialKind.PROMOTION:
             self._candidates.keep(trial.plan)
 
@@ -292,7 +296,7 @@ class TuningLoop:
         if self._comparison.gives_up(now_s, hindrance):
             self.phase = Phase.FINISHED
         elif not hindrance:
-            self._start(self._comparison.plan(self.workloads), None)
+            self._start(self._comparison.plan(self.workloads))
             self.final_trial = self.trial
 
     def _hindrance(self) -> str:
@@ -303,27 +307,26 @@ class TuningLoop:
             return "statements are on trial"
         if not self._sees:
             return "no windows"
+        if self.permission.why_no_return:
+            return self.permission.why_no_return
         return "" if self.workloads.ready else "no baseline of the workload that is offered"
-
-    def _plan(self, kind: TrialKind, values: Mapping[str, KnobValue], proposer: str) -> TrialPlan:
-        present = self.workloads.in_force
-        return self._planner.plan(kind, values, proposer, present.chain.reference, present.noise)
 
     # -- running a trial --------------------------------------------------------------------
 
-    def _propose(self, plan: TrialPlan) -> None:
-        if self._deployment.mode is Mode.APPROVE and plan.kind.may_need_approval:
-            self.approval.ask_for(self._make_trial(plan, None))
-        else:
-            self._start(plan, None)
-
-    def _start(self, plan: TrialPlan, record_id: int | None) -> None:
-        trial = self._make_trial(plan, record_id)
-        self._history.save(trial)
+    def _start(self, plan: TrialPlan) -> None:
+        with self._store.transaction():
+            refusal = self.permission.begin(plan.kind, plan.after, restarts=plan.needs_restart)
+            if not refusal:
+                plan = replace(plan, experiment_plan_id=self.permission.experiment_plan_id)
+                trial = self._make_trial(plan)
+                self._history.save(trial)
+        if refusal:
+            self._event("warning", "not_tried", f"a {plan.kind.value} did not begin: {refusal}")
+            return
         self.workloads.forget_recent()
         self.trial, self._state_before = trial, self._state
 
-    def _make_trial(self, plan: TrialPlan, record_id: int | None) -> Trial:
+    def _make_trial(self, plan: TrialPlan) -> Trial:
         def on_window(measured: MeasuredWindow) -> None:
             self._record_window(measured, trial.record_id)
             self._state = state_vector(measured.window, load_profile(measured.window))
@@ -337,7 +340,6 @@ class TuningLoop:
             clock=self._clock,
             on_window=on_window,
             judge_safety=self._judge_safety,
-            record_id=record_id,
         )
         return trial
 
@@ -379,13 +381,12 @@ class TuningLoop:
     def _after_promotion(self, trial: Trial) -> None:
         self._tell(trial)
         if trial.verdict is Verdict.ACCEPT:
-            self._rollout.deploy(trial)
-            self._forget_index()
+            self._promotions.accepted(trial)
 
     def _undone(self, told: str) -> None:
         self._forget_index()
         self._candidates.drop()
-        self.approval.drop("what stood was undone")
+        self.permission.approval.drop("what stood was undone")
         self._event("warning", "rollback", told)
 
     def _after_final(self, trial: Trial) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
+from backend.domain.experiment_plans import ExperimentPlanRecord, PromotionRecord
 from backend.domain.policies import (
     EvolutionRecord,
     GenomeRecord,
@@ -20,6 +21,7 @@ from backend.domain.records import (
     ClientIntervalRecord,
     CommandRecord,
     EventRecord,
+    FreezeRecord,
     KnobStatusRecord,
     LearningRecord,
     QueryClassRecord,
@@ -200,6 +202,20 @@ class CachedReader:
     def commands(self, *, limit: int = 100) -> Sequence[CommandRecord]:
         """See TelemetryReader."""
         return self._get(("commands", limit), lambda: self._reader.commands(limit=limit))
+
+    def experiment_plans(self, *, limit: int = 50) -> Sequence[ExperimentPlanRecord]:
+        """See ControlReader."""
+        return self._get(
+            ("experiment_plans", limit), lambda: self._reader.experiment_plans(limit=limit)
+        )
+
+    def promotions(self, *, limit: int = 50) -> Sequence[PromotionRecord]:
+        """See ControlReader."""
+        return self._get(("promotions", limit), lambda: self._reader.promotions(limit=limit))
+
+    def freeze(self) -> FreezeRecord | None:
+        """See ControlReader."""
+        return self._get(("freeze",), self._reader.freeze)
 
     def steered_classes(self) -> Sequence[SteeredClassRecord]:
         """See SteeringReader."""

@@ -16,7 +16,7 @@ from backend.errors import AutopilotError
 from dashboard import components as ui
 from dashboard import layouts
 from dashboard.format import Viewer
-from dashboard.layouts_controls import controls
+from dashboard.layouts_controls import controls, is_frozen
 from dashboard.live import digest, live_frame
 from dashboard.operator_commands import track
 from dashboard.pages import PAGES
@@ -91,15 +91,15 @@ def _status(app: dash.Dash, services: Services) -> None:
         held = held or {}
         values: dict[str, Any] = {}
         try:
-            status = services.reader.status()
+            status, freeze = services.reader.status(), services.reader.freeze()
         except AutopilotError as error:
             values["shell-banner"] = layouts.store_banner(str(error))
         else:
             silent = status is not None and services.tuner_is_silent(status)
             values = {
-                "shell-chips": layouts.chips(status, silent),
-                "shell-banner": layouts.banner(status, silent, viewer),
-                "shell-controls": controls(status, "dialog"),
+                "shell-chips": layouts.chips(status, silent, freeze),
+                "shell-banner": layouts.banners(status, silent, viewer, freeze),
+                "shell-controls": controls(status, "dialog", is_frozen(status, freeze)),
                 "shell-footer": layouts.footer(status, viewer),
             }
         marks = {**held, **{part: digest(value) for part, value in values.items()}}

@@ -7,12 +7,13 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from backend.domain.modes import CommandKind, Phase
-from backend.domain.records import CommandRecord, StatusRecord
+from backend.domain.records import CommandRecord, FreezeRecord, StatusRecord
 from dashboard import components as ui
 from dashboard import format as fmt
 from dashboard.auth.identity import logged_in
 from dashboard.format import Viewer
 from dashboard.layouts_account import account
+from dashboard.layouts_controls import is_frozen
 from dashboard.pages import PAGES
 from dashboard.services import SILENT_AFTER_S, Services
 
@@ -25,8 +26,11 @@ COMMAND_NAMES: dict[CommandKind, str] = {
     CommandKind.FREEZE: "Freeze",
     CommandKind.UNFREEZE: "Unfreeze",
     CommandKind.SET_MODE: "Set the mode",
-    CommandKind.APPROVE: "Approve the trial",
-    CommandKind.DECLINE: "Decline the trial",
+    CommandKind.APPROVE: "Deploy what was proven",
+    CommandKind.DECLINE: "Decline the promotion",
+    CommandKind.DRAFT_PLAN: "Draft an experiment plan",
+    CommandKind.APPROVE_PLAN: "Approve the experiment plan",
+    CommandKind.DECLINE_PLAN: "Decline the experiment plan",
     CommandKind.STEER: "Steer the class",
 }
 
@@ -146,23 +150,27 @@ def shell(services: Services) -> Component:
     )
 
 
-def chips(status: StatusRecord | None, silent: bool) -> list[Component]:
-    """Mode, phase, safety and index for the top bar."""
+def chips(
+    status: StatusRecord | None, silent: bool, freeze: FreezeRecord | None = None
+) -> list[Component]:
+    """Mode, what holds it up, phase, safety and index for the top bar."""
     if status is None:
         return [ui.badge("starting", "info", "hourglass-split")]
     tone, icon_name, word = ui.SAFETY_TONES[status.safety]
-    if status.frozen:
-        mode = ui.badge("frozen", "bad", "snow")
-    elif status.paused:
-        mode = ui.badge("paused", "warn", "pause-fill")
-    else:
-        mode = ui.badge(status.mode.value, "accent", "compass")
+    held = []
+    if is_frozen(status, freeze):
+        held.append(ui.badge("frozen", "bad", "snow"))
+    if status.paused:
+        held.append(ui.badge("paused", "warn", "pause-fill"))
+    if status.trial_hours is not None and not status.trial_hours.are_open:
+        held.append(ui.badge("outside hours", "info", "clock", title=status.hindrance))
     phase_tone = "good" if status.phase in (Phase.OPTIMISED, Phase.FINISHED) else "info"
     index = fmt.NONE if status.index is None else f"{status.index:.3f}"
     change = "" if status.index is None else fmt.percent(status.index - 1, signed=True)
     return [
         ui.badge("silent" if silent else "live", "bad" if silent else "good", "broadcast"),
-        mode,
+        ui.badge(status.mode.value, "accent", "compass", title="Mode"),
+        *held,
         ui.badge(status.phase.value, phase_tone, "flag"),
         ui.badge(word, tone, icon_name, title="; ".join(status.safety_reasons)),
         html.Span(
@@ -171,6 +179,35 @@ def chips(status: StatusRecord | None, silent: bool) -> list[Component]:
             title="Latency index against the start; lower is better",
         ),
     ]
+
+
+def banners(
+    status: StatusRecord | None, silent: bool, viewer: Viewer, freeze: FreezeRecord | None = None
+) -> list[Component]:
+    """What is wrong, if anything, and whether the switch is on; each in one line."""
+    found = [banner(status, silent, viewer)]
+    if is_frozen(status, freeze):
+        found.append(freeze_banner(freeze, viewer))
+    return [shown for shown in found if shown is not None]
+
+
+def freeze_banner(freeze: FreezeRecord | None, viewer: Viewer) -> Component:
+    """Who has frozen what, and why."""
+    who = f" by {freeze.actor}, {viewer.time(freeze.at)}" if freeze is not None else ""
+    why = f" ({freeze.reason})" if freeze is not None and freeze.reason else ""
+    return html.Div(
+        [
+            ui.icon("snow"),
+            html.Div(
+                [
+                    html.B(f"Frozen{who}{why}. "),
+                    "Nothing is changed except by a rollback, until you unfreeze.",
+                ]
+            ),
+        ],
+        className="banner banner-warn",
+        role="status",
+    )
 
 
 def banner(status: StatusRecord | None, silent: bool, viewer: Viewer) -> Component | None:
@@ -210,20 +247,6 @@ def banner(status: StatusRecord | None, silent: bool, viewer: Viewer) -> Compone
             [ui.icon("exclamation-octagon"), html.Div([html.B("Fault: "), status.fault])],
             className="banner banner-bad",
             role="alert",
-        )
-    if status.frozen:
-        return html.Div(
-            [
-                ui.icon("snow"),
-                html.Div(
-                    [
-                        html.B("Frozen. "),
-                        "Nothing is changed except by a rollback, until you unfreeze.",
-                    ]
-                ),
-            ],
-            className="banner banner-warn",
-            role="status",
         )
     return None
 

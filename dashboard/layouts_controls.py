@@ -8,18 +8,24 @@ from dash import html
 from dash.development.base_component import Component
 
 from backend.domain.modes import CommandKind, Mode
-from backend.domain.records import StatusRecord
+from backend.domain.records import FreezeRecord, StatusRecord
 from dashboard import components as ui
 
 MODES: Mapping[Mode, str] = {
     Mode.OBSERVE: "Only watches; proposes and changes nothing.",
     Mode.ADVISE: "Proposes changes; tries and changes nothing.",
-    Mode.APPROVE: "Tries and keeps a change only after you approved it here.",
+    Mode.APPROVE: "Tries what is inside an experiment plan that you approved; keeps a change only "
+    "after you approved it.",
     Mode.AUTO: "Tries, proves and keeps changes by itself; undoes what does not help.",
 }
 
 
-def controls(status: StatusRecord | None, place: str) -> Component:
+def is_frozen(status: StatusRecord | None, freeze: FreezeRecord | None) -> bool:
+    """Whether the freeze switch is on, which may be thrown while no tuner tells of it."""
+    return freeze.frozen if freeze is not None else status is not None and status.frozen
+
+
+def controls(status: StatusRecord | None, place: str, frozen: bool) -> Component:
     """Buttons for mode, pause and freeze; ``place`` keeps the ids of two copies apart."""
     if status is None:
         return ui.empty("Not yet", "The tuner has to be running first.")
@@ -58,7 +64,7 @@ def controls(status: StatusRecord | None, place: str) -> Component:
             icon_name="sun",
             confirm="Let the tuner change the server again?",
         )
-        if status.frozen
+        if frozen
         else ui.command_button(
             CommandKind.FREEZE,
             {},

@@ -16,6 +16,7 @@ from backend.errors import AutopilotError, KnobBoundsError, NeverKnobError, Unkn
 MAX_KNOBS = 100
 MAX_ID_LENGTH = 100
 MAX_SEARCH_PATH_LENGTH = 1000
+MAX_REASON_LENGTH = 300
 MOST_TRACKED = 5
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
@@ -105,6 +106,14 @@ def _mode(payload: Mapping[str, Any], modes: type[Mode] | type[SteeringMode]) ->
         ) from None
 
 
+def _freeze(payload: Mapping[str, Any]) -> dict[str, Any]:
+    _only(payload, "reason")
+    reason = payload.get("reason", "")
+    if not isinstance(reason, str) or len(reason) > MAX_REASON_LENGTH:
+        raise CommandError(f"reason is not a text of at most {MAX_REASON_LENGTH} characters")
+    return {"reason": reason} if reason else {}
+
+
 def _steer(payload: Mapping[str, Any]) -> dict[str, Any]:
     _only(payload, "fingerprint", "search_path", "mode")
     fingerprint, search_path = payload.get("fingerprint"), payload.get("search_path")
@@ -146,6 +155,11 @@ def check_payload(
     if kind in (CommandKind.APPROVE, CommandKind.DECLINE):
         _only(payload, "trial_id")
         return {"trial_id": _number(payload, "trial_id")}
+    if kind in (CommandKind.APPROVE_PLAN, CommandKind.DECLINE_PLAN):
+        _only(payload, "plan_id")
+        return {"plan_id": _number(payload, "plan_id")}
+    if kind is CommandKind.FREEZE:
+        return _freeze(payload)
     if kind is CommandKind.STEER:
         return _steer(payload)
     _only(payload)

@@ -8,14 +8,13 @@ from typing import Any
 from dash import html
 from dash.development.base_component import Component
 
-from backend.domain.modes import CommandKind, TrialKind, TrialState
+from backend.domain.modes import TrialKind
 from backend.domain.records import KnobStatusRecord, TrialRecord
 from dashboard import components as ui
 from dashboard import format as fmt
 from dashboard.live import View
 
 MOST_SHOWN = 60
-WAITING = "waiting for approval"
 KIND_MEANINGS: Mapping[TrialKind, str] = {
     TrialKind.PROBE: "one quick look; cheap and noisy",
     TrialKind.PROMOTION: "randomised blocks; only this can change what is deployed",
@@ -23,15 +22,6 @@ KIND_MEANINGS: Mapping[TrialKind, str] = {
     TrialKind.RECHECK: "a deployed change is looked at again, long after",
     TrialKind.FINAL: "the final against the initial configuration",
 }
-
-
-def is_waiting(trial: TrialRecord) -> bool:
-    """Whether a human has to approve the trial before anything is applied."""
-    return (
-        trial.verdict is None
-        and trial.state is TrialState.APPLYING
-        and any(WAITING in reason for reason in trial.reasons)
-    )
 
 
 def interval_text(trial: TrialRecord) -> str | None:
@@ -86,37 +76,18 @@ def interval_bar(trial: TrialRecord, scale: float) -> object:
 
 
 def _verdict_cell(trial: TrialRecord) -> Component:
-    waiting = is_waiting(trial)
-    tag = (
-        ui.badge(WAITING, "warn", "hand-index")
-        if waiting
-        else ui.verdict_badge(trial.verdict, trial.state.value)
-    )
-    reasons = [r for r in trial.reasons if not (waiting and WAITING in r)]
     progress = (
         ui.progress_bar(trial.progress, f"progress of trial {trial.id}", "slim")
-        if trial.verdict is None and not waiting
+        if trial.verdict is None
         else None
     )
-    buttons = html.Div(approval(trial, "list"), className="page-actions") if waiting else None
-    return html.Div([tag, progress, html.Div("; ".join(reasons), className="small"), buttons])
-
-
-def approval(trial: TrialRecord, place: str) -> list[Component]:
-    """The buttons that answer a waiting trial; ``place`` keeps the ids of copies apart."""
-    return [
-        ui.command_button(
-            CommandKind.APPROVE,
-            {"trial_id": trial.id},
-            "Approve",
-            place=place,
-            icon_name="check-lg",
-            look="primary",
-        ),
-        ui.command_button(
-            CommandKind.DECLINE, {"trial_id": trial.id}, "Decline", place=place, icon_name="x-lg"
-        ),
-    ]
+    return html.Div(
+        [
+            ui.verdict_badge(trial.verdict, trial.state.value),
+            progress,
+            html.Div("; ".join(trial.reasons), className="small"),
+        ]
+    )
 
 
 def _row(
@@ -172,7 +143,7 @@ def _scale(trials: Sequence[TrialRecord]) -> float:
 
 
 def trial_table(view: View) -> object:
-    """The newest trials, those that wait for a human first."""
+    """The newest trials."""
     trials = view.reader.trials()
     if not trials:
         return ui.empty(
@@ -188,7 +159,6 @@ def trial_table(view: View) -> object:
         if wanted in ("all", t.kind.value)
         and verdict in ("all", t.verdict.value if t.verdict else "running")
     ]
-    shown.sort(key=lambda t: not is_waiting(t))
     if not shown:
         return ui.empty("No such trial", "Choose another kind or verdict.", "funnel")
     statuses = {k.name: k for k in view.reader.knob_statuses()}

@@ -29,20 +29,21 @@ from backend.commands.policy_text import (
 )
 from backend.components import Components, build_components
 from backend.config import Settings
+from backend.control_commands import check_restarts
 from backend.domain.clock import SystemClock
 from backend.domain.modes import CommandKind
 from backend.domain.policies import GenomeRecord, PolicyVersionRecord
 from backend.domain.version_difference import difference
 from backend.errors import ConfigError
-from backend.policy_versions import ALL_VERSIONS
-from backend.freeze import is_frozen
 from backend.evolution.archive import deployed
 from backend.evolution.present import present_genome, told
+from backend.freeze import is_frozen
+from backend.policy_versions import ALL_VERSIONS
 from backend.protocols import TelemetryReader
 from backend.servers import embedded_server
 from backend.telemetry import open_store
-
 from backend.telemetry.codec import to_document
+
 _WIDE = 240
 """Columns of a table that goes into a file or another program."""
 
@@ -86,16 +87,16 @@ def print_version(settings: Settings, version_id: int | None, *, as_json: bool) 
             version_id = next((v.id for v in versions.values() if v.active), None)
         version = _one(versions, version_id)
         trial = None if version.trial_id is None else store.trial(version.trial_id)
-    if as_json:
         genome = _genome_in_force(settings, store) if version.active else None
+    if as_json:
         in_force = {"genome": genome and to_document(genome)} if version.active else {}
         _print_json({**version_document(version, trial), **in_force})
         return
     for line in version_lines(version, versions.get(version.parent_id), trial, units):
         typer.echo(line)
-
     if version.active:
         typer.echo(f"Genome in force: {told(genome) if genome else 'that of the settings'}")
+
 
 def print_difference(settings: Settings, first: int, second: int, *, as_json: bool) -> None:
     """Print what is different in the second version.
@@ -128,15 +129,16 @@ def deploy(settings: Settings, version_id: int) -> str:
 
     def act(parts: Components) -> str:
         wanted = parts.deployment.versions.find(version_id)
-        status = parts.store.status()
-        parts.deployment.frozen = status is not None and status.frozen
+        parts.deployment.frozen = is_frozen(parts.store)
         parts.deployment.may_act()
         if not parts.info.can("alter_system"):
             raise ConfigError(
                 "this server does not let us change settings",
                 remedy=parts.info.missing.get("alter_system"),
             )
-        parts.budget.check(parts.deployment.present.replace(parts.deployment.values_under(wanted)))
+        values = parts.deployment.values_under(wanted)
+        check_restarts(parts, values, SystemClock())
+        parts.budget.check(parts.deployment.present.replace(values))
         note = f"version {wanted.id} deployed by hand"
         return f"deployed; {parts.deployment.go_to(wanted, author=operator(), note=note).told}"
 
@@ -188,8 +190,6 @@ def _versions(store: TelemetryReader) -> tuple[ById, Units]:
     return versions, units_of(store.knob_statuses())
 
 
-def _one(versions: ById, version_id: int | None) -> PolicyVersionRecord:
-    version = versions.get(version_id)
 def _genome_in_force(settings: Settings, store: TelemetryReader) -> GenomeRecord | None:
     """Level 2's genome that the tuner works with, or would begin with; None: the settings' own.
 
@@ -203,6 +203,8 @@ def _genome_in_force(settings: Settings, store: TelemetryReader) -> GenomeRecord
     return next((r for r in records if status and r.id == status.genome), None)
 
 
+def _one(versions: ById, version_id: int | None) -> PolicyVersionRecord:
+    version = versions.get(version_id)
     if version is None:
         raise ConfigError(
             f"there is no policy version {version_id}",

@@ -63,17 +63,18 @@ class KnobRange:
         number = not isinstance(value, (bool, str))
         return number and self.low <= float(value) <= self.high
 
-    def nearest(self, value: KnobValue) -> KnobValue:
-        """The value inside that is nearest to this one: itself where it is inside."""
+    def nearest(self, value: KnobValue, present: KnobValue) -> KnobValue:
+        """The value inside that is nearest to this one; what stands where there is no nearest."""
         if self.low is None or self.high is None:
-            return value if self.holds(value) else self.choices[0]
-        bounded = min(max(float(value), self.low), self.high)
-        return value if bounded == value else type(value)(bounded)
+            return value if self.holds(value) else present
+        return type(value)(min(max(float(value), self.low), self.high))
 
     def misfit(self, knob: Knob) -> str:
         """Why it does not fit a knob as it is now; "" where it does."""
         if knob.unit != self.unit:
-            return f"{self.name} is in {knob.unit or 'no unit'}, the plan's in {self.unit or 'none'}"
+            return (
+                f"{self.name} is in {knob.unit or 'no unit'}, the plan's in {self.unit or 'none'}"
+            )
         numeric = knob.kind in ("integer", "real")
         if numeric != (self.low is not None and self.high is not None):
             return f"{self.name} is {knob.kind}, the plan's is not"

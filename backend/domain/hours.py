@@ -54,7 +54,7 @@ class Span:
         if match is None:
             raise ValueError(f"{shown} is not like 'Mon-Fri 01:00-05:00 Europe/Berlin'")
         begin, end = (_minute(match[part], shown) for part in ("begin", "end"))
-        if begin == end or begin == _DAY_MIN:
+        if begin in (end, _DAY_MIN):
             raise ValueError(f"{shown} begins and ends at once; a whole day is 00:00-24:00")
         zone = match["zone"] or "UTC"
         try:

@@ -56,9 +56,9 @@ class TrialKind(str, Enum):
         return Arm.CANDIDATE if turned else Arm.INCUMBENT
 
     @property
-    def may_need_approval(self) -> bool:
-        """Whether mode ``approve`` asks for it: returns to what stood before need nobody's."""
-        return self not in (TrialKind.PROBATION, TrialKind.RECHECK)
+    def is_experiment(self) -> bool:
+        """Whether it tries something new. The others only return to what stood before."""
+        return self in (TrialKind.PROBE, TrialKind.PROMOTION)
 
 
 LEVEL_1 = "policy (Level 1)"
@@ -120,6 +120,9 @@ class CommandKind(str, Enum):
     SET_MODE = "set_mode"
     APPROVE = "approve"
     DECLINE = "decline"
+    DRAFT_PLAN = "draft_plan"
+    APPROVE_PLAN = "approve_plan"
+    DECLINE_PLAN = "decline_plan"
     STEER = "steer"
 
 

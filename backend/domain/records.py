@@ -109,7 +109,8 @@ class TrialRecord:
     ``effect`` is the relative change of the latency index (-0.25: a quarter lower) with the
     interval [``ci_low``, ``ci_high``] at ``confidence``; ``block_log_ratios`` holds one
     log(candidate / incumbent) a block; ``class_effects`` maps a query key to
-    ``{"effect", "ci_low", "ci_high", "incumbent_ms", "candidate_ms"}``.
+    ``{"effect", "ci_low", "ci_high", "incumbent_ms", "candidate_ms"}``. ``experiment_plan_id``: of
+    the plan that it was tried under, in mode ``approve``.
     """
 
     kind: TrialKind
@@ -134,6 +135,7 @@ class TrialRecord:
     needs_restart: bool = False
     class_effects: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     progress: float = 0.0
+    experiment_plan_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,9 @@ class CommandRecord:
 
     SET_KNOBS ``{"knobs": {name: value}}``, ROLL_BACK ``{"batch_id": ...}`` or
     ``{"version_id": ...}`` or ``{}`` (to the last good), SET_MODE ``{"mode": ...}``,
-    APPROVE / DECLINE ``{"trial_id": ...}``, STEER ``{"fingerprint": ..., "search_path": ...,
+    APPROVE / DECLINE ``{"trial_id": ...}`` (of a promotion), DRAFT_PLAN ``{"document": ...}`` or
+    ``{}`` (the tuner's own), APPROVE_PLAN / DECLINE_PLAN ``{"plan_id": ...}``, FREEZE
+    ``{"reason": ...}`` or ``{}``, STEER ``{"fingerprint": ..., "search_path": ...,
     "mode": "auto", "pin" or "off"}``. ``result`` is what came of it, for people.
     """
 
@@ -321,6 +325,28 @@ class KnobStatusRecord:
 
 
 @dataclass(frozen=True)
+class FreezeRecord:
+    """The freeze switch as it was thrown last. It stands whether or not a tuner runs."""
+
+    frozen: bool
+    actor: str
+    at: datetime
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class HoursRecord:
+    """Hours of trials or restarts: as they are set (empty: always), and whether they are now.
+
+    ``changes_at``: when they begin, or are over; None: not within two weeks.
+    """
+
+    hours: tuple[str, ...]
+    are_open: bool
+    changes_at: datetime | None = None
+
+
+@dataclass(frozen=True)
 class StatusRecord:
     """The tuner's present state; the store holds the newest one.
 
@@ -353,5 +379,9 @@ class StatusRecord:
     ends_at: datetime | None = None
     fault: str = ""
     limits: Mapping[str, Any] = field(default_factory=dict)
+    left_today: Mapping[str, int] = field(default_factory=dict)
+    hindrance: str = ""
+    trial_hours: HoursRecord | None = None
+    restart_hours: HoursRecord | None = None
     genome: int | None = None
     measures_alone: bool = False

@@ -34,6 +34,7 @@ _FREE_TEXT = frozenset(
         "actor",
         "default_plan",
         "detail",
+        "decided_by",
         "fault",
         "hindrance",
         "holder",

@@ -23,7 +23,7 @@ from backend.telemetry.columns import (
     time,
 )
 
-SCHEMA_REVISION = "0004"
+SCHEMA_REVISION = "0005"
 """The newest migration: a store that carries it opens without looking further."""
 
 POSTGRESQL_SCHEMA = "autopilot"
@@ -136,6 +136,42 @@ trials = sa.Table(
     flag("needs_restart"),
     json("class_effects"),
     real("progress"),
+    sa.Column("experiment_plan_id", sa.BigInteger, nullable=True),
+    sqlite_autoincrement=True,
+)
+
+experiment_plans = sa.Table(
+    "experiment_plans",
+    metadata,
+    identity(),
+    time("created_at"),
+    text("author"),
+    text("server_id"),
+    json("knobs"),
+    count("trials"),
+    time("expires_at"),
+    json("hours"),
+    text("note"),
+    text("state"),
+    count("begun"),
+    time("decided_at", nullable=True),
+    text("decided_by"),
+    text("reason"),
+    sqlite_autoincrement=True,
+)
+
+promotions = sa.Table(
+    "promotions",
+    metadata,
+    identity(),
+    sa.Column("trial_id", sa.BigInteger, nullable=False),
+    sa.Column("version_id", sa.BigInteger, nullable=False),
+    count("workload"),
+    time("created_at"),
+    text("state"),
+    time("decided_at", nullable=True),
+    text("decided_by"),
+    text("reason"),
     sqlite_autoincrement=True,
 )
 
@@ -377,7 +413,7 @@ service_timings = sa.Table(
 present = sa.Table(
     "present",
     metadata,
-    # "status", "knobs", "workloads", "steering": what holds now, one JSON document each,
+    # "status", "knobs", "workloads", "steering", "freeze": what holds now, one JSON document each,
     # overwritten.
     sa.Column("name", sa.Text, primary_key=True),
     time("at"),

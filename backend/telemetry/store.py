@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from backend.telemetry.commands import CommandTables
 from backend.telemetry.connections import make_engine, store_url
+from backend.telemetry.control import ControlTables
 from backend.telemetry.journal import JournalTables
 from backend.telemetry.opening import make_ready
 from backend.telemetry.policies import PolicyTables
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-class SqlStore(JournalTables, SteeringTables, PolicyTables, CommandTables, RetentionTables):
+class SqlStore(
+    JournalTables, SteeringTables, PolicyTables, ControlTables, CommandTables, RetentionTables
+):
     """Implements ``backend.protocols.Store`` on SQLite or PostgreSQL. Use :func:`open_store`.
 
     Every method raises StoreError where the database fails. Threads and processes may share a

@@ -10,14 +10,15 @@ from dash import ALL, Input, Output, ctx, dcc, html
 from dash.development.base_component import Component
 from dash.exceptions import PreventUpdate
 
-from backend.domain.modes import TrialKind
+from backend.domain.modes import CommandKind, TrialKind
 from backend.domain.records import TrialRecord
 from dashboard import components as ui
 from dashboard import decisions_versions, figures_trials
 from dashboard import format as fmt
+from dashboard.decisions_waiting import answers, waiting, waiting_promotion
 from dashboard.live import Page, View
 from dashboard.services import Services
-from dashboard.trial_table import approval, interval_text, is_waiting, trial_table
+from dashboard.trial_table import interval_text, trial_table
 
 
 def _selected(view: View) -> TrialRecord | None:
@@ -30,6 +31,7 @@ def detail(view: View) -> object:
     trial = _selected(view)
     if trial is None:
         return ui.empty("No such trial", "It may have been removed by the retention.", "question")
+    waits = waiting_promotion(view)
     statuses = {k.name: k for k in view.reader.knob_statuses()}
     texts = view.reader.query_classes()
     effects = sorted(trial.class_effects.items(), key=lambda item: item[1].get("effect", 0.0))
@@ -68,9 +70,7 @@ def detail(view: View) -> object:
                 className="tags",
             ),
             html.P("; ".join(trial.reasons) or "No reason is recorded yet.", className="lead-text"),
-            html.Div(approval(trial, "detail"), className="page-actions")
-            if is_waiting(trial)
-            else None,
+            answers(waits, "detail") if waits is not None and waits.trial_id == trial.id else None,
             ui.knob_diff(trial.before, trial.after, statuses),
             ui.facts(
                 [
@@ -124,6 +124,20 @@ def frame() -> Component:
     return html.Div(
         [
             ui.page_head("Decisions", "What was tried, what came of it, and why."),
+            ui.card(
+                "Waiting for you",
+                html.Div(ui.skeleton(2), id="decisions-waiting"),
+                hint_id="hint-waiting",
+                hint_text="Mode approve: an experiment plan says what may be tried without asking "
+                "again; what was proven is deployed after you said so. Rollbacks wait for nobody.",
+                actions=ui.command_button(
+                    CommandKind.DRAFT_PLAN,
+                    {},
+                    "Draft a plan",
+                    place="waiting",
+                    icon_name="file-earmark-text",
+                ),
+            ),
             ui.card(
                 "Trials",
                 html.Div(ui.skeleton(6), id="decisions-trials"),
@@ -189,6 +203,7 @@ PAGE = Page(
     frame=frame,
     follows_commands=True,
     parts={
+        "decisions-waiting.children": waiting,
         "decisions-trials.children": trial_table,
         **decisions_versions.PARTS,
         "decisions-detail.children": detail,

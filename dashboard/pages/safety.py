@@ -10,12 +10,12 @@ from dash import html
 from dash.development.base_component import Component
 
 from backend.domain.modes import Verdict
-from backend.domain.records import StatusRecord, WindowRecord
+from backend.domain.records import HoursRecord, StatusRecord, WindowRecord
 from dashboard import components as ui
 from dashboard import format as fmt
 from dashboard import metric_names as names
 from dashboard.decisions_undone import undone_table
-from dashboard.layouts_controls import controls
+from dashboard.layouts_controls import controls, is_frozen
 from dashboard.live import Page, View
 
 EVENTS = 200
@@ -93,7 +93,10 @@ LIMITS: Mapping[str, Limit] = {
     "max_consecutive_failures": Limit(
         "Failures in a row", str, "After so many failed trials or collections tuning rests."
     ),
-    "max_changes_per_day": Limit("Promotions a day", str, "The autopilot promotes no more."),
+    "max_changes_per_day": Limit(
+        "Promotions a day", str, "The autopilot promotes no more; changes by hand do not count."
+    ),
+    "max_trials_per_day": Limit("Trials a day", str, "No more probes and promotions are begun."),
 }
 HIDDEN = frozenset({"enabled", "sandbox_enabled"})
 
@@ -132,7 +135,10 @@ def state(view: View) -> object:
                 [
                     ("Mode", status.mode.value),
                     ("Paused", "yes" if status.paused else "no"),
-                    ("Frozen", "yes" if status.frozen else "no"),
+                    ("Frozen", _frozen_text(view)),
+                    ("Trials", hours_text(status.trial_hours, view)),
+                    ("Restarts", hours_text(status.restart_hours, view)),
+                    ("Nothing new is tried because", status.hindrance or fmt.NONE),
                     (
                         "Trials undone or aborted",
                         str(status.trials_by_verdict.get(Verdict.ABORTED.value, 0)),
@@ -146,6 +152,31 @@ def state(view: View) -> object:
     )
 
 
+def hours_text(record: HoursRecord | None, view: View) -> str:
+    """Hours of the week, and when they next begin or are over; in the viewer's time."""
+    if record is None or not record.hours:
+        return "at any hour"
+    texts = "; ".join(record.hours)
+    if record.changes_at is None:
+        return f"{texts}; {'now' if record.are_open else 'not soon'}"
+    when = view.viewer.time(record.changes_at, now=view.now)
+    return f"{texts}; {'now, until' if record.are_open else 'next from'} {when}"
+
+
+def _is_frozen(view: View) -> bool:
+    return is_frozen(view.reader.status(), view.reader.freeze())
+
+
+def _frozen_text(view: View) -> str:
+    freeze = view.reader.freeze()
+    if not _is_frozen(view):
+        return "no"
+    if freeze is None:
+        return "yes"
+    why = f": {freeze.reason}" if freeze.reason else ""
+    return f"by {freeze.actor}, {view.viewer.time(freeze.at, now=view.now)}{why}"
+
+
 def limit_table(view: View) -> object:
     """Each limit with the newest reading."""
     status = view.reader.status()
@@ -157,12 +188,19 @@ def limit_table(view: View) -> object:
     rows = [
         row
         for name, value in status.limits.items()
-        if (row := _limit_row(name, value, windows[-1] if windows else None)) is not None
+        if (
+            row := _limit_row(
+                name, value, windows[-1] if windows else None, status.left_today.get(name)
+            )
+        )
+        is not None
     ]
     return ui.table(["Limit", "Value", "Now", "What it does"], rows, "limits")
 
 
-def _limit_row(name: str, value: Any, window: WindowRecord | None) -> list[Any] | None:
+def _limit_row(
+    name: str, value: Any, window: WindowRecord | None, left: int | None
+) -> list[Any] | None:
     if name in HIDDEN:
         return None
     limit = LIMITS.get(name)
@@ -188,6 +226,8 @@ def _limit_row(name: str, value: Any, window: WindowRecord | None) -> list[Any] 
         )
     elif now is not None:
         cell = limit.write(now)
+    elif left is not None:
+        cell = html.Span(f"{left} left today", className="strong" if left else "strong bad")
     return [
         html.Span(limit.label, className="strong"),
         limit.write(value),
@@ -234,7 +274,7 @@ def _event(view: View, at: Any, level: str, kind: str, message: str) -> Componen
 
 def _controls(view: View) -> object:
     status: StatusRecord | None = view.reader.status()
-    return controls(status, "safety")
+    return controls(status, "safety", _is_frozen(view))
 
 
 def frame() -> Component:

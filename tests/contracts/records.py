@@ -5,6 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
+from backend.domain.experiment_plans import (
+    ExperimentPlanRecord,
+    KnobRange,
+    PlanState,
+    PromotionRecord,
+    PromotionState,
+)
 from backend.domain.knobs import Knob, KnobSpace
 from backend.domain.modes import (
     Arm,
@@ -24,6 +31,8 @@ from backend.domain.records import (
     ClientIntervalRecord,
     CommandRecord,
     EventRecord,
+    FreezeRecord,
+    HoursRecord,
     KnobSpaceRecord,
     KnobStatusRecord,
     KnownWorkloadRecord,
@@ -103,6 +112,7 @@ TRIAL = TrialRecord(
     needs_restart=True,
     class_effects={"10.5.-77.t": {"effect": -0.4, "ci_low": -0.5, "ci_high": -0.3}},
     progress=1.0,
+    experiment_plan_id=4,
 )
 CHANGE = ChangeRecord(
     batch_id="b1",
@@ -204,7 +214,41 @@ STATUS = StatusRecord(
     ends_at=NOW + timedelta(minutes=15),
     fault="none so far",
     limits={"cpu_limit_percent": 90},
+    left_today={"max_changes_per_day": 3},
+    hindrance="outside the hours of trials",
+    trial_hours=HoursRecord(("Mon 01:00-02:00",), False, NOW + timedelta(hours=13)),
+    restart_hours=HoursRecord((), True),
 )
+EXPERIMENT_PLAN = ExperimentPlanRecord(
+    created_at=NOW,
+    author="alice@command-line",
+    server_id="7300000000000000001",
+    knobs=(
+        KnobRange("work_mem", 4096.0, 65536.0, unit="kB"),
+        KnobRange("jit", choices=(False, True)),
+        KnobRange("wal_compression", choices=("off", "lz4")),
+    ),
+    trials=40,
+    expires_at=NOW + timedelta(days=7),
+    hours=("Mon-Fri 01:00-05:00 Europe/Berlin",),
+    note="nights only",
+    state=PlanState.APPROVED,
+    begun=3,
+    decided_at=NOW + timedelta(minutes=5),
+    decided_by="bob@dashboard",
+    reason="none so far",
+)
+PROMOTION_THAT_WAITS = PromotionRecord(
+    trial_id=12,
+    version_id=2,
+    workload=1,
+    created_at=NOW,
+    state=PromotionState.DEPLOYED,
+    decided_at=NOW + timedelta(hours=8),
+    decided_by="bob@dashboard",
+    reason="policy version 3",
+)
+FREEZE = FreezeRecord(True, "alice@command-line", NOW, "the sale begins")
 CLASS_KEY = ClassKey("a0b1c2d3e4f50617", '"$user", "Läden", public')
 EVIDENCE = HintEvidence(
     hint_set="no_nestloop+work_mem_64mb",

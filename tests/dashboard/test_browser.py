@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from backend.domain.modes import CommandKind, CommandState, Mode
+from backend.domain.modes import CommandKind, CommandState
 from dashboard.pages import PAGES
+from tests.dashboard import fake_control
 from tests.dashboard.browsing import LOADED, OVERFLOW, SIZES
 from tests.dashboard.fake_steering import STEERED
 from tests.dashboard.fake_store import FakeStore
@@ -222,13 +223,22 @@ def test_mode_is_changed_after_confirmation_and_freeze_is_shown(open_page, store
         assert store.status().frozen
 
 
-def test_a_waiting_trial_is_approved_by_one_click(open_page, store):
-    store.beat(mode=Mode.APPROVE)
-    with open_page(store, "/decisions", size="phone") as page:
-        page.get_by_role("button", name="Approve").first.click()
-        expect(page.locator("#command-notes")).to_contain_text("Approve the trial: queued")
-        waiting = store.trials()[-1].id
-        assert store.commands()[-1].payload == {"trial_id": waiting}
+@pytest.mark.parametrize("size", SIZES)
+def test_what_waits_is_decided_on_the_page(open_page, store, size):
+    plan, promotion = fake_control.wait(store)
+    with open_page(beating(store), "/decisions", size=size) as page:
+        waiting = page.locator("#decisions-waiting")
+        expect(waiting).to_contain_text(f"Promotion of trial {promotion.trial_id}")
+        waiting.get_by_role("button", name="Approve the plan").click()
+        expect(page.locator("#confirm-text")).to_contain_text("What they prove still waits for you")
+        page.locator("#confirm-yes").click()
+        notes = page.locator("#command-notes")
+        expect(notes).to_contain_text("Approve the experiment plan: queued")
+        assert store.commands()[-1].payload == {"plan_id": plan.id}
+        waiting.get_by_role("button", name="Decline", exact=True).first.click()
+        expect(notes).to_contain_text("Decline the promotion: queued")
+        assert store.commands()[-1].payload == {"trial_id": promotion.trial_id}
+        assert page.evaluate(OVERFLOW) <= 0
 
 
 def test_a_trials_evidence_opens(open_page, store):

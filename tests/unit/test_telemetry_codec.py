@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.domain import policies, records, steering
+from backend.domain import experiment_plans, policies, records, steering
 from backend.domain.modes import ChangeState, Mode, Phase
 from backend.telemetry import schema
 from backend.telemetry.codec import (
@@ -45,6 +45,9 @@ RECORDS = [
     full.PLAN_RUN,
     full.SERVICE_TIMING,
     full.STEERING_STATUS,
+    full.EXPERIMENT_PLAN,
+    full.PROMOTION_THAT_WAITS,
+    full.FREEZE,
 ]
 
 
@@ -65,6 +68,8 @@ def test_a_document_is_read_back(record: Any) -> None:
         (records.ClientIntervalRecord, schema.client_intervals),
         (records.TrialRecord, schema.trials),
         (records.ChangeRecord, schema.changes),
+        (experiment_plans.ExperimentPlanRecord, schema.experiment_plans),
+        (experiment_plans.PromotionRecord, schema.promotions),
         (policies.PolicyVersionRecord, schema.policy_versions),
         (policies.PolicyUpdateRecord, schema.policy_updates),
         (policies.GenomeRecord, schema.genomes),

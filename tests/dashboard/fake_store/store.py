@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
+from backend.domain.experiment_plans import ExperimentPlanRecord, PromotionRecord
 from backend.domain.knobs import KnobValue
 from backend.domain.modes import ChangeState, CommandKind, CommandState, Mode
 from backend.domain.policies import (
@@ -21,6 +22,7 @@ from backend.domain.records import (
     ClientIntervalRecord,
     CommandRecord,
     EventRecord,
+    FreezeRecord,
     KnobStatusRecord,
     LearningRecord,
     QueryClassRecord,
@@ -68,6 +70,9 @@ class FakeStore:
         self._timings: list[ServiceTimingRecord] = []
         self._plan_runs: list[PlanRunRecord] = []
         self._steering_status: SteeringStatusRecord | None = None
+        self._plans: list[ExperimentPlanRecord] = []
+        self._promotions: list[PromotionRecord] = []
+        self._freeze: FreezeRecord | None = None
         if not empty:
             write_run(self, random.Random(seed))
 
@@ -157,6 +162,18 @@ class FakeStore:
     def commands(self, *, limit: int = 100) -> Sequence[CommandRecord]:
         self._read()
         return self._commands[-limit:]
+
+    def experiment_plans(self, *, limit: int = 50) -> Sequence[ExperimentPlanRecord]:
+        self._read()
+        return self._plans[-limit:]
+
+    def promotions(self, *, limit: int = 50) -> Sequence[PromotionRecord]:
+        self._read()
+        return self._promotions[-limit:]
+
+    def freeze(self) -> FreezeRecord | None:
+        self._read()
+        return self._freeze
 
     def steered_classes(self) -> Sequence[SteeredClassRecord]:
         self._read()
@@ -249,6 +266,9 @@ class FakeStore:
             CommandKind.FREEZE: {"frozen": True},
             CommandKind.UNFREEZE: {"frozen": False},
         }
+        if command.kind in (CommandKind.FREEZE, CommandKind.UNFREEZE):
+            frozen, now = command.kind is CommandKind.FREEZE, datetime.now(timezone.utc)
+            self._freeze = FreezeRecord(frozen, command.actor, now, payload.get("reason", ""))
         if command.kind is CommandKind.SET_MODE:
             fields[command.kind] = {"mode": Mode(payload["mode"])}
         self.beat(**fields.get(command.kind, {}))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from backend.domain.knobs import KnobValue
@@ -106,26 +105,6 @@ def write_trials(store: FakeStore, line: Timeline, rng: random.Random) -> None:
         effect=-0.04,
         width=0.2,
     )
-    store._trials.append(
-        replace(
-            store._trials[-1],
-            id=number + 2,
-            state=TrialState.APPLYING,
-            effect=None,
-            ci_low=None,
-            ci_high=None,
-            block_log_ratios=(),
-            blocks=0,
-            class_effects={},
-            quality=None,
-            before={"checkpoint_timeout": 300},
-            after={"checkpoint_timeout": 900},
-            reasons=("waiting for approval",),
-            created_at=line.at(0.995),
-            progress=0.0,
-        )
-    )
-
 
 def _trial(
     store: FakeStore,
