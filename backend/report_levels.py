@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -35,12 +34,13 @@ def levels_section(
         since: when the run began.
 
     Returns:
-        ``level 0``, ``level 1``, ``level 2``. ``saved`` is the share of the latency index that a
-        level's accepted promotions saved one after the other, by their own trials; what was undone
-        later is counted in ``undone`` and not taken off. ``probations`` and ``rechecks`` are those
-        that came to a verdict. ``policy_updates``, ``rollbacks`` and ``genomes`` hold the records
-        behind the numbers; of the genomes those that were deployed or judged against the one that
-        stood. ``ablation`` names what one run cannot tell.
+        ``level 0``, ``level 1``, ``level 2``. ``effects``: what each of a level's accepted
+        promotions did to the latency index by its own trial (-0.25: a quarter lower), in the
+        workload and against what stood then; no sum, and what was undone later is among them.
+        ``probations`` and ``rechecks`` are those that came to a verdict. ``policy_updates``,
+        ``rollbacks`` and ``genomes`` hold the records behind the numbers; of the genomes those
+        that were deployed or judged against the one that stood. ``ablation`` names what one run
+        cannot tell.
     """
     first = [t for t in trials if t.proposer not in (LEVEL_1, INJECTED)]
     second = [t for t in trials if t.proposer == LEVEL_1]
@@ -74,10 +74,9 @@ def _ended(trials: Sequence[TrialRecord], kind: TrialKind) -> int:
 
 def _proposals(trials: Sequence[TrialRecord]) -> dict[str, object]:
     promoted = [t for t in trials if t.kind is TrialKind.PROMOTION and t.verdict is Verdict.ACCEPT]
-    effects = [t.effect for t in promoted if t.effect is not None]
     return {
         "probes": sum(t.kind is TrialKind.PROBE for t in trials),
         "promotions": sum(t.kind is TrialKind.PROMOTION for t in trials),
         "promoted": len(promoted),
-        "saved": 1 - math.prod(1 + effect for effect in effects) if effects else 0.0,
+        "effects": [t.effect for t in promoted],
     }

@@ -156,9 +156,10 @@ def _levels(report: FinalReport) -> Table:
     zero, one, two = (_any(report.levels[f"level {number}"]) for number in range(3))
 
     def proposals(level: Mapping[str, Any]) -> list[str]:
-        saved = wording.percent(level["saved"])
         tried = f"probes: {level['probes']}, promotion trials: {level['promotions']}"
-        return [tried, f"promoted: {level['promoted']}, {saved} saved by their own trials"]
+        effects = ", ".join(wording.percent(effect, signed=True) for effect in level["effects"])
+        by_trials = f", latency index by their own trials {effects}" if effects else ""
+        return [tried, f"promoted: {level['promoted']}{by_trials}"]
 
     watched = f"probations: {one['probations']}, rechecks: {one['rechecks']}"
     rows = [

@@ -320,12 +320,11 @@ def _levels(store: RawStore, trials: Sequence[Row], events: Sequence[Row]) -> Ro
     def proposed(wanted: Sequence[Row]) -> Row:
         promotions = [t for t in wanted if t["kind"] == "promotion"]
         accepted = [t for t in promotions if t["verdict"] == "accept"]
-        left = np.prod([1 + t["effect"] for t in accepted if t["effect"] is not None])
         return {
             "probes": sum(t["kind"] == "probe" for t in wanted),
             "promotions": len(promotions),
             "promoted": len(accepted),
-            "saved": 1 - float(left),
+            "effects": [t["effect"] for t in accepted],
         }
 
     def ended(kind: str) -> int:

@@ -151,7 +151,7 @@ PROMOTED = "(SELECT min(id) FROM trials WHERE kind = 'promotion' AND verdict = '
         (f"UPDATE trials SET effect = effect - 0.01 WHERE id = {FINAL}", "/improvement"),
         (f"UPDATE trials SET ci_high = 0.5 WHERE id = {FINAL}", "/ci_low"),
         (f"UPDATE trials SET verdict = 'aborted' WHERE id = {FINAL}", "/confidence"),
-        (f"UPDATE trials SET effect = -0.5 WHERE id = {PROMOTED}", "/levels/level 0/saved"),
+        (f"UPDATE trials SET effect = -0.5 WHERE id = {PROMOTED}", "/levels/level 0/effects"),
         (f"UPDATE trials SET proposer = 'policy (Level 1)' WHERE id = {PROMOTED}",
          "/levels/level 1/promoted"),
         ("UPDATE trials SET kind = 'recheck' WHERE kind = 'probation'", "/levels/level 1/rechecks"),

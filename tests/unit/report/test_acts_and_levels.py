@@ -83,7 +83,7 @@ class TestLevels:
         levels = report.levels
         assert levels["level 0"]["promotions"] == 3
         assert levels["level 0"]["promoted"] == 2
-        assert levels["level 0"]["saved"] == pytest.approx(1 - 0.8 * 0.8)
+        assert levels["level 0"]["effects"] == [-0.2, -0.2]
         level_1 = dict(levels["level 1"])
         assert [update["deployed"] for update in level_1.pop("policy_updates")] == [
             True, False, False,
@@ -92,7 +92,7 @@ class TestLevels:
             {"at": NOW.isoformat(), "message": "it did not stand its probation"}
         ]
         assert level_1 == {
-            "probes": 0, "promotions": 1, "promoted": 1, "saved": pytest.approx(0.1),
+            "probes": 0, "promotions": 1, "promoted": 1, "effects": [-0.1],
             "updates": 3, "deployed": 1, "probations": 0, "rechecks": 1, "undone": 1,
         }  # fmt: skip
         assert (levels["level 2"]["measured"], levels["level 2"]["deployed"]) == (2, 0)
@@ -114,20 +114,18 @@ class TestLevels:
         assert page.words.count("<script>") >= 3
         assert "cannot be told from one run" in page.words
 
-    def test_the_share_saved_is_that_of_all_promotions_together(self, store: SqlStore) -> None:
+    def test_each_promotion_is_told_by_its_own_trial(self, store: SqlStore) -> None:
         write_run(store)
-        promotion = replace(
-            full.TRIAL, kind=TrialKind.PROMOTION, verdict=Verdict.ACCEPT, effect=-0.2
-        )
-        for _ in range(2):
-            store.save_trial(replace(promotion, created_at=NOW))
+        promotion = replace(full.TRIAL, kind=TrialKind.PROMOTION, verdict=Verdict.ACCEPT)
+        for effect in (-0.2, -0.1):
+            store.save_trial(replace(promotion, created_at=NOW, effect=effect))
         text = report_pages.to_text(written(store))
-        assert "promoted: 2, 36.0 % saved by their own trials" in text
+        assert "promoted: 2, latency index by their own trials -20.0 %, -10.0 %" in text
 
     def test_an_empty_run_counts_nothing(self, store: SqlStore) -> None:
         levels = written(store).levels
         assert levels["level 0"]["promoted"] == 0
-        assert levels["level 0"]["saved"] == 0.0
+        assert levels["level 0"]["effects"] == []
 
 
 def test_versions_name_what_they_serve_and_leave_evidence_to_steering(store: SqlStore) -> None:
