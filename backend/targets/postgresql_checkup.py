@@ -48,12 +48,12 @@ SELECT current_setting('pg_stat_statements.track', true) AS track,
        current_setting('compute_query_id') AS query_id,
        current_setting('track_io_timing') AS io_timing
 """
-# Where text is changed in place of postgresql.conf. Roles that only these services have.
-_MANAGED = {
+MANAGED = {
     "rds_superuser": ("Amazon RDS or Aurora", "the instance's parameter group"),
     "cloudsqlsuperuser": ("Google Cloud SQL", "the instance's database flags"),
     "azure_pg_admin": ("Azure Database for PostgreSQL", "the server's parameters"),
 }
+"""Roles that only these services have; the service, and what stands for postgresql.conf there."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ def _writing(
     else:
         yield Item("primary", FINE, "yes")
     for managed in session["managed_roles"]:
-        service, place = _MANAGED[managed]
+        service, place = MANAGED[managed]
         yield Item(
             "managed server",
             HINT,

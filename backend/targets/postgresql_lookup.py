@@ -10,18 +10,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from backend.db_connector import DatabaseConnector
+from backend.targets.postgresql_checkup import MANAGED
 from backend.targets.postgresql_privileges import FIRST_WITH_PARAMETER_GRANTS
 
-AWS_RDS = "AWS RDS"
-GOOGLE_CLOUD_SQL = "Google Cloud SQL"
-AZURE = "Azure Database for PostgreSQL"
+AWS_RDS, GOOGLE_CLOUD_SQL, AZURE = (
+    MANAGED[role][0] for role in ("rds_superuser", "cloudsqlsuperuser", "azure_pg_admin")
+)
 _MOST_TABLES = 50
-# A role that the service makes in each of its servers.
-_SERVICE_ROLES = {
-    "rds_superuser": AWS_RDS,
-    "cloudsqlsuperuser": GOOGLE_CLOUD_SQL,
-    "azure_pg_admin": AZURE,
-}
 
 _STANDING = """
 SELECT current_user AS role, current_database() AS database, pg_is_in_recovery() AS in_recovery,
@@ -94,14 +89,14 @@ def rights(connector: DatabaseConnector, knobs: Sequence[str]) -> Rights:
     Raises:
         ServerError: the server cannot be asked.
     """
-    row = connector.fetch(_STANDING, (list(_SERVICE_ROLES),))[0]
+    row = connector.fetch(_STANDING, (list(MANAGED),))[0]
     by_parameter = connector.server_version >= FIRST_WITH_PARAMETER_GRANTS
     settable = _SETTABLE.format(superuser_settings=_GRANTED if by_parameter else _SUPERUSER)
     return Rights(
         role=row["role"],
         database=row["database"],
         in_recovery=row["in_recovery"],
-        managed_by=_SERVICE_ROLES.get(row["service_role"] or "", ""),
+        managed_by=MANAGED.get(row["service_role"] or "", ("", ""))[0],
         alter_system_off=row["alter_system_off"],
         set_value=frozenset(s["name"] for s in connector.fetch(settable, (list(knobs),))),
     )
