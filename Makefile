@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 NPROC := $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run demo test test-slow test-browser servers lint types contracts check bench faults wheel clean
+.PHONY: help install install-dev run demo test test-slow test-browser servers lint types contracts audit check bench faults wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -54,6 +54,10 @@ types: install-dev ## mypy, strict on backend
 
 contracts: install-dev ## import-linter
 	$(BIN)/lint-imports
+
+audit: install-dev ## bandit on the code, pip-audit on what is installed
+	$(BIN)/bandit -q -c pyproject.toml -r backend dashboard run.py
+	$(BIN)/pip-audit --progress-spinner off
 
 check: lint types contracts test ## all that a commit should pass
 

@@ -19,8 +19,8 @@ from flask import Flask, Request, Response, g, jsonify, render_template, request
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-TOKEN_HEADER = "X-CSRFToken"
-TOKEN_FIELD = "token"
+TOKEN_HEADER = "X-CSRFToken"  # nosec B105
+TOKEN_FIELD = "token"  # nosec B105
 """Where a form without scripts sends the token."""
 SESSION_KEY = "key"
 """Where the signed cookie holds the session's key."""
@@ -62,10 +62,10 @@ class RequestGuard:
 
     def __init__(self, bound_host: str, allowed_hosts: Iterable[str], port: int) -> None:
         names = {*LOOPBACK_NAMES, bound_host.lower(), *(h.lower() for h in allowed_hosts)}
-        self._any_address = bound_host in ("0.0.0.0", "::", "")
+        self._any_address = bound_host in ("0.0.0.0", "::", "")  # nosec B104
         if self._any_address:
             names.add(socket.gethostname().lower())
-        self._names = frozenset(names - {"", "0.0.0.0", "::"})
+        self._names = frozenset(names - {"", "0.0.0.0", "::"})  # nosec B104
         self._secret = secrets.token_bytes(32)
         self.cookie = token_cookie(port)
 

@@ -140,7 +140,7 @@ def read_hint_sets(path: Path) -> HintSetFile:
     """
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return parse_hint_sets(yaml.load(path.read_text(encoding="utf-8"), Loader=loader))
+        return parse_hint_sets(yaml.load(path.read_text(encoding="utf-8"), Loader=loader))  # nosec B506
     except (OSError, yaml.YAMLError) as error:
         raise CatalogError(f"cannot read the hint-set catalogue {path}: {error}") from error
 

@@ -227,7 +227,7 @@ def read_catalog(path: Path) -> tuple[Mapping[str, str], tuple[Mapping[str, Any]
     """
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # nosec B506
         return parse_catalog(data)
     except (OSError, yaml.YAMLError) as error:
         raise CatalogError(f"cannot read the knob catalogue {path}: {error}") from error

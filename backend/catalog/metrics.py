@@ -100,7 +100,7 @@ class SourcePlan:
     @property
     def statement(self) -> str:
         """The SELECT; it holds nothing but the catalogue's own text."""
-        return f"SELECT {self.select_list} FROM {self.from_sql}"  # noqa: S608
+        return f"SELECT {self.select_list} FROM {self.from_sql}"  # nosec B608 # noqa: S608
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def parse_metrics(text: str) -> MetricsCatalogue:
         CatalogError: what is wrong, and with which entry.
     """
     try:
-        data = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        data = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # nosec B506
     except yaml.YAMLError as error:
         raise CatalogError(f"the metrics catalogue is not YAML: {error}") from None
     if not isinstance(data, dict) or set(data) != {"sources", "metrics", "host", "derived"}:

@@ -213,7 +213,7 @@ def _fingerprint(bin_dir: Path) -> str:
 
 def _open_to_others(tree: Path) -> None:
     for folder, _, names in os.walk(tree):
-        os.chmod(folder, 0o755)
+        os.chmod(folder, 0o755)  # nosec B103
         for name in names:
             path = Path(folder, name)
             if not path.is_symlink():

@@ -17,7 +17,7 @@ from backend.embedded.database import setup_cursor
 from backend.embedded.files import read_text
 from backend.embedded.place import random_password, write_password
 
-PASSWORD_FILE = "explorer-password"
+PASSWORD_FILE = "explorer-password"  # nosec B105
 TEMP_FILE_LIMIT = "2GB"
 """Of temporary files for each process of a session: a plan on trial may not fill the disk."""
 _FIRST_VERSION_OF_PARAMETER_GRANTS = 150000

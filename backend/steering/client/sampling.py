@@ -230,7 +230,7 @@ class Sampler:
             try:
                 text = sent.decode(encoding)
                 is_plain = functions_called(text) is not None
-            except Exception:
+            except Exception:  # nosec B112
                 # What the parser, its nesting or the encoding does not bear is not ours to judge.
                 continue
             if is_plain:

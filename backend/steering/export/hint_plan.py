@@ -224,5 +224,5 @@ def _row(column: str, value: str, written: str) -> Iterator[str]:
     yield f"INSERT INTO hint_plan.hints ({column}, application_name, hints)"
     yield f"{_INDENT}VALUES ({value}, '', {quoted_text(written)});"
     # Every value is quoted, and nothing of this is run here.
-    undo = f"DELETE FROM hint_plan.hints WHERE {column} = {value} AND application_name = '';"  # noqa: S608
+    undo = f"DELETE FROM hint_plan.hints WHERE {column} = {value} AND application_name = '';"  # nosec B608 # noqa: S608
     yield f"-- To undo: {undo}"
