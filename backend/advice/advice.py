@@ -19,6 +19,7 @@ from backend.domain.records import TrialRecord
 from backend.domain.steering import SteeredClassRecord
 from backend.telemetry.redaction import redact
 
+_SHOWN_GAPS = 3
 FORMAT = 1
 """Raised when a field of the JSON changes its meaning or goes."""
 
@@ -118,6 +119,7 @@ def advise(
     *,
     trials: Iterable[TrialRecord] = (),
     classes: Sequence[SteeredClassRecord] = (),
+    remarks: Sequence[str] = (),
 ) -> Advice:
     """Make the advice.
 
@@ -126,6 +128,7 @@ def advise(
         made_at: the time to put on it.
         trials: recorded on this server, oldest first.
         classes: what steering knows.
+        remarks: what else keeps things from being known.
     """
     found = findings(facts)
     knobs, withheld = knob_advice(facts, found, TrackRecord(trials, facts.catalog))
@@ -145,7 +148,7 @@ def advise(
         statements=statements,
         hint_sets=hint_sets,
         next_steps=tuple(_next_steps(statements, hint_sets)),
-        unknown=tuple(_unknown(facts)),
+        unknown=(*_unknown(facts), *remarks),
     )
 
 
@@ -212,5 +215,9 @@ def _unknown(facts: Facts) -> Iterable[str]:
             yield f"{what} cannot be seen. {facts.info.missing.get(capability, '')}".rstrip()
     for source, reason in facts.unseen.items():
         yield f"Metrics of {source} could not be read: {redact(reason)}"
-    for reason, count in facts.observation.gaps.items():
-        yield f"Not covered, {count} times: {redact(reason)}"
+    gaps = facts.observation.gaps
+    for reason in list(gaps)[:_SHOWN_GAPS]:
+        yield f"Not covered, {gaps[reason]} times: {redact(reason)}"
+    more = sum(list(gaps.values())[_SHOWN_GAPS:])
+    if more:
+        yield f"Not covered, {more} times more, for reasons like these."

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from types import FrameType
+from typing import TypedDict
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -17,7 +18,7 @@ from backend.advice.advice import Advice, advise
 from backend.advice.facts import Facts
 from backend.advice.gathering import StatedMachine, Visit
 from backend.advice.pages import to_html, to_text
-from backend.commands.asking import open_for_reading
+from backend.commands.asking import open_for_reading, tuner_is_at_work
 from backend.config import Settings
 from backend.domain.records import TrialRecord
 from backend.domain.steering import SteeredClassRecord
@@ -26,6 +27,9 @@ from backend.errors import AutopilotError, StoreError
 
 NAME = "advice"
 _MOST_TRIALS = 1000
+_TUNER_AT_WORK = (
+    "The autopilot is at work on this server: what was in force may be a candidate of its own."
+)
 
 
 def observe_and_advise(
@@ -63,8 +67,7 @@ def observe_and_advise(
             bar.update(shown, completed=share, description=text)
 
         facts = visit.observe(minutes, on_progress, stop)
-    trials, classes = _recorded(settings, facts, console)
-    advice = advise(facts, datetime.now(timezone.utc), trials=trials, classes=classes)
+    advice = advise(facts, datetime.now(timezone.utc), **_recorded(settings, facts))
     console.print(to_text(advice), markup=False, highlight=False, soft_wrap=True, end="")
     written = _write(advice, out if out is not None else settings.paths.data_dir)
     console.print(f"\nAll ways to make each change: {' and '.join(map(str, written))}",
@@ -87,22 +90,32 @@ def _ended_by_signal() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def _recorded(
-    settings: Settings, facts: Facts, console: Console
-) -> tuple[Sequence[TrialRecord], Sequence[SteeredClassRecord]]:
-    """What the store knows of this server: trials, and what steering found."""
+class _Recorded(TypedDict, total=False):
+    """What the store knows of a server."""
+
+    trials: Sequence[TrialRecord]
+    classes: Sequence[SteeredClassRecord]
+    remarks: Sequence[str]
+
+
+def _recorded(settings: Settings, facts: Facts) -> _Recorded:
+    """What the store knows of this server; it need not be there, nor be readable."""
     try:
         store = open_for_reading(settings)
     except StoreError as error:
-        console.print(f"The store is left out: {error.message}", markup=False)
-        return (), ()
+        return {"remarks": [f"What was tried before: the store is left out. {error.message}"]}
     except AutopilotError:  # there is none yet
-        return (), ()
+        return {}
     with closing(store):
         status = store.status()
-        known = status is not None and status.server == facts.info.address
-        trials = store.trials(limit=_MOST_TRIALS) if known else ()
-        return trials, store.steered_classes()
+        if status is None or status.server != facts.info.address:
+            return {"classes": store.steered_classes()}
+        at_work = tuner_is_at_work(store)
+        return {
+            "trials": store.trials(limit=_MOST_TRIALS),
+            "classes": store.steered_classes(),
+            "remarks": [_TUNER_AT_WORK] if at_work else [],
+        }
 
 
 def _write(advice: Advice, folder: Path) -> list[Path]:

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,12 @@ from backend.advice.gathering import APPLICATION, StatedMachine, Visit
 from backend.commands.advise import observe_and_advise
 from backend.config import PathSettings, Settings, load_settings
 from backend.db_connector import STATEMENT_TAG
+from backend.domain.modes import Mode, Phase, TrialKind, TrialState, Verdict
+from backend.domain.records import StatusRecord, TrialRecord
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.errors import AutopilotError, ServerError
 from backend.targets.postgresql_lookup import AWS_RDS
+from backend.telemetry import open_store
 from tests.foreign_server import AnyServer, foreign_server
 from tests.integration.steering_servers import owner, session
 from tests.running_product import REPOSITORY, clean_environment
@@ -119,6 +124,7 @@ def advise(settings: Settings, stated: StatedMachine) -> tuple[str, dict, str]:
 
 
 def test_it_finds_something_and_changes_nothing(loaded: EmbeddedPostgres, tmp_path: Path) -> None:
+    record_a_trial(loaded, tmp_path)
     with owner(loaded) as cursor:
         cursor.execute("SELECT pg_stat_statements_reset()")
         cursor.execute(STATE)
@@ -143,6 +149,9 @@ def test_it_finds_something_and_changes_nothing(loaded: EmbeddedPostgres, tmp_pa
     assert knobs["work_mem"]["basis"] == "finding"
     assert knobs["work_mem"]["expected_effect"] == "not measured here"
     assert not knobs["work_mem"]["texts"][0]["obstacle"]
+    assert knobs["random_page_cost"]["basis"] == "trial"
+    assert knobs["random_page_cost"]["proposed"] == "1.3"
+    assert "-20.0 % to -4.0 %" in knobs["random_page_cost"]["expected_effect"]
     assert "shared_buffers" in {one["knob"] for one in document["withheld"]}, "all is cached"
     assert document["statements"][0]["calls"] > 0
     assert "Knobs worth changing" in text
@@ -151,6 +160,21 @@ def test_it_finds_something_and_changes_nothing(loaded: EmbeddedPostgres, tmp_pa
         assert secret not in everything
     assert "<script>" not in page
     assert "\x1b" not in text
+
+
+def record_a_trial(server: EmbeddedPostgres, folder: Path) -> None:
+    """A store in which a value was accepted on this server."""
+    url, now = server.dsn(), datetime.now(timezone.utc)
+    with closing(open_store(f"sqlite:///{folder / 'telemetry.db'}")) as store:
+        address = f"{url.host}:{url.port}/{url.database}"
+        store.save_status(StatusRecord(now, Mode.ADVISE, Phase.OPTIMISED, server=address))
+        store.save_trial(
+            TrialRecord(
+                TrialKind.PROMOTION, TrialState.FINISHED, "knob agent", now,
+                {"random_page_cost": None}, {"random_page_cost": 1.3}, finished_at=now,
+                verdict=Verdict.ACCEPT, effect=-0.12, ci_low=-0.2, ci_high=-0.04,
+            )
+        )  # fmt: skip
 
 
 def test_a_role_that_may_only_look_gets_advice_with_the_obstacles(
@@ -209,6 +233,7 @@ def test_a_stand_by_gets_advice_that_fits_one(server_18: AnyServer, tmp_path: Pa
     assert "primary" in forms["ALTER ROLE"]["obstacle"]
 
 
+@pytest.mark.parametrize("server", ["embedded_server"], indirect=True)
 def test_ctrl_c_ends_it_early_and_tells_what_was_seen(
     loaded: EmbeddedPostgres, tmp_path: Path
 ) -> None:

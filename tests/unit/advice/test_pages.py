@@ -174,3 +174,10 @@ def test_statements_worth_a_search_only_read_and_weigh_something() -> None:
     steps = " ".join(advice.next_steps)
     assert "steering explore" in steps
     assert "steering report" in steps
+
+
+def test_many_gaps_are_told_in_a_few_lines() -> None:
+    gaps = {f"the configuration was reloaded at 12:00:{second:02}": 1 for second in range(40)}
+    told = advise(facts(gaps=gaps), START).unknown
+    assert sum("Not covered" in line for line in told) == 4
+    assert "37 times more" in told[-1]
