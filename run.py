@@ -222,15 +222,15 @@ def _supervise(options: RunOptions) -> int:
     if settings.is_embedded:
         names.insert(1, "workload")
     if settings.dashboard.enabled:
+        from dashboard.auth.accounts import Accounts
+
+        Accounts(settings.dashboard)  # says now, and not in a child's log, what is missing
         names.insert(0, "dashboard")
         console.print(f"Pages: http://{settings.dashboard.host}:{settings.dashboard.port}")
     commands = {name: [sys.executable, str(Path(__file__)), "process", name] for name in names}
     if settings.level2.enabled:
         names.append(EVOLUTION)
     if settings.dashboard.enabled:
-        from dashboard.auth.accounts import Accounts
-
-        Accounts(settings.dashboard)  # says now, and not in a child's log, what is missing
         _check_port_is_free(settings)
     store = open_store(settings.store_url)
     bar = Progress(
