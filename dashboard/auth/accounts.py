@@ -119,7 +119,7 @@ class Accounts:
         self._identities = {name: Identity(name, user.role) for name, user in users.items()}
         # An unknown name costs what a known one costs.
         self._nobody = generate_password_hash(secrets.token_urlsafe(16), METHOD) if users else ""
-        self._one_at_a_time = threading.Lock()
+        self._one_at_a_time, self._lock = threading.Lock(), threading.Lock()
         self._key = secrets.token_bytes(32)
         self._remembered: OrderedDict[bytes, Identity] = OrderedDict()
 
@@ -142,15 +142,17 @@ class Accounts:
         if not 0 < len(password) <= MAX_LENGTH or "\0" in password:
             return None
         digest = hmac.digest(self._key, f"{name}\0{password}".encode(), hashlib.sha256)
-        with self._one_at_a_time:
+        with self._lock:
             known = self._remembered.get(digest)
             if known is not None:
                 self._remembered.move_to_end(digest)
                 return known
+        with self._one_at_a_time:
             right = check_password_hash(self._hashes.get(name, self._nobody), password)
-            identity = self._identities.get(name) if right else None
-            if identity is not None:
+        identity = self._identities.get(name) if right else None
+        if identity is not None:
+            with self._lock:
                 self._remembered[digest] = identity
                 if len(self._remembered) > MOST_REMEMBERED:
                     self._remembered.popitem(last=False)
-            return identity
+        return identity

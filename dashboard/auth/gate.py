@@ -108,7 +108,8 @@ class Gate:
         if self.accounts.open:
             who.set_current(HUMAN)
             return None
-        found = self.sessions.find(session.get(SESSION_KEY), active=not is_refresh())
+        key = session.get(SESSION_KEY)
+        found = self.sessions.find(key, active=not is_refresh()) if key else None
         if found is None and request.authorization and FOR_SCRIPTS.fullmatch(request.path):
             answer = self._basic(request.authorization)
             if not isinstance(answer, Identity):

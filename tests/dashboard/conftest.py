@@ -95,7 +95,7 @@ def served() -> Iterator[Any]:
     def serve(store: FakeStore, **changes: Any) -> str:
         chosen = settings(port=0, **changes)
         app = dashboard.create_app(store, store, chosen, record=store._events.append)
-        server = dashboard.make_server(app, "127.0.0.1", 0)
+        server = dashboard.make_server(app, "127.0.0.1", 0, chosen.trusted_proxy)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         ended.append((server, thread))

@@ -13,7 +13,9 @@ RUN = "window.__pwned=(window.__pwned||0)+1"
 BELL, OVERRIDE, ZERO_WIDTH = "\x07", "\u202e", "\u200b"
 ATTACK = (
     f"</script><script>{RUN}</script><img src=x onerror={RUN}><svg onload={RUN}>"
-    f"<a href=javascript:{RUN}>a</a> [md](javascript:{RUN}) ![m](x) **b** `c` "
+    f"<a href=javascript:{RUN}>a</a><a href='javascript:{RUN}'>b</a> "
+    f'<a href="javascript:{RUN}">c</a><a href="https://evil.example/">d</a> '
+    f"[md](javascript:{RUN}) ![m](x) **b** `c` "
     f"<iframe srcdoc='<script>{RUN}</script>'></iframe> {{{{7*7}}}} ${{7*7}} %s"
     f"{BELL}{OVERRIDE}kcatta{ZERO_WIDTH} \x1b[31mred\r\n"
 )

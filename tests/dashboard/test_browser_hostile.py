@@ -7,14 +7,13 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from dashboard.inert import inert, visible
 from dashboard.pages import PAGES
 from tests.dashboard.browsing import LOADED, OVERFLOW
 from tests.dashboard.hostile_store import hostile_store
 
-HIDDEN = (
-    r"[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f]"
-)
+pytestmark = pytest.mark.browser
+
+HIDDEN = r"[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f]"
 FOUND = f"""() => {{
   const hidden = new RegExp({HIDDEN!r});
   const wrong = [];
@@ -22,8 +21,10 @@ FOUND = f"""() => {{
     for (const a of e.attributes) {{
       if (/^on/i.test(a.name) && a.name !== 'on') wrong.push('handler ' + a.name);
       if (/^(href|src|action|formaction|data|xlink:href)$/i.test(a.name)) {{
-        const to = new URL(a.value, location.href).protocol;
-        if (!['http:', 'https:', 'data:'].includes(to) || (to === 'data:' && e.tagName === 'A'))
+        const to = new URL(a.value, location.href);
+        const ours = to.host === location.host || to.host === 'www.postgresql.org';
+        if (!(['http:', 'https:'].includes(to.protocol) && ours)
+            && !(to.protocol === 'data:' && e.tagName.toLowerCase() === 'img'))
           wrong.push(e.tagName + ' ' + a.name + '=' + a.value.slice(0, 60));
       }}
       if (!/^(id|value)$/.test(a.name) && hidden.test(a.value)) wrong.push('hidden in ' + a.name);
@@ -47,7 +48,6 @@ def check(page: Page, what: str) -> None:
     assert page.evaluate(OVERFLOW) <= 0, what
 
 
-@pytest.mark.browser
 @pytest.mark.parametrize("size", ["wide", "phone"])
 def test_hostile_text_is_inert_on_every_page(open_page: Any, size: str) -> None:
     with open_page(hostile_store(), size=size) as page:
@@ -77,7 +77,6 @@ def open_details(page: Page, slug: str) -> None:
     expect(page.locator(".modal-backdrop")).to_have_count(0)
 
 
-@pytest.mark.browser
 def test_hostile_text_is_inert_without_scripts_and_in_errors(browser: Any, served: Any) -> None:
     base = served(hostile_store())
     page = browser.new_page()
@@ -92,43 +91,3 @@ def test_hostile_text_is_inert_without_scripts_and_in_errors(browser: Any, serve
         page.goto(base + path)
         check(page, path)
     page.close()
-
-
-# -- the escapes themselves -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("plain ä 漢 \n\t😀", "plain ä 漢 \n\t😀"),
-        ("a\u202eb\u2066", "a\\u202eb\\u2066"),
-        ("\x00\x07\x1b\x7f\x85\r", "\\x00\\x07\\x1b\\x7f\\x85\\r"),
-        ("\u200b\ufeff\xad", "\\u200b\\ufeff\\xad"),
-        ("\U000e0041", "\\U000e0041"),
-        ("\ud800", "\\ud800"),
-        ("1\u00a0000\u202f000", "1\u00a0000\u202f000"),
-    ],
-)
-def test_hidden_characters_become_escapes(text: str, shown: str) -> None:
-    assert visible(text) == shown
-
-
-def test_a_component_is_made_inert_and_what_comes_back_is_left_alone() -> None:
-    from dash import html
-
-    bad = "a\u202eb"
-    made = inert(
-        [
-            html.Div(
-                [html.Span(bad, title=bad, **{"aria-label": bad}), None, 7],
-                id={"type": "command", "payload": bad},
-            ),
-            {"data": [{"text": (bad,)}], "payload": {"search_path": bad}},
-        ]
-    )
-    div, figure = made
-    span = div.children[0]
-    good = "a\\u202eb"
-    assert (span.children, span.title, getattr(span, "aria-label")) == (good,) * 3
-    assert div.id["payload"] == bad
-    assert figure == {"data": [{"text": (good,)}], "payload": {"search_path": bad}}
