@@ -138,7 +138,8 @@ class PostgresTarget:
             info: what :meth:`describe` just answered.
             knobs: the knobs that would be tried.
         """
-        writable = {name: reading.may_alter for name, reading in self.read_knobs(knobs).items()}
+        readings = self.read_knobs(knobs)
+        writable = {name: readings[name].may_alter for name in knobs if name in readings}
         return check_up(self._connector, info, writable)
 
     def host_sampler(self) -> HostSampler | None:
