@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from dashboard.pages import PAGES
 from dashboard.security import TOKEN_HEADER, token_cookie
-from tests.dashboard.test_browser import LOADED, Watched, browser  # noqa: F401  (a fixture)
+from tests.dashboard.browsing import LOADED, Watched
 from tests.running_product import RunningProduct, eventually, open_folder
 
 pytestmark = [pytest.mark.browser, pytest.mark.integration, pytest.mark.slow]
@@ -42,7 +42,7 @@ def product() -> Iterator[RunningProduct]:
 
 
 @pytest.fixture
-def context(browser: Browser, product: RunningProduct) -> Iterator[BrowserContext]:  # noqa: F811
+def context(browser: Browser, product: RunningProduct) -> Iterator[BrowserContext]:
     base = f"http://127.0.0.1:{product.port}"
     opened = browser.new_context(viewport={"width": 1280, "height": 800}, base_url=base)
     opened.set_default_timeout(20_000)
