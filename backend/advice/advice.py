@@ -214,7 +214,7 @@ def _unknown(facts: Facts) -> Iterable[str]:
         if not facts.info.can(capability):
             yield f"{what} cannot be seen. {facts.info.missing.get(capability, '')}".rstrip()
     for source, reason in facts.unseen.items():
-        yield f"Metrics of {source} could not be read: {redact(reason)}"
+        yield f"{source[0].upper()}{source[1:]} could not be read: {redact(reason)}"
     gaps = facts.observation.gaps
     for reason in list(gaps)[:_SHOWN_GAPS]:
         yield f"Not covered, {gaps[reason]} times: {redact(reason)}"

@@ -14,7 +14,7 @@ from backend.catalog.knobs import load_catalog
 from backend.config import Settings
 from backend.data_collector import DataCollector
 from backend.db_connector import DatabaseConnector
-from backend.domain.server import HostFacts, ServerInfo
+from backend.domain.server import HostFacts
 from backend.errors import AutopilotError, PrivilegeError, ServerError
 from backend.servers import embedded_server
 from backend.targets import postgresql_lookup as lookup
@@ -92,7 +92,7 @@ class Visit:
         self._target.close()
 
     def observe(self, minutes: float, on_progress: Progress, stop: threading.Event) -> Facts:
-        """Watch the server, then gather all that advice needs.
+        """Gather all that advice needs, and watch the server.
 
         Args:
             minutes: how long; what was seen counts where ``stop`` is set earlier.
@@ -105,35 +105,49 @@ class Visit:
         """
         on_progress("connecting", 0.0)
         info = self._target.describe()
+        host = self._stated.over(info.host)
+        catalog = load_catalog(info.version, host)
+        # Read first: should the server be lost meanwhile, what was seen can still be told.
+        readings = self._target.read_knobs(catalog.names)
+        rights = lookup.rights(self.connector, catalog.names)
+        file_errors = self._file_errors()
         collector = DataCollector(self._target, self._target.host_sampler())
         # The metrics have a session of their own; a second idle one would be counted with others.
         self.connector.close()
         seen = watch(collector, 60 * minutes, self._interval_s, on_progress=on_progress, stop=stop)
-        on_progress("reading the settings", 1.0)
-        return self._gather(info, seen)
-
-    def _gather(self, info: ServerInfo, seen: Observation) -> Facts:
-        host = self._stated.over(info.host)
-        catalog = load_catalog(info.version, host)
-        heaviest = sorted(seen.queries, key=lambda key: -seen.queries[key].exec_time_ms)[:MOST]
-        try:
-            file_errors = tuple(self._target.config_file_errors())
-        except PrivilegeError:
-            file_errors = ()  # told as a missing capability
-        return Facts(
+        on_progress("reading tables and statements", 1.0)
+        facts = Facts(
             info=info,
             host=host,
             catalog=catalog,
-            readings=self._target.read_knobs(catalog.names),
-            rights=lookup.rights(self.connector, catalog.names),
+            readings=readings,
+            rights=rights,
             observation=seen,
             stated=self._stated.told,
-            tables=lookup.tables(self.connector),
-            roles=lookup.role_names(self.connector, {key.userid for key in seen.queries}),
-            texts=self._target.query_texts(heaviest),
             file_errors=file_errors,
-            unseen=self._target.metric_failures,
+            unseen={f"metrics of {n}": why for n, why in self._target.metric_failures.items()},
         )
+        try:
+            return self._with_names(facts)
+        except ServerError as error:
+            unseen = {**facts.unseen, "tables and texts of statements": error.message}
+            return replace(facts, unseen=unseen)
+
+    def _with_names(self, facts: Facts) -> Facts:
+        queries = facts.observation.queries
+        heaviest = sorted(queries, key=lambda key: -queries[key].exec_time_ms)[:MOST]
+        return replace(
+            facts,
+            tables=lookup.tables(self.connector),
+            roles=lookup.role_names(self.connector, {key.userid for key in queries}),
+            texts=self._target.query_texts(heaviest),
+        )
+
+    def _file_errors(self) -> tuple[str, ...]:
+        try:
+            return tuple(self._target.config_file_errors())
+        except PrivilegeError:
+            return ()  # told as a missing capability
 
 
 def watch(

@@ -26,7 +26,8 @@ from backend.db_connector import STATEMENT_TAG
 from backend.domain.modes import Mode, Phase, TrialKind, TrialState, Verdict
 from backend.domain.records import StatusRecord, TrialRecord
 from backend.embedded_postgres import EmbeddedPostgres
-from backend.errors import AutopilotError, ServerError
+from backend.errors import AutopilotError, ServerConnectionError, ServerError
+from backend.targets.postgresql import PostgresTarget
 from backend.targets.postgresql_lookup import AWS_RDS
 from backend.telemetry import open_store
 from tests.foreign_server import AnyServer, foreign_server
@@ -207,6 +208,20 @@ def test_a_managed_service_is_told_by_the_role_it_makes(
     assert document["server"]["managed_by"] == AWS_RDS
     assert "aws rds modify-db-parameter-group" in text
     assert "ALTER SYSTEM to itself" in text
+
+
+@pytest.mark.parametrize("server", ["embedded_server"], indirect=True)
+def test_what_was_seen_is_told_where_the_server_is_lost_at_the_end(
+    loaded: EmbeddedPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object) -> None:
+        raise ServerConnectionError("the server is gone")
+
+    monkeypatch.setattr(PostgresTarget, "query_texts", lost)
+    text, document, _ = advise(settings_of(loaded.dsn(), tmp_path), StatedMachine(16, 4))
+    assert "temporary-files" in {finding["key"] for finding in document["findings"]}
+    assert document["statements"][0]["text"] == ""
+    assert "the server is gone" in text
 
 
 @pytest.mark.parametrize("version", [14, 16, 18])
