@@ -29,6 +29,7 @@ from backend.commands.options import (
     SeedOption,
     WorkloadOption,
 )
+from backend.commands.plan import plan, promotion
 from backend.commands.policy import app as policy
 from backend.commands.steering import app as steering
 from backend.config import PathSettings, Settings
@@ -47,6 +48,8 @@ app = typer.Typer(
 )
 app.add_typer(steering, name="steering")
 app.add_typer(policy, name="policy")
+app.add_typer(plan, name="plan")
+app.add_typer(promotion, name="promotion")
 
 
 def _options(
@@ -212,8 +215,8 @@ def evolve(
 
 def _supervise(options: RunOptions) -> int:
     settings = options.settings()
-    from backend.logs import configure_logging
     from backend.evolution.schedule import EvolutionSchedule
+    from backend.logs import configure_logging
     from backend.supervisor import EVOLUTION, READY, Supervisor
     from backend.telemetry import open_store
 
@@ -221,15 +224,20 @@ def _supervise(options: RunOptions) -> int:
     names = ["watchdog", "tuner"]
     if settings.is_embedded:
         names.insert(1, "workload")
+    else:
+        from backend.servers import greet
+
+        for line in greet(settings):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
     if settings.dashboard.enabled:
         from dashboard.auth.accounts import Accounts
 
         Accounts(settings.dashboard)  # says now, and not in a child's log, what is missing
         names.insert(0, "dashboard")
         console.print(f"Pages: http://{settings.dashboard.host}:{settings.dashboard.port}")
-    commands = {name: [sys.executable, str(Path(__file__)), "process", name] for name in names}
     if settings.level2.enabled:
         names.append(EVOLUTION)
+    commands = {name: [sys.executable, str(Path(__file__)), "process", name] for name in names}
     if settings.dashboard.enabled:
         _check_port_is_free(settings)
     store = open_store(settings.store_url)
@@ -297,11 +305,11 @@ def process(name: str) -> None:
             from backend.processes.workload import workload
 
             raise typer.Exit(workload(settings, options, store, stop))
-    except AutopilotError:
         if name == "evolution":
             from backend.processes.evolution import evolution
 
             raise typer.Exit(evolution(settings, options, store, stop))
+    except AutopilotError:
         logging.getLogger(name).exception("the process ends")
         raise
     raise typer.BadParameter(f"there is no process named {name!r}")
@@ -460,6 +468,31 @@ def advise(
     observe_and_advise(
         settings, console, minutes=minutes, stated=StatedMachine(memory_gib, cores), out=out
     )
+
+
+@app.command()
+def freeze(
+    reason: Annotated[
+        str, typer.Option("--reason", help="Why, for the others; shown on every page.")
+    ] = "",
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Freeze the configuration: nothing is changed but by a rollback, until you unfreeze.
+
+    Works whether or not the tuner runs, and outlives restarts. A running trial is undone.
+    """
+    from backend.commands.plan_actions import freeze as throw
+
+    typer.echo(throw(_options(config, None, data_dir).settings(), True, reason))
+
+
+@app.command()
+def unfreeze(config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
+    """Let the autopilot change the server again, as far as its mode goes."""
+    from backend.commands.plan_actions import freeze as throw
+
+    typer.echo(throw(_options(config, None, data_dir).settings(), False, ""))
 
 
 @app.command()

@@ -164,6 +164,8 @@ class SteeringJobs:
             return "paused or frozen"
         if self._mode() is Mode.OBSERVE and self._settings.steering.explore is None:
             return "in mode observe nothing is tried, unless steering.explore is true"
+        if not self._settings.schedule.trial_hours.is_open(self._clock.now()):
+            return "outside the hours of trials (schedule.trials)"
         if loop.phase in _BUSY_PHASES:
             return _BUSY_PHASES[loop.phase]
         if loop.workloads.away:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from backend.domain.experiment_plans import PromotionState
 from backend.domain.knobs import KnobConfig, KnobValue
 from backend.domain.metrics import MetricsWindow
 from backend.domain.modes import CommandKind, Mode, SafetyAction, TrialKind, Verdict
@@ -97,17 +98,16 @@ def test_a_probe_is_broken_off_for_it(tmp_path: Path) -> None:
 
 
 def test_what_waits_for_approval_does_not_keep_it_and_goes_with_it(tmp_path: Path) -> None:
-    run = Drifting(tmp_path, busy=True)
+    run = Drifting(tmp_path)
     run.command(CommandKind.SET_MODE, mode=Mode.APPROVE.value)
-    run.go(300, until=lambda: run.loop.approval.trial_id is not None)
-    waiting = run.loop.approval.trial_id
+    version = run.store.policy_versions()[-1].id
+    assert version is not None
+    run.loop.permission.approval.ask_for(1, version, 1)
     run.turn_bad()
     run.go(600, until=lambda: not run.entries)
     assert not run.entries
-    assert waiting is not None
-    dropped = run.store.trial(waiting)
-    assert dropped is not None
-    assert dropped.reasons == ("what stood was undone",)
+    (dropped,) = run.store.promotions()
+    assert (dropped.state, dropped.reason) == (PromotionState.VOID, "what stood was undone")
     run.orchestrator.end()
 
 

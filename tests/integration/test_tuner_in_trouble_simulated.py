@@ -115,7 +115,8 @@ def test_the_same_mode_again_ends_nothing(tmp_path: Path) -> None:
 def test_what_waits_for_approval_does_not_hold_up_the_automatic_mode(tmp_path: Path) -> None:
     run = Run(tmp_path, make_target())
     run.command(CommandKind.SET_MODE, mode=Mode.APPROVE.value)
-    run.go(300, until=lambda: bool(run.store.trials()))
+    run.go(300, until=lambda: bool(run.store.experiment_plans()))
+    assert not run.store.trials()
     run.command(CommandKind.SET_MODE, mode=Mode.AUTO.value)
     run.go(120, until=lambda: not stands_at_default(run))
     assert not stands_at_default(run)

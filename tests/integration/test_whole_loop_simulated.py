@@ -182,32 +182,6 @@ class TestOperator:
         assert not run.store.trials()
         assert not run.store.changes()
 
-    def test_approve_mode_waits(self, tmp_path: Path) -> None:
-        target = make_target()
-        run = Run(tmp_path, target)
-        run.command(CommandKind.SET_MODE, mode=Mode.APPROVE.value)
-        run.go(300)
-        waiting = run.store.trials()
-        assert len(waiting) == 1
-        assert waiting[0].reasons == ("waiting for approval",)
-        assert not run.store.changes()
-        assert run.command(CommandKind.APPROVE, trial_id=waiting[0].id).state is CommandState.DONE
-        run.go(120)
-        assert run.store.changes()
-
-    def test_a_waiting_trial_does_not_outlive_a_switch_to_observe(self, tmp_path: Path) -> None:
-        target = make_target()
-        run = Run(tmp_path, target)
-        run.command(CommandKind.SET_MODE, mode=Mode.APPROVE.value)
-        run.go(300, until=lambda: bool(run.store.trials()))
-        run.command(CommandKind.SET_MODE, mode=Mode.OBSERVE.value)
-        (trial,) = run.store.trials()
-        assert trial.verdict is Verdict.ABORTED
-        refused = run.command(CommandKind.APPROVE, trial_id=trial.id)
-        assert refused.state is CommandState.REFUSED
-        run.go(60)
-        assert not run.store.changes()
-
     def test_the_freeze_switch_outlives_the_tuner(self, tmp_path: Path) -> None:
         target = make_target()
         run = Run(tmp_path, target)

@@ -397,15 +397,24 @@ class TestFinalComparison:
         assert run.loop.final_trial.record_id == finals[-1].id
 
 
-def test_what_waits_for_approval_is_dropped_when_the_load_moves(tmp_path: Path) -> None:
+def test_what_was_approved_waits_for_the_load_that_it_was_proven_under(tmp_path: Path) -> None:
     run = Shifting(tmp_path, mode=Mode.APPROVE)
-    run.go(300, until=lambda: bool(run.store.trials()))
+    run.go(300, until=lambda: bool(run.store.experiment_plans()))
+    run.command(CommandKind.APPROVE_PLAN, plan_id=1)
+    run.go(900, until=lambda: bool(run.store.promotions()))
+    (promotion,) = run.store.promotions()
     run.clients.offer("night")
-    run.go(300, until=lambda: len(run.store.trials()) == 2)
-    dropped, waiting = run.store.trials()
-    assert (dropped.verdict, waiting.verdict) == (Verdict.ABORTED, None)
-    assert dropped.reasons == ("the load moved to another workload",)
-    assert dict(waiting.after) == {"random_page_cost": 8.0}
+    run.go(300, until=lambda: run.number() == 2)
+    run.command(CommandKind.APPROVE, trial_id=promotion.trial_id)
+    deployment = run.orchestrator._components.deployment
+    run.go(60)
+    assert deployment.deviating == {}
+    run.clients.offer("day")
+    run.go(300, until=lambda: bool(deployment.deviating))
+    assert run.number() == 1
+    proven = run.store.trial(promotion.trial_id)
+    assert proven is not None
+    assert deployment.deviating == dict(proven.after)
     run.orchestrator.end()
 
 

@@ -58,8 +58,8 @@ def test_a_damaged_note_is_none(damage: Mapping[str, Any]) -> None:
     assert found({name: value for name, value in DETAIL.items() if name not in damage}) == {}
 
 
-def test_returns_to_what_stood_before_need_nobodys_approval() -> None:
-    asking = [kind for kind in TrialKind if kind.may_need_approval]
-    assert asking == [TrialKind.PROBE, TrialKind.PROMOTION, TrialKind.FINAL]
+def test_only_what_tries_something_new_is_an_experiment() -> None:
+    trying = [kind for kind in TrialKind if kind.is_experiment]
+    assert trying == [TrialKind.PROBE, TrialKind.PROMOTION]
     assert TrialKind.RECHECK.deployed_arm is Arm.CANDIDATE
     assert (Arm.CANDIDATE.other, Arm.INCUMBENT.other) == (Arm.INCUMBENT, Arm.CANDIDATE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -144,10 +145,17 @@ def test_a_turn_ends_when_nothing_is_left(case: Case) -> None:
     assert not case.turns.exploring
 
 
+def close_hours(case: Case) -> None:
+    later = case.clock.now() + timedelta(hours=2)
+    hours = f"{later:%a} {later:%H}:00-{later:%H}:30"
+    case.jobs._settings = load_settings(overrides={"schedule": {"trials": [hours]}}, environ={})
+
+
 HINDRANCES: dict[str, Callable[[Case], None]] = {
     "paused": lambda case: setattr(case.loop, "paused", True),
     "mode observe": lambda case: setattr(case, "mode", Mode.OBSERVE),
     "frozen": lambda case: setattr(case, "frozen", True),
+    "outside the hours of trials": lambda case: close_hours(case),
     "baseline": lambda case: setattr(case.loop, "phase", Phase.BASELINE),
     "final comparison": lambda case: setattr(case.loop, "phase", Phase.FINAL_COMPARISON),
     "another workload": lambda case: setattr(case.loop.workloads, "away", True),
