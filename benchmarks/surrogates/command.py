@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,6 +61,11 @@ def parser_of(program: str, description: str) -> argparse.ArgumentParser:
         "--fix", action="append", default=[], metavar="NAME=VALUE",
         help="leave a knob out of the space and hold it, where a file has it; may be repeated",
     )  # fmt: skip
+    add(
+        "--noise", type=float, default=0.0, metavar="SD",
+        help="tell each value times exp(SD * N(0, 1)); what has the best of these values counts, "
+        "with its exact one (0: exact values)",
+    )  # fmt: skip
     add("--jobs", type=int, default=1, help="processes, of one thread each (1)")
     add("--out", type=Path, required=True, help="finished runs as JSON lines; none is run again")
     add(
@@ -115,6 +121,8 @@ def plan(
     Raises:
         ConfigError: an option contradicts another or a file.
     """
+    if not 0.0 <= arguments.noise < math.inf:
+        raise ConfigError(f"--noise {arguments.noise} must be a number from 0 on")
     if arguments.seeds < 1 or arguments.evaluations < 2:
         raise ConfigError("--seeds must be at least 1, --evaluations at least 2")
     fix = _fixed(arguments.fix)
@@ -129,6 +137,7 @@ def plan(
                 cell = Cell(
                     recording.name, recording.digest, data.goal, method, seed,
                     arguments.evaluations, arguments.mask, held, settings,
+                    noise=arguments.noise,
                 )  # fmt: skip
                 made[seed].append((cell, data.path))
         make_problem(made[0][-1][0], data.path, cache)  # a wrong goal or value is said at once

@@ -113,15 +113,27 @@ class Score:
     Args:
         objectives: of all evaluations, in order, lower is better.
         default, best: the objectives of score 0 and score 1.
+        measured: by these the best evaluation is told: under noise what the tuner was told; None
+            for the objectives themselves.
     """
 
-    def __init__(self, objectives: FloatArray, default: float, best: float) -> None:
+    def __init__(
+        self,
+        objectives: FloatArray,
+        default: float,
+        best: float,
+        measured: FloatArray | None = None,
+    ) -> None:
         self._shares = (default - objectives) / (default - best)
+        self._measured = objectives if measured is None else measured
         self._worse = int((objectives > default + WORSE_SHARE * abs(default)).sum())
 
     def share_at(self, evaluations: int) -> float:
-        """Share of the recorded best gain reached by the best of the first evaluations."""
-        return float(self._shares[:evaluations].max())
+        """Share of the recorded best gain reached by the best of the first evaluations.
+
+        The best as far as it can be told: what a run would leave behind. Its share is exact.
+        """
+        return float(self._shares[int(np.argmin(self._measured[:evaluations]))])
 
     @property
     def worse(self) -> int:

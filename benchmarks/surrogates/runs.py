@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import multiprocessing
 import os
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
@@ -48,6 +50,8 @@ class Cell:
         fix: values held, by knob.
         settings: changes to our agent's settings, by name.
         trees: of the surrogate.
+        noise: of what the tuner is told: the standard deviation of the logarithm of the factor by
+            which each value is off, the first one's aside; 0 for exact values.
     """
 
     data: str
@@ -60,6 +64,7 @@ class Cell:
     fix: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     trees: int = TREES
+    noise: float = 0.0
 
     @property
     def key(self) -> str:
@@ -69,9 +74,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished cell: objectives in order (lower is better) and CPU seconds of each ask + tell.
+    """A finished cell: exact objectives in order (lower is better) and CPU seconds of ask + tell.
 
-    The first evaluation was told and not asked: ``ask_tell_cpu_s`` is one shorter.
+    The first evaluation was told and not asked: ``ask_tell_cpu_s`` is one shorter. ``measured`` is
+    what the tuner was told, where that was noisy; empty where it was told the exact objectives.
     """
 
     cell: Cell
@@ -79,11 +85,14 @@ class Run:
     best: float
     objectives: Sequence[float]
     ask_tell_cpu_s: Sequence[float]
+    measured: Sequence[float] = field(default_factory=list)
 
     @property
     def score(self) -> Score:
         """What it is worth."""
-        return Score(np.array(self.objectives), self.default, self.best)
+        objectives, measured = np.array(self.objectives), np.array(self.measured)
+        chosen_by = measured if len(measured) else objectives
+        return Score(objectives, self.default, self.best, chosen_by)
 
     def line(self) -> str:
         """One line of JSON."""
@@ -132,18 +141,24 @@ def run_cell(
     tuner = _tuner(cell, problem, checkpoint)
     tuner.tell(problem.space.default_config(), problem.default_objective)
     objectives: list[float] = [problem.default_objective]
+    measured: list[float] = [problem.default_objective]
+    # One draw an evaluation, whatever is tried: all methods meet the same luck.
+    luck = np.random.default_rng([cell.seed, zlib.crc32(cell.digest.encode())])
     spent_s: list[float] = []
     for _ in range(cell.evaluations - 1):
         start = time.process_time()
         config = tuner.ask()
         asked = time.process_time()
-        objective = problem(config)
+        objectives.append(problem(config))
+        measured.append(objectives[-1] * math.exp(cell.noise * luck.standard_normal()))
         evaluated = time.process_time()
-        tuner.tell(config, objective)
+        tuner.tell(config, measured[-1])
         told = time.process_time()
-        objectives.append(objective)
         spent_s.append(round(told - evaluated + asked - start, 5))
-    return Run(cell, problem.default_objective, problem.best_objective, objectives, spent_s)
+    return Run(
+        cell, problem.default_objective, problem.best_objective, objectives, spent_s,
+        measured if cell.noise > 0.0 else [],
+    )  # fmt: skip
 
 
 def _tuner(cell: Cell, problem: Problem, checkpoint: Path | None) -> AskTellAgent:

@@ -275,6 +275,34 @@ def test_a_run_starts_at_the_default_and_can_be_repeated(
     assert Run.of_line(run.line()) == run
 
 
+def test_under_noise_what_looks_best_counts_with_its_exact_value(
+    recording: Recording, tmp_path: Path
+) -> None:
+    pytest.importorskip("sklearn")
+    path = tmp_path / "tiny.csv"
+    exact, noisy = (run_cell(cell(recording, evaluations=30, noise=sd), path) for sd in (0.0, 0.5))
+    assert exact.measured == []
+    assert noisy.objectives == exact.objectives  # random search learns nothing of what it is told
+    off = np.log(np.array(noisy.measured) / noisy.objectives)
+    assert off[0] == 0.0
+    assert 0.3 < off[1:].std() < 0.7
+    again = run_cell(cell(recording, evaluations=30, noise=0.5, method="tpe"), path)
+    assert np.log(np.array(again.measured) / again.objectives) == pytest.approx(off)  # same luck
+    looks_best = int(np.argmin(noisy.measured))
+    share = (noisy.default - noisy.objectives[looks_best]) / (noisy.default - noisy.best)
+    assert noisy.score.share_at(30) == pytest.approx(share)
+    assert noisy.score.share_at(30) < exact.score.share_at(30)
+    assert Run.of_line(noisy.line()) == noisy
+
+
+def test_noise_is_a_number_from_0_on(recording: Recording, tmp_path: Path) -> None:
+    for wrong in ("-0.1", "nan", "inf"):
+        with pytest.raises(ConfigError, match="from 0 on"):
+            plan(arguments(tmp_path, "--noise", wrong), {"random": {}}, tmp_path)
+    planned = plan(arguments(tmp_path, "--noise", "0.15"), {"random": {}}, tmp_path)
+    assert {one.noise for one, _ in planned} == {0.15}
+
+
 def test_results_survive_a_torn_line_and_the_last_run_counts(
     recording: Recording, tmp_path: Path
 ) -> None:
