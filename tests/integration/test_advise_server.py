@@ -156,11 +156,39 @@ def test_it_finds_something_and_changes_nothing(loaded: EmbeddedPostgres, tmp_pa
     assert "shared_buffers" in {one["knob"] for one in document["withheld"]}, "all is cached"
     assert document["statements"][0]["calls"] > 0
     assert "Knobs worth changing" in text
+    assert_every_text_works_and_can_be_undone(loaded, document)
     everything = text + page + json.dumps(document)
     for secret in (SECRET, str(loaded.dsn().password)):
         assert secret not in everything
     assert "<script>" not in page
     assert "\x1b" not in text
+
+
+def assert_every_text_works_and_can_be_undone(
+    server: EmbeddedPostgres, document: dict[str, Any]
+) -> None:
+    """What the advice offers as SQL is run, as its reader would, and taken back."""
+    ran = 0
+    with owner(server) as cursor:
+        cursor.execute(STATE)
+        before = cursor.fetchall()
+        for knob in document["knobs"]:
+            for copy in knob["texts"]:
+                if copy["form"].startswith("ALTER") and not copy["obstacle"]:
+                    cursor.execute(copy["text"])
+                    cursor.execute(copy["undo"])
+                    ran += 1
+        for copy in document["together"]:
+            if copy["form"] == "ALTER SYSTEM":
+                for part in (copy["text"], copy["undo"]):
+                    for statement in part.replace("SELECT pg_reload_conf();", "").splitlines():
+                        cursor.execute(statement)
+        cursor.execute(STATE)
+        assert cursor.fetchall() == before
+        for finding in document["findings"]:
+            for statement in finding["statements"]:
+                cursor.execute(statement)
+    assert ran > 10
 
 
 def record_a_trial(server: EmbeddedPostgres, folder: Path) -> None:
