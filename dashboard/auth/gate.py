@@ -110,8 +110,9 @@ class Gate:
             return None
         key = session.get(SESSION_KEY)
         found = self.sessions.find(key, active=not is_refresh()) if key else None
-        if found is None and request.authorization and FOR_SCRIPTS.fullmatch(request.path):
-            answer = self._basic(request.authorization)
+        given = _authorization() if found is None else None
+        if given is not None and FOR_SCRIPTS.fullmatch(request.path):
+            answer = self._basic(given)
             if not isinstance(answer, Identity):
                 return answer
             found = answer
@@ -169,9 +170,10 @@ class Gate:
         """The login page, and what it sends."""
         target = request.args.get("next", "/")
         target = target if target in self._pages else "/"
-        if self.accounts.open or (request.method == "GET" and who.current() is not None):
+        sent = request.method == "POST"
+        if self.accounts.open or (not sent and who.current() is not None):
             return redirect(target, 303)
-        if request.method == "GET":
+        if not sent:
             return render_template("login.html", target=target)
         name = request.form.get("name", "").strip()
         found, wait_s = self._try(name, request.form.get("password", ""))
@@ -191,6 +193,14 @@ class Gate:
         self.sessions.end(session.get(SESSION_KEY))
         session.clear()
         return redirect("/login", 303)
+
+
+def _authorization() -> Authorization | None:
+    """The Authorization header; None where there is none, or nothing can be made of it."""
+    try:
+        return request.authorization
+    except ValueError:  # what should be base64 is not even ASCII
+        return None
 
 
 def _too_often(wait_s: float) -> str:
