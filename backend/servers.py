@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 from sqlalchemy.engine import URL
@@ -12,6 +13,8 @@ from backend.embedded_postgres import EmbeddedPostgres
 from backend.errors import EmbeddedServerError
 from backend.targets.postgresql import PostgresTarget
 from backend.workload.store import DemoStore
+
+GREETING_APPLICATION = "autopilot_start"
 
 
 def embedded_server(settings: Settings) -> EmbeddedPostgres:
@@ -53,6 +56,25 @@ def postgres_target(
             _connector(settings, server.dsn(), application_name), restarter=restart
         )
     return PostgresTarget(_connector(settings, settings.foreign_url(), application_name))
+
+
+def greet(settings: Settings) -> list[str]:
+    """What a foreign server is, and how far the tuner may go there; for the start, a line each.
+
+    Raises:
+        ServerConnectionError: it, or the database of the one-tuner lock, cannot be reached.
+        UnsupportedServerError: it is older than version 14.
+    """
+    with closing(postgres_target(settings, GREETING_APPLICATION)) as target:
+        info = target.describe()
+        target.hold_tuner_lock()  # whoever has it now; the tuner asks again
+    wanted = settings.effective_mode
+    mode = info.mode_for(wanted)
+    lines = [f"{info.version_text} at {info.address}, mode {mode.value}"]
+    if mode is not wanted:
+        lines.append(f"Mode {wanted.value} is not possible: {info.why_not_further}")
+        lines.append("run.py doctor looks at each item, run.py grants prints the SQL.")
+    return lines
 
 
 def _connector(settings: Settings, url: URL, application_name: str) -> DatabaseConnector:

@@ -55,7 +55,7 @@ class ServerInfo:
     @property
     def best_mode(self) -> Mode:
         """The furthest mode that this server and our role make possible."""
-        if not self.can("statement_statistics"):
+        if not (self.can("statement_statistics") and self.can("read_all_stats")):
             return Mode.OBSERVE
         return Mode.AUTO if self.can("alter_system") else Mode.ADVISE
 
@@ -66,11 +66,13 @@ class ServerInfo:
     @property
     def why_not_further(self) -> str:
         """What stands between :attr:`best_mode` and auto, with the remedy; or ""."""
-        if not self.can("statement_statistics"):
-            reason = self.missing.get("statement_statistics", "unknown")
-            return f"without pg_stat_statements nothing can be compared: {reason}"
-        if not self.can("alter_system"):
-            return self.missing.get("alter_system", "ALTER SYSTEM is not possible")
+        for capability, lost in (
+            ("statement_statistics", "without pg_stat_statements nothing can be compared"),
+            ("read_all_stats", "other roles' statements are hidden, so nothing can be compared"),
+            ("alter_system", "nothing may be changed"),
+        ):
+            if not self.can(capability):
+                return f"{lost}: {self.missing.get(capability, 'unknown')}"
         return ""
 
 
