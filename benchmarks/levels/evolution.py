@@ -12,6 +12,7 @@ from rich.console import Console
 from sqlalchemy.engine import URL
 
 from backend.commands.evolve import evolve
+from backend.config import Settings
 from backend.domain.policies import GenomeRecord
 from backend.evolution.archive import MOST
 from backend.telemetry import open_store
@@ -31,15 +32,22 @@ def evolved(folder: Path, minutes: float, console: Console) -> Path:
     Args:
         folder: is kept: the recorded stores, the study and the evolution's store.
         minutes: of the evolution.
-        console: for what the command says.
+        console: for what is being done.
     """
-    settings = demonstration_settings(folder, seed=0)
-    store = Path(settings.paths.data_dir) / STORE
+    store = Path(_settings(folder).paths.data_dir) / STORE
     if _ended(store):
         return store
     recorded = [str(_recorded(folder, seed, console)) for seed in TRAINING_SEEDS]
-    evolve(settings, console, minutes=minutes, stores=recorded)
+    in_own_process(_evolve, folder, minutes, recorded)
     return store
+
+
+def _evolve(folder: Path, minutes: float, recorded: Sequence[str]) -> None:
+    evolve(_settings(folder), Console(), minutes=minutes, stores=recorded)
+
+
+def _settings(folder: Path) -> Settings:
+    return demonstration_settings(folder, seed=0)
 
 
 def _recorded(folder: Path, seed: int, console: Console) -> Path:
