@@ -296,11 +296,11 @@ def process(name: str) -> None:
             from backend.processes.tuner import tuner
 
             raise typer.Exit(tuner(settings, options, stop))
-        store = open_store(settings.store_url)
         if name == "watchdog":
             from backend.processes.watchdog import watchdog
 
-            raise typer.Exit(watchdog(settings, store, stop))
+            raise typer.Exit(watchdog(settings, stop))
+        store = open_store(settings.store_url)
         if name == "workload":
             from backend.processes.workload import workload
 

@@ -60,13 +60,22 @@ class LeaseTime:
         self._clock = clock
         self._seen: LeaseRecord | None = None
         self._seen_at, self._seen_s = clock.now(), clock.monotonic_s()
+        self._looked_at, self._looked_s = self._seen_at, self._seen_s
 
     def now(self, lease: LeaseRecord) -> datetime:
-        """The present moment, as far as this lease is concerned."""
+        """The present moment, as far as this lease is concerned; called at every look."""
+        told, now_s = self._clock.now(), self._clock.monotonic_s()
+        unset = self._looked_at + timedelta(seconds=now_s - self._looked_s)
         if lease != self._seen:
-            self._seen = lease
-            self._seen_at, self._seen_s = self._clock.now(), self._clock.monotonic_s()
-        return self._seen_at + timedelta(seconds=self._clock.monotonic_s() - self._seen_s)
+            # Where the clock was set since the last look, it was renewed before that, or after.
+            fits = (at for at in (told, unset) if _may_be_left(lease.expires_at - at))
+            self._seen, self._seen_at, self._seen_s = lease, next(fits, told), now_s
+        self._looked_at, self._looked_s = told, now_s
+        return self._seen_at + timedelta(seconds=now_s - self._seen_s)
+
+
+def _may_be_left(left: timedelta) -> bool:
+    return timedelta() <= left <= timedelta(seconds=RESTART_LEASE_S)
 
 
 def why_ownerless(lease: LeaseRecord, now: datetime) -> str | None:

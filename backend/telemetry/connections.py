@@ -72,7 +72,9 @@ def sqlite_file(url: sa.URL) -> Path | None:
     return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
 
 
-def make_engine(url: sa.URL, *, read_only: bool = False) -> sa.Engine:
+def make_engine(
+    url: sa.URL, *, read_only: bool = False, busy_timeout_s: float = BUSY_TIMEOUT_S
+) -> sa.Engine:
     """Return an engine for an address that passed :func:`store_url`; connects to nothing yet."""
     options: dict[str, Any] = {
         "json_serializer": dump_json,
@@ -81,7 +83,7 @@ def make_engine(url: sa.URL, *, read_only: bool = False) -> sa.Engine:
     }
     if url.get_backend_name() == "sqlite":
         engine = sa.create_engine(
-            url, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}, **options
+            url, connect_args={"timeout": busy_timeout_s, "check_same_thread": False}, **options
         )
         sa.event.listen(engine, "connect", _SqliteSetup(read_only))
         sa.event.listen(engine, "begin", _begin_sqlite)
@@ -224,7 +226,7 @@ def told(error: Exception, address: str) -> StoreError:
     lower = text.lower()
     remedy: str | None = None
     if "locked" in lower or "busy" in lower:
-        remedy = f"another process held it for over {BUSY_TIMEOUT_S:g} s; look for one that hangs"
+        remedy = "another process holds it and does not let go; look for one that hangs"
     elif "malformed" in lower or "not a database" in lower:
         remedy = (
             "the file is damaged or no store: move it away (a new one is made at the next start) "

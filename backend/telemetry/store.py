@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from backend.telemetry.commands import CommandTables
-from backend.telemetry.connections import make_engine, store_url
+from backend.telemetry.connections import BUSY_TIMEOUT_S, make_engine, store_url
 from backend.telemetry.control import ControlTables
 from backend.telemetry.journal import JournalTables
 from backend.telemetry.opening import make_ready
@@ -39,7 +39,9 @@ class SqlStore(
         )
 
 
-def open_store(url: str | sa.URL, *, read_only: bool = False) -> SqlStore:
+def open_store(
+    url: str | sa.URL, *, read_only: bool = False, busy_timeout_s: float = BUSY_TIMEOUT_S
+) -> SqlStore:
     """Open a store, creating or migrating it first (not when ``read_only``).
 
     Args:
@@ -47,12 +49,13 @@ def open_store(url: str | sa.URL, *, read_only: bool = False) -> SqlStore:
             ``postgresql://user:password@host:port/database``, where the tables live in the
             schema ``autopilot``.
         read_only: refuse every write; the store must exist.
+        busy_timeout_s: how long a writer waits for its turn in a SQLite file.
 
     Raises:
         StoreError: the address is no good, the database is out of reach or damaged, or the
             store comes from a newer version. A SQLite file is copied before it is migrated.
     """
-    engine = make_engine(store_url(url), read_only=read_only)
+    engine = make_engine(store_url(url), read_only=read_only, busy_timeout_s=busy_timeout_s)
     try:
         make_ready(engine, read_only=read_only)
     except BaseException:

@@ -78,6 +78,11 @@ def test_a_new_store_is_durable_and_private(url: str, path: Path) -> None:
             assert pragma("busy_timeout") == 5000
 
 
+def test_who_cannot_wait_long_for_a_turn_says_so(url: str) -> None:
+    with closing(open_store(url, busy_timeout_s=1.0)) as store, store._reading() as connection:
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 1000
+
+
 def test_the_migrations_make_the_schema_that_the_code_expects(url: str) -> None:
     with closing(open_store(url)) as store, store._reading() as connection:
         context = MigrationContext.configure(connection)

@@ -154,6 +154,19 @@ def test_a_step_of_the_clock_does_not_move_the_end_of_a_lease(step_h: int) -> No
     assert why_ownerless(renewed, time.now(renewed)) is None
 
 
+@pytest.mark.parametrize("step_h", [-1, 1])
+def test_a_renewal_that_is_first_seen_after_a_step_of_the_clock(step_h: int) -> None:
+    clock, lease = FakeClock(), lease_of(elsewhere())
+    time = LeaseTime(clock)
+    time.now(replace(lease, epoch=0))
+    now = clock.now
+    clock.now = lambda: now() + timedelta(hours=step_h)  # type: ignore[method-assign]
+    clock.seconds = 1.0
+    assert why_ownerless(lease, time.now(lease)) is None
+    clock.seconds = TTL_S + 1.0
+    assert "hangs" in str(why_ownerless(lease, time.now(lease)))
+
+
 # -- what it does -----------------------------------------------------------------------------
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -21,15 +21,14 @@ console = Console()
 
 
 def main(
-    only: list[str] = typer.Option([], help="Faults whose key contains this; default: all."),
-    share: float = typer.Option(1.0, min=0.0, max=1.0, help="Of the repeats; at least one each."),
-    minutes: float = typer.Option(240.0, help="Begins nothing new after so long."),
-    folder: Path = typer.Option(
-        Path("build/faults"), help="Results; what was done there is not done again."
+    only: Annotated[list[str] | None, typer.Option(help="Faults whose key contains it.")] = None,
+    share: Annotated[float, typer.Option(min=0, max=1, help="Of the repeats; one at least.")] = 1.0,
+    minutes: Annotated[float, typer.Option(help="Nothing new begins after so long.")] = 240.0,
+    folder: Annotated[Path, typer.Option(help="Results; what is done there stays done.")] = Path(
+        "build/faults"
     ),
 ) -> None:
     """Do the faults to real processes, print the table, write it to FOLDER/faults.json."""
-    logging.getLogger().addHandler(logging.NullHandler())  # what goes wrong is meant to
     chosen = [f for f in ALL_FAULTS if not only or any(part in f.key for part in only)]
     results = results_in(folder / "repeats.jsonl")
     end_s = time.monotonic() + 60 * minutes

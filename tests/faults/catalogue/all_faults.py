@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from tests.faults.catalogue import tuners
+from tests.faults.catalogue import (
+    changes,
+    network,
+    servers,
+    statistics_and_time,
+    stores,
+    tuners,
+)
 from tests.faults.catalogue.fault import FAULTS, Fault
 
 __all__ = ["ALL_FAULTS"]
 
-MODULES = (tuners,)
+MODULES = (tuners, servers, changes, stores, network, statistics_and_time)
 ALL_FAULTS: tuple[Fault, ...] = tuple(sorted(FAULTS, key=lambda fault: fault.item))
 """In the order of the table."""

@@ -8,7 +8,9 @@ this module, so that a life begins within milliseconds.
 from __future__ import annotations
 
 import itertools
+import logging
 import os
+import random
 import signal
 import sqlite3
 import sys
@@ -16,20 +18,37 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta, tzinfo
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.engine import URL
 
+from backend.catalog import load_catalog
 from backend.components import Components, build_components
 from backend.config import PathSettings, Settings, load_settings
+from backend.db_connector import DatabaseConnector
+from backend.domain import clock
 from backend.domain.clock import SystemClock
 from backend.domain.knobs import KnobValue
-from backend.errors import LockNotAvailableError, StaleEpochError
+from backend.domain.server import HostFacts
+from backend.errors import AutopilotError, LockNotAvailableError, StaleEpochError
+from backend.lease import LEASE_TTL_S, TunerLease
+from backend.orchestrator import SystemOrchestrator
+from backend.parameter_adjuster import ParameterAdjuster
 from backend.processes.watchdog import watchdog
-from backend.telemetry import open_store
+from backend.processes.workload import workload
+from backend.run_options import RunOptions
+from backend.servers import embedded_server, postgres_target
+from backend.targets.postgresql import PostgresTarget
+from backend.telemetry import journal, open_store
+from benchmarks.harness.scripted import Proposes
 
+T = TypeVar("T")
+
+STOP = signal.SIGSTOP
 LOST_RIGHT = 3
 """Exit code of a tuner that may not act any more."""
 CANDIDATE: Mapping[str, KnobValue] = {
@@ -39,6 +58,9 @@ CANDIDATE: Mapping[str, KnobValue] = {
     "effective_io_concurrency": 64,
     "cpu_tuple_cost": 0.02,
 }
+CLOCK_FILE = "clock"
+HUGE = HostFacts(memory_bytes=1 << 50, cpu_count=4.0, free_disk_bytes=1 << 50)
+"""Takes any value."""
 _LOCK_WAIT_S = 10.0
 _WRITES = ("INSERT", "UPDATE", "DELETE")
 
@@ -57,12 +79,33 @@ class Place:
     data_dir: Path
     store: Path | None = None
 
-    def settings(self) -> Settings:
-        """The settings, whatever the environment says."""
+    def begin(self) -> Settings:
+        """The settings, whatever the environment says; from now on what is logged goes to a file.
+
+        What goes wrong is meant to: it is for those who look for the cause of something else.
+        """
+        logging.basicConfig(
+            filename=self.data_dir / "lives.log",
+            format="%(asctime)s %(process)d %(name)s %(message)s",
+            level=logging.INFO,
+        )
+        _follow(self.data_dir / CLOCK_FILE)
         paths = dict(PathSettings.under(self.data_dir))
         if self.store is not None:
             paths["telemetry_db"] = str(self.store)
         return load_settings(self.config_path, overrides={"paths": paths}, environ={})
+
+
+def _follow(clock_file: Path) -> None:
+    """From now on the time of day is off by the seconds in this file, as if somebody set it."""
+
+    class Shifted(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            off_s = float(clock_file.read_text()) if clock_file.exists() else 0.0
+            return datetime.now(tz) + timedelta(seconds=off_s)
+
+    clock.datetime = journal.datetime = Shifted  # type: ignore[attr-defined]
 
 
 class Steps:
@@ -110,8 +153,8 @@ class Steps:
 
 def watch(place: Place) -> None:
     """Live as the watchdog."""
-    settings = place.settings()
-    watchdog(settings, open_store(settings.store_url), threading.Event())
+    settings = place.begin()
+    watchdog(settings, threading.Event())
 
 
 def change(place: Place, signal_at: int, number: int, ends: bool, told: Connection) -> None:
@@ -125,7 +168,7 @@ def change(place: Place, signal_at: int, number: int, ends: bool, told: Connecti
         ends: after all deeds were done once; else it begins again.
         told: where it tells.
     """
-    parts = _as_soon_as_the_lock_is_free(place)
+    parts = _components(place)
     steps = Steps(signal_at, number)
     steps.watch(parts)
     told.send(None)
@@ -169,34 +212,127 @@ def _deeds(parts: Components) -> Iterator[Callable[[], object]]:
         yield from (enter, leave, enter, leave, deploy, enter, leave, go_back)
 
 
-def _as_soon_as_the_lock_is_free(place: Place) -> Components:
+def _components(place: Place) -> Components:
+    settings = place.begin()
+    return _when_the_lock_is_free(lambda: build_components(settings, SystemClock()))
+
+
+def _when_the_lock_is_free(begin: Callable[[], T]) -> T:
     """A dead tuner's session ends when the server notices."""
     deadline_s = time.monotonic() + _LOCK_WAIT_S
     while True:
         try:
-            return build_components(place.settings(), SystemClock())
+            return begin()
         except LockNotAvailableError:
             if time.monotonic() > deadline_s:
                 raise
             time.sleep(0.05)
 
 
-def second(place: Place, told: Connection) -> None:
-    """Live as a second tuner, with a store of its own; tells the error that it met."""
-    settings = place.settings()
+def try_out(place: Place, port: int, told: Connection) -> None:
+    """Live as the tuner does, with its jobs, trials and gate; only the agent is a script.
+
+    On SIGUSR1 it stops itself between the next ALTER SYSTEM and its reload.
+
+    Args:
+        place: of the settings.
+        port: where the server is found.
+        told: told ``None`` when it has begun.
+    """
+    settings, stop = place.begin(), threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+
+    def target(_: Settings) -> PostgresTarget:
+        url = embedded_server(settings).dsn().set(host="127.0.0.1", port=port)
+        made = PostgresTarget(DatabaseConnector(url))
+        _stop_before_reload(made)
+        return made
+
+    def begun() -> SystemOrchestrator:
+        orchestrator = SystemOrchestrator(settings, target_factory=target)
+        orchestrator.initialize_components()
+        return orchestrator
+
+    orchestrator = _when_the_lock_is_free(begun)
+    draws = random.Random(os.getpid())
+    parts = orchestrator._components
+    parts.learner = Proposes(lambda present: present.replace(_drawn(draws)))  # type: ignore[assignment]
+    told.send(None)
+    orchestrator.start(stop=stop)
+    sys.exit(orchestrator.exit_code)
+
+
+def _drawn(draws: random.Random) -> Mapping[str, KnobValue]:
+    """Another candidate each time: what was judged once is not tried again."""
+    return {
+        "work_mem": 1024 * draws.randint(2, 60),
+        "random_page_cost": round(draws.uniform(1.1, 6.0), 2),
+        "cpu_tuple_cost": round(draws.uniform(0.005, 0.05), 4),
+    }
+
+
+def _stop_before_reload(target: PostgresTarget) -> None:
+    armed = threading.Event()
+    signal.signal(signal.SIGUSR1, lambda *_: armed.set())
+    reload = target.reload
+
+    def stopping() -> None:
+        if armed.is_set():
+            armed.clear()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        reload()
+
+    target.reload = stopping  # type: ignore[method-assign]
+
+
+def offer_load(place: Place) -> None:
+    """Live as the demo's clients."""
+    settings = place.begin()
+    workload(settings, RunOptions(), open_store(settings.store_url), threading.Event())
+
+
+def begin_and_end(place: Place, told: Connection) -> None:
+    """Live as a tuner that ends at once; tells the message of what kept it from beginning."""
+    settings = place.begin()
     try:
         build_components(settings, SystemClock()).close()
-    except LockNotAvailableError as error:
-        told.send(error.message)
+    except AutopilotError as error:
+        told.send(str(error))
     else:
         told.send("")
 
 
-def hold_store(path: Path, told: Connection, until: float) -> None:
+def apply_once(
+    place: Place, url: URL | None, values: Mapping[str, KnobValue], told: Connection
+) -> None:
+    """Live as a tuner that makes one change, whatever the machine's size; tells what came of it.
+
+    Args:
+        place: of the settings.
+        url: of a role of its own; None: as the settings say, and it may restart the server.
+        values: of knobs.
+        told: told the error's message.
+    """
+    settings = place.begin()
+    store = open_store(settings.store_url)
+    target = postgres_target(settings) if url is None else PostgresTarget(DatabaseConnector(url))
+    catalog = load_catalog(target.describe().version, HUGE)
+    lease = TunerLease(store, LEASE_TTL_S, SystemClock())
+    adjuster = ParameterAdjuster(target, store, catalog, SystemClock())
+    try:
+        adjuster.apply(values, actor="faults", epoch=lease.epoch, allow_restart=url is None)
+    except AutopilotError as error:
+        told.send(str(error))
+    else:
+        told.send("")
+    lease.release()
+
+
+def hold_store(path: Path, seconds: float, told: Connection) -> None:
     """Hold the store's write lock, as a backup program would, for so many seconds."""
     connection = sqlite3.connect(path, timeout=60, isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
     told.send(None)
-    time.sleep(until)
+    time.sleep(seconds)
     connection.execute("ROLLBACK")
     connection.close()

@@ -6,20 +6,21 @@ import contextlib
 import selectors
 import socket
 import threading
+from collections.abc import Callable
 
 
 class Proxy:
     """Forwards TCP connections of the loopback to a port, in a thread of its own.
 
     Args:
-        port: of the server.
+        to: tells the server's port; it may have another after a restart.
 
     Attributes:
         port: where it listens.
     """
 
-    def __init__(self, port: int) -> None:
-        self._to = port
+    def __init__(self, to: Callable[[], int]) -> None:
+        self._to = to
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self._peers: dict[socket.socket, socket.socket] = {}
@@ -88,7 +89,7 @@ class Proxy:
             client.close()
             return
         try:
-            server = socket.create_connection(("127.0.0.1", self._to), timeout=5)
+            server = socket.create_connection(("127.0.0.1", self._to()), timeout=5)
         except OSError:
             client.close()
             return

@@ -85,7 +85,7 @@ def second_tuner(world: World, number: int) -> None:
     tuner = world.tuner(signal_at=world.step_of(number), number=STOP, ends=True)
     tuner.stopped()
     before = world.server_state()
-    second = world.begin(lives.second, world.beside("second"))
+    second = world.begin(lives.begin_and_end, world.beside("second"))
     assert "another tuner acts on" in second.hear()
     assert second.ended() == 0
     assert not world.server_state().differences(before)

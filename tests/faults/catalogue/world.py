@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import psycopg2
+import psycopg2.extensions
 
 from backend.catalog import KnobCatalog, load_catalog
 from backend.catalog.entries import entry_value, same_value
 from backend.domain.policies import PolicyVersionRecord
-from backend.domain.server import HostFacts
+from backend.servers import demo_store
 from tests.faults.catalogue import lives
 from tests.faults.catalogue.lives import Place
-from tests.running_product import RunningProduct, ServerState
+from tests.faults.catalogue.proxy import Proxy
+from tests.running_product import Candidate, RunningProduct, ServerState
 from tests.waiting import eventually
 
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -31,7 +34,6 @@ WAIT_S = 60.0
 """For what comes sooner or later on a busy machine; what is promised is measured, not awaited."""
 _LOOK_EVERY_S = 0.02
 _ALL = 100_000
-_HUGE = HostFacts(memory_bytes=1 << 50, cpu_count=4.0, free_disk_bytes=1 << 50)
 
 
 class Life:
@@ -92,9 +94,13 @@ class Life:
 
     def resume(self) -> None:
         """Let it go on, where it lives."""
+        self.send(signal.SIGCONT)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal, where it lives."""
         if self.lives:
             assert self.process.pid is not None
-            os.kill(self.process.pid, signal.SIGCONT)
+            os.kill(self.process.pid, number)
 
 
 class World(RunningProduct):
@@ -103,6 +109,13 @@ class World(RunningProduct):
     Args:
         folder: everything is there; the server's account must be able to pass through.
         sections: settings that replace the quick ones, by section.
+
+    Attributes:
+        place: tells a process where all is.
+        base: what stood before the first tuner.
+        steps: of a tuner's script.
+        at_the_end: what has to be cleaned up with it.
+        others: worlds of single faults, kept for their next repeats.
     """
 
     def __init__(self, folder: Path, **sections: Any) -> None:
@@ -110,7 +123,12 @@ class World(RunningProduct):
         self.place = Place(self.config_path, folder)
         self.base: ServerState | None = None
         self.steps = 0
+        self.proxy: Proxy | None = None
+        self.at_the_end = contextlib.ExitStack()
+        self.others: dict[str, World] = {}
         self._watchdog: Life | None = None
+        self._trying: Life | None = None
+        self._load: Life | None = None
         self._lives: list[Life] = []
 
     # -- life -----------------------------------------------------------------------------------
@@ -129,8 +147,11 @@ class World(RunningProduct):
 
     def close(self) -> None:
         """Leave nothing behind."""
+        self.at_the_end.close()
         for life in self._lives:
             life.kill()
+        if self.proxy is not None:
+            self.proxy.close()
         self.end()
         self.server.destroy()
 
@@ -162,7 +183,42 @@ class World(RunningProduct):
         self, *, signal_at: int = 0, number: signal.Signals = signal.SIGKILL, ends: bool = False
     ) -> Life:
         """Start a tuner by the script of ``lives.change``."""
+        self.end_trials()
         return self.begin(lives.change, self.place, signal_at, int(number), ends)
+
+    # -- trials -----------------------------------------------------------------------------------
+
+    def trials(self) -> Life:
+        """A tuner that tries and proves under the demo's load, found or started anew."""
+        if self.proxy is None:
+            demo = demo_store(self.place.begin(), self.server)
+            demo.load()
+            self.proxy = Proxy(lambda: self.server.port)
+        if self._load is None or not self._load.lives:
+            self._load = self.begin(lives.offer_load, self.place, tells=False)
+        if self._trying is None or not self._trying.lives:
+            self._trying = self.begin(lives.try_out, self.place, self.proxy.port)
+            self._trying.hear()
+        return self._trying
+
+    def end_trials(self) -> None:
+        """End that tuner in good order, and the load."""
+        if self._trying is not None:
+            self._trying.send(signal.SIGTERM)
+            self._trying.ended()
+        if self._load is not None:
+            self._load.kill()
+        self._trying = self._load = None
+
+    def in_mid_trial(self) -> Candidate:
+        """Wait until a candidate stands; the tuner is stopped there."""
+        self.trials()
+        return self.wait_for_candidate()
+
+    def child(self, name: str) -> psutil.Process | None:
+        """The tuner with trials, for who waits for its candidate."""
+        assert name == "tuner"
+        return psutil.Process(self.trials().process.pid)
 
     def beside(self, name: str) -> Place:
         """The same server and settings with another store."""
@@ -227,12 +283,44 @@ class World(RunningProduct):
     @property
     def catalog(self) -> KnobCatalog:
         """The writable knobs, whatever the machine's size."""
-        return load_catalog(170000, _HUGE)
+        return load_catalog(170000, lives.HUGE)
+
+    def restored_after_return(self) -> float | None:
+        """The same, of a server that is away: nobody could restore anything before it answers."""
+        eventually(lambda: self.try_server_state() is not None, "the server answers", WAIT_S)
+        return self.restored(time.monotonic())
 
     def be_whole(self) -> None:
         """Raise AssertionError where the invariant does not hold."""
         assert self.complaints() == []
         self.store_is_whole()
+
+    def connect(self, **more: Any) -> psycopg2.extensions.connection:
+        """A session of somebody else, in autocommit."""
+        url = self.server.dsn()
+        connection = psycopg2.connect(
+            host=url.host,
+            port=url.port,
+            user=url.username,
+            password=url.password,
+            dbname=url.database,
+            application_name="somebody",
+            connect_timeout=10,
+            **more,
+        )
+        connection.autocommit = True
+        return connection
+
+    def execute(self, statement: str) -> None:
+        """Run a statement as somebody else."""
+        with closing(self.connect()) as connection:
+            connection.cursor().execute(statement)
+
+    @property
+    def epoch(self) -> int:
+        """The newest one."""
+        lease = self.store.lease()
+        return 0 if lease is None else lease.epoch
 
     def store_is_whole(self) -> None:
         """Raise AssertionError where the store is damaged, or its versions do not fit together."""
