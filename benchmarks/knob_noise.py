@@ -1,0 +1,276 @@
+"""Knob tuners under the noise of a live server, simulated: ``python -m benchmarks.knob_noise``.
+
+What ``benchmarks.knob_live`` measures in hours, in minutes and against known answers: a few dozen
+evaluations, each off by a random factor, on the problems that Level 2 learns on (response models;
+with ``--store`` also regressions of recorded workloads, expert rules included). Ours runs with the
+settings that it has on a live server. What is left behind is the configuration with the lowest
+measurement, as in ``benchmarks.knob_live``; what it is worth is exact. Definitions:
+docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import fmean, stdev
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy.engine import URL
+
+from backend.domain.knobs import KnobSpace
+from backend.evolution.genome import LIVE_KNOB
+from backend.evolution.problems import ModelProblem, Problem, by_workload, fit
+from backend.offline_training import Recorded, training_data
+from backend.protocols import AskTellAgent
+from backend.rl_agent import KnobAgent
+from backend.state_features import OFFERED_COLUMNS, STATE_WIDTH
+from backend.targets.simulated_model import DEFAULT_SPACE
+from backend.telemetry import open_store
+from benchmarks.results_file import ResultsFile
+from benchmarks.surrogates.command import guarded
+from benchmarks.tuners import TUNERS, make_tuner
+
+OURS = "ours"
+PEERS = tuple(name for name in TUNERS if not name.startswith(OURS))
+HARM = math.log(1.10)
+"""An evaluation worse than the default configuration by more than this counts as harm."""
+MOST = 2.0
+"""A trial whose index is higher is stopped on a server: it costs no more than that."""
+MODELS = ((1, 2), (3, 4, 5, 6))
+"""Response models of the first half, where settings are chosen, and of the second one."""
+Settings = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run.
+
+    Args:
+        problem, gain: its name and its log gain, which tells fits of other records apart.
+        method: a peer, "ours", or the label of other settings of ours.
+        seed: of tuner and luck.
+        evaluations: after the default configuration.
+        noise: standard deviation of the logarithm of the factor by which each is off.
+        settings: changes to our settings on a live server.
+    """
+
+    problem: str
+    gain: float
+    method: str
+    seed: int
+    evaluations: int
+    noise: float
+    settings: Settings = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """The same for the same run."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: log indexes against the default configuration, exact and as measured."""
+
+    cell: Cell
+    exact: Sequence[float]
+    measured: Sequence[float]
+
+    def line(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def of_line(cls, line: str) -> Run:
+        """The run behind a line.
+
+        Raises:
+            ValueError, TypeError, KeyError: it is none.
+        """
+        fields = json.loads(line)
+        return cls(Cell(**fields.pop("cell")), **fields)
+
+    @property
+    def left(self) -> float:
+        """Share of the latency that the configuration left behind saves; 0 is the default one."""
+        lowest = int(np.argmin(self.measured))
+        return -math.expm1(self.exact[lowest]) if self.measured[lowest] < 0.0 else 0.0
+
+    @property
+    def found(self) -> float:
+        """The same for the best configuration tried."""
+        return -math.expm1(min(0.0, *self.exact))
+
+    @property
+    def cost(self) -> float:
+        """Mean index of the evaluations, each capped; 1 is the default configuration's."""
+        return fmean(min(math.exp(index), MOST) for index in self.exact)
+
+    @property
+    def harmful(self) -> float:
+        """Evaluations worse than the default configuration by more than 10 %."""
+        return float(sum(index > HARM for index in self.exact))
+
+
+def problems(store: Path | None, half: int) -> list[Problem]:
+    """Half of what there is; the regressions of the two halves share nothing."""
+    if store is None:
+        return [ModelProblem(KnobSpace(DEFAULT_SPACE.knobs), seed) for seed in MODELS[half]]
+    opened = open_store(URL.create("sqlite", database=str(store)), read_only=True)
+    try:
+        data = training_data([Recorded.read(opened, opened.address)], LIVE_KNOB.quality_floor)
+    finally:
+        opened.close()
+    workloads = by_workload(data)
+    chosen = {name: workloads[name] for name in sorted(workloads)[half::2]}
+    return [
+        *fit(data.space, chosen), *(ModelProblem(data.space, seed) for seed in MODELS[half])
+    ]  # fmt: skip
+
+
+def run_cell(cell: Cell, problem: Problem) -> Run:
+    """Tell the default configuration's index, then ask, measure and tell."""
+    tuner = _tuner(cell, problem)
+    name = zlib.crc32(problem.name.encode())
+    default = problem.space.default_config()
+    tuner.tell(default, 1.0, problem.state(np.random.default_rng([cell.seed, 999])))
+    exact: list[float] = []
+    measured: list[float] = []
+    for number in range(cell.evaluations):
+        # Drawn anew for each evaluation: whatever was tried before, all methods meet the same luck.
+        luck = np.random.default_rng([cell.seed, number, name])
+        off = cell.noise * float(luck.standard_normal())
+        state = problem.state(luck)
+        config = tuner.ask(state)
+        exact.append(problem.log_index(config))
+        measured.append(exact[-1] + off)
+        tuner.tell(config, math.exp(measured[-1]), state)
+    return Run(cell, exact, measured)
+
+
+def _tuner(cell: Cell, problem: Problem) -> AskTellAgent:
+    if cell.method in PEERS:
+        return make_tuner(
+            cell.method, problem.space, cell.seed, budget=cell.evaluations, state_width=STATE_WIDTH
+        )
+    settings = dataclasses.replace(LIVE_KNOB, recall_columns=OFFERED_COLUMNS, **cell.settings)
+    return KnobAgent(
+        problem.space,
+        cell.seed,
+        settings=settings,
+        priors=list(problem.priors),
+        state_width=STATE_WIDTH,
+    )
+
+
+COLUMNS = (
+    ("left behind", "left", 3),
+    ("best tried", "found", 3),
+    ("mean index", "cost", 3),
+    ("> 10 % worse", "harmful", 1),
+)
+"""Heading, property of a run, digits."""
+
+
+def table(runs: Sequence[Run], methods: Sequence[str]) -> Table:
+    """Means over the cells that every method has, and ours less each method with its error."""
+    by_cell: dict[tuple[str, int], dict[str, Run]] = {}
+    for run in runs:
+        by_cell.setdefault((run.cell.problem, run.cell.seed), {})[run.cell.method] = run
+    cells = [found for found in by_cell.values() if all(name in found for name in methods)]
+    count = len({run.cell.problem for found in cells for run in found.values()})
+    made = Table(title=f"{len(cells)} runs of each method on {count} problems")
+    for heading in ("method", *(heading for heading, _, _ in COLUMNS)):
+        made.add_column(heading, justify="right")
+    if OURS in methods:
+        made.add_column("ours less it: left behind", justify="right")
+        made.add_column("mean index", justify="right")
+    for name in methods if cells else ():
+        shown = [
+            f"{fmean(getattr(found[name], column) for found in cells):.{digits}f}"
+            for _, column, digits in COLUMNS
+        ]
+        for column in ("left", "cost") if OURS in methods else ():
+            gaps = [getattr(f[OURS], column) - getattr(f[name], column) for f in cells]
+            error = stdev(gaps) / len(gaps) ** 0.5 if len(gaps) > 1 else math.nan
+            shown.append("" if name == OURS else f"{fmean(gaps):+.3f} ± {error:.3f}")
+        made.add_row(name, *shown)
+    return made
+
+
+def _variant(text: str) -> tuple[str, dict[str, float]]:
+    label, _, listed = text.partition(":")
+    try:
+        pairs = (part.split("=") for part in listed.split(","))
+        own = dataclasses.asdict(LIVE_KNOB)
+        settings = {name: type(own[name])(value) for name, value in pairs}
+        dataclasses.replace(LIVE_KNOB, **settings)
+    except (ValueError, TypeError, KeyError) as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error}; LABEL:SETTING=NUMBER,...") from error
+    if label in TUNERS:
+        raise argparse.ArgumentTypeError(f"{label} is a method's name")
+    return label, settings
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.knob_noise", description=(__doc__ or "").partition("\n")[0]
+    )
+    add = parser.add_argument
+    add("--methods", default="tpe,smac3,ours", metavar="A,B,...",
+        help=f"of {', '.join((*PEERS, OURS))} (tpe,smac3,ours)")  # fmt: skip
+    add("--variant", type=_variant, action="append", default=[], metavar="LABEL:SETTING=NUMBER,...",
+        help="ours with other settings, as a method of this name; may be repeated")  # fmt: skip
+    add("--store", type=Path, help="recorded transitions: a SQLite file")
+    add("--half", type=int, choices=(0, 1), default=1,
+        help="0: the problems on which settings are chosen, 1: the others (1)")  # fmt: skip
+    add("--seeds", type=int, default=3, help="runs of each method on each problem (3)")
+    add("--first-seed", type=int, default=200, help="the others follow it (200)")
+    add("--evaluations", type=int, default=40, help="of a run (40)")
+    add("--noise", type=float, default=0.15, metavar="SD",
+        help="of the logarithm of each measurement (0.15)")  # fmt: skip
+    add("--out", type=Path, required=True, help="finished runs as JSON lines; none is run again")
+    arguments = parser.parse_args(argv)
+    arguments.methods = [name.strip() for name in arguments.methods.split(",")]
+    if unknown := [name for name in arguments.methods if name not in (*PEERS, OURS)]:
+        parser.error(f"unknown: {unknown}; choose from {', '.join((*PEERS, OURS))}")
+    if min(arguments.seeds, arguments.evaluations) < 1 or not 0 <= arguments.noise < math.inf:
+        parser.error("--seeds and --evaluations must be at least 1, --noise at least 0")
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run what is missing and print."""
+    arguments = parse(argv)
+    console = Console(width=130)
+    results: ResultsFile[Run] = ResultsFile(arguments.out, Run.of_line)
+    methods = {name: {} for name in arguments.methods} | dict(arguments.variant)
+    done = results.read()
+    runs = []
+    posed = problems(arguments.store, arguments.half)
+    for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
+        for problem in posed:
+            for method, settings in methods.items():
+                cell = Cell(
+                    problem.name, round(problem.gain, 6), method, seed,
+                    arguments.evaluations, arguments.noise, settings,
+                )  # fmt: skip
+                if (run := done.get(cell.key)) is None:
+                    run = run_cell(cell, problem)
+                    results.append(run)
+                    console.print(f"{problem.name}, {method}, seed {seed}: {run.left:.3f}")
+                runs.append(run)
+    console.print(table(runs, list(methods)))
+
+
+if __name__ == "__main__":
+    guarded(main)
