@@ -87,13 +87,14 @@ def dialogs() -> list[Component]:
 def editor_body(knob: KnobStatusRecord, staged: object) -> Component:
     """What a knob is, and the field to change it."""
     present = staged if staged is not None else knob.value
+    locked = not knob.writable or looks_only()
     if knob.kind in ("boolean", "categorical"):
         options = ["on", "off"] if knob.kind == "boolean" else list(knob.choices)
         field: Component = dbc.Select(
             id="knob-input",
             options=[{"label": o, "value": o} for o in options],
             value=fmt.knob_value(present, None),
-            disabled=not knob.writable,  # type: ignore[arg-type]
+            disabled=locked,  # type: ignore[arg-type]
         )
         help_text = ""
     else:
@@ -102,7 +103,7 @@ def editor_body(knob: KnobStatusRecord, staged: object) -> Component:
             type="text",
             value=fmt.knob_value(present, None),  # type: ignore[arg-type]
             autofocus=True,
-            disabled=not knob.writable,
+            disabled=locked,
             maxlength=40,
             autocomplete="off",
         )

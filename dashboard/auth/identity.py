@@ -9,7 +9,7 @@ from flask import g, has_request_context
 from backend.config_dashboard import Role
 from backend.errors import AutopilotError
 
-LOOKS_ONLY = "The role viewer may look and not change anything; log in as an operator."
+LOOKS_ONLY = "A viewer may look and change nothing; log in as an operator."
 
 
 class RoleError(AutopilotError):

@@ -108,9 +108,7 @@ def test_a_viewer_reads_every_page_and_every_control_is_disabled(
         nav.get_by_text("Knobs", exact=True).click()
         page.locator(".ag-row", has_text="work_mem").first.locator(".ag-cell").first.click()
         expect(page.locator("#knob-check")).to_contain_text("viewer may look")
-        page.locator("#knob-input").fill("8MB")
-        page.keyboard.press("Enter")
-        expect(page.locator("#knob-check")).to_contain_text("viewer may look")
+        expect(page.locator("#knob-input")).to_be_disabled()
         expect(page.locator("#knob-review")).to_be_disabled()
         assert beating.commands() == []
 
