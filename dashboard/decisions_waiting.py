@@ -20,7 +20,7 @@ from backend.domain.records import KnobStatusRecord, TrialRecord
 from dashboard import components as ui
 from dashboard import format as fmt
 from dashboard.live import View
-from dashboard.trial_table import interval_bar, interval_text
+from dashboard.trial_table import interval_bar
 
 SCALE = 0.5
 """Relative effect at the ends of the bar."""
@@ -106,7 +106,6 @@ def _promotion(
     windows = view.reader.windows(trial_id=promotion.trial_id)
     arms = [sum(w.arm is arm for w in windows) for arm in (Arm.INCUMBENT, Arm.CANDIDATE)]
     slower = sum(e.get("effect", 0.0) > 0 for e in trial.class_effects.values())
-    interval = interval_text(trial)
     return html.Section(
         [
             html.Div(
@@ -122,12 +121,7 @@ def _promotion(
             ui.knob_diff(trial.before, trial.after, statuses),
             ui.facts(
                 [
-                    (
-                        "Effect on the latency index",
-                        fmt.percent(trial.effect, signed=True)
-                        + (f" [{interval}]" if interval else "")
-                        + f" at {fmt.confidence(trial.confidence)}",
-                    ),
+                    ("Confidence", fmt.confidence(trial.confidence)),
                     ("Windows", f"{arms[0]} of what stands, {arms[1]} of the candidate"),
                     ("Blocks", f"{trial.blocks} of at most {trial.max_blocks}"),
                     (

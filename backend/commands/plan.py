@@ -34,7 +34,7 @@ TrialArgument = Annotated[
 def draft(
     file: Annotated[
         Optional[Path],
-        typer.Argument(help="A plan in YAML; without one the tuner drafts its own.", metavar="FILE"),
+        typer.Argument(help="A plan in YAML; default: the tuner drafts one.", metavar="FILE"),
     ] = None,
     config: ConfigOption = None,
     data_dir: DataDirOption = None,

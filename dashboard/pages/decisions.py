@@ -141,6 +141,7 @@ def frame() -> Component:
             ui.card(
                 "Trials",
                 html.Div(ui.skeleton(6), id="decisions-trials"),
+                class_name="spaced",
                 hint_id="hint-trials",
                 hint_text="The bar shows the change of the latency index "
                 "with its interval: left of the middle is faster. Choose a number for the "

@@ -138,7 +138,7 @@ def state(view: View) -> object:
                     ("Frozen", _frozen_text(view)),
                     ("Trials", hours_text(status.trial_hours, view)),
                     ("Restarts", hours_text(status.restart_hours, view)),
-                    ("Nothing new is tried because", status.hindrance or fmt.NONE),
+                    ("Held up by", status.hindrance or "nothing"),
                     (
                         "Trials undone or aborted",
                         str(status.trials_by_verdict.get(Verdict.ABORTED.value, 0)),
