@@ -155,7 +155,7 @@ def _plain_pages(server: Flask, services: Services) -> None:
 
     @server.errorhandler(Exception)
     def unexpected(error: Exception) -> tuple[Response | str, int]:
-        log.error("%s %s failed", request.method, request.path, exc_info=error)
+        log.error("%s %r failed", request.method, request.path, exc_info=error)
         return _error(500, "The dashboard failed on this request; its log says why.")
 
     def _error(code: int, reason: str) -> tuple[Response | str, int]:
