@@ -354,7 +354,8 @@ class StatusRecord:
     the newest windows of the deployed configuration. ``progress`` in [0, 1] belongs to
     ``activity``; ``limits`` are the settings of section ``safety``. ``genome``: id of the record of
     Level 2's genome in force, None for that of the settings. ``measures_alone``: a baseline or the
-    final comparison is being measured, and what can wait rests.
+    final comparison is being measured, and what can wait rests. ``left_today``: of each limit of a
+    day, by its setting. ``hindrance``: why nothing new is tried now, "" where something may be.
     """
 
     at: datetime
