@@ -88,11 +88,12 @@ class Permission:
     @property
     def why_no_return(self) -> str:
         """Why no probation, recheck or comparison may begin now; "" where one may."""
-        if self.closed or not any(
-            knob.context == "restart" and knob.name in self._deployment.deviating
-            for knob in self._space
-        ):
-            return self.closed
+        closed = self.closed
+        if closed or self.may_restart:
+            return closed
+        deviating = self._deployment.deviating
+        if not any(knob.context == "restart" and knob.name in deviating for knob in self._space):
+            return ""
         return self._shut((self._restart_hours,), "the hours of restarts")
 
     def why_no_experiment(self) -> str:

@@ -169,6 +169,26 @@ def test_nothing_outside_its_ranges_is_ever_tried(tmp_path: Path) -> None:
     run.orchestrator.end()
 
 
+def test_what_slipped_past_the_first_look_is_stopped_before_it_begins(run: Approving) -> None:
+    run.go(60)
+    run.command(CommandKind.PAUSE)
+    run.approved(knobs={"random_page_cost": {"low": 1.5, "high": 2.0}})
+    present = run.loop.workloads.in_force
+    for values in ({"random_page_cost": 1.2}, {"jit": False}):
+        rogue = run.loop._planner.plan(
+            TrialKind.PROBE, values, "a test", present.chain.reference, present.noise
+        )
+        run.loop._start(rogue)
+        assert run.loop.trial is None
+    assert not run.store.trials()
+    assert not run.store.changes()
+    assert run.plan.begun == 0
+    told = run.events("not_tried")
+    assert "random_page_cost = 1.2 is outside its range" in told[0]
+    assert "jit is not in experiment plan" in told[1]
+    run.orchestrator.end()
+
+
 def test_it_is_over_when_its_trials_are_used_up(run: Approving) -> None:
     run.go(60)
     run.approved(trials=1)
