@@ -65,6 +65,7 @@ bench: install ## the tuner's own cost (about 12 minutes)
 	$(BIN)/python -m benchmarks.overhead
 
 faults: install-dev ## the catalogue of faults, done to real processes (hours; goes on where it ended)
+	EVOLUTION_KILLS=20 $(BIN)/python -m pytest tests/faults/test_killed_evolution.py
 	$(BIN)/python -m tests.faults.catalogue
 
 wheel: install-dev ## build a wheel into dist/

@@ -135,7 +135,7 @@ class Course:
         store.save_evolution(self.record)
         if by_itself:
             begins = "goes on" if self.record.starts > 1 else "begins"
-            self._event("info", f"an evolution {begins}: {self.left_s / 60:.0f} minutes at most")
+            self._event("info", f"an evolution {begins}: {self.left_s / 60:.1f} minutes at most")
 
     @property
     def used_s(self) -> float:

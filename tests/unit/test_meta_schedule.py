@@ -276,9 +276,9 @@ def test_one_that_was_killed_goes_on_with_the_time_that_was_left(
     assert (fourth.record.starts, fourth.left_s) == (1, 100.0)
     told = [event.message for event in store.events() if event.kind == "evolution"]
     assert told == [
-        "an evolution begins: 2 minutes at most",
-        "an evolution goes on: 1 minutes at most",
-        "an evolution goes on: 1 minutes at most",
+        "an evolution begins: 1.7 minutes at most",
+        "an evolution goes on: 1.2 minutes at most",
+        "an evolution goes on: 0.8 minutes at most",
         "Not deployed",
-        "an evolution begins: 2 minutes at most",
+        "an evolution begins: 1.7 minutes at most",
     ]
