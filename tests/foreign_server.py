@@ -55,6 +55,7 @@ class ForeignServer:
         )
         self._folder, self.cluster_dir = folder, folder / "cluster"
         self.port = free_port()
+        self.tuner_url: URL | None = None
         if self._account.switch:
             shutil.chown(folder, self._account.uid, self._account.gid)
         self.has_statements = any(bin_dir.parent.glob(f"**/{STATEMENTS}.so"))
@@ -162,6 +163,12 @@ AnyServer = Union[EmbeddedPostgres, ForeignServer]
 def has_statements(server: AnyServer) -> bool:
     """Whether the server has pg_stat_statements."""
     return isinstance(server, EmbeddedPostgres) or server.has_statements
+
+
+def tuner_dsn(server: AnyServer) -> URL:
+    """The address as the tuner's role, where the server has one that is not its owner."""
+    own = server.tuner_url if isinstance(server, ForeignServer) else None
+    return own or server.dsn()
 
 
 @contextmanager

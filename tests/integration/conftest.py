@@ -10,12 +10,18 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from backend.catalog import load_catalog
+from backend.domain.server import HostFacts
 from backend.embedded_postgres import EmbeddedPostgres
+from backend.targets.postgresql_privileges import alter_system
+from tests.foreign_roles import ROLE, address_of, make_role, settings_for
 from tests.foreign_server import ForeignServer, foreign_server
 from tests.query_steering import LOOK_ENTRY, OTHER_ENTRY, Sent, steered_engine
 from tests.server_programs import bin_dir
 
 DEBIAN_BIN_DIR = Path("/usr/lib/postgresql/15/bin")
+NO_HOST = HostFacts(memory_bytes=0, cpu_count=0.0)
+WRITTEN_BY_TESTS = ("max_locks_per_transaction", "log_line_prefix")
 
 
 def open_folder() -> tempfile.TemporaryDirectory[str]:
@@ -62,6 +68,31 @@ def server(request: pytest.FixtureRequest) -> EmbeddedPostgres:
 def server_14() -> Iterator[ForeignServer]:
     """PostgreSQL 14, without pg_stat_statements."""
     yield from _of_version(14)
+
+
+@pytest.fixture(scope="session")
+def server_15() -> Iterator[ForeignServer]:
+    """Debian's PostgreSQL 15, as a user has it."""
+    if not (DEBIAN_BIN_DIR / "postgres").exists():
+        pytest.skip(f"no PostgreSQL 15 in {DEBIAN_BIN_DIR} (apt-get install postgresql-15)")
+    with foreign_server(DEBIAN_BIN_DIR) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def least_server() -> Iterator[ForeignServer]:
+    """The same, and the tuner connects under a role that the printed grants made.
+
+    Besides what they grant, it may set what the tests write and the agent does not try.
+    """
+    if not (DEBIAN_BIN_DIR / "postgres").exists():
+        pytest.skip(f"no PostgreSQL 15 in {DEBIAN_BIN_DIR} (apt-get install postgresql-15)")
+    with foreign_server(DEBIAN_BIN_DIR) as server:
+        make_role(server, settings_for(server), "auto")
+        names = (*load_catalog(server.version, NO_HOST).names, *WRITTEN_BY_TESTS)
+        server.run(alter_system(ROLE, names))
+        server.tuner_url = address_of(server, ROLE)
+        yield server
 
 
 @pytest.fixture(scope="session")

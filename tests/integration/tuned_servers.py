@@ -17,7 +17,7 @@ from backend.errors import EmbeddedServerError
 from backend.parameter_adjuster import ParameterAdjuster
 from backend.targets.postgresql import PostgresTarget
 from backend.telemetry import SqlStore
-from tests.foreign_server import AnyServer
+from tests.foreign_server import AnyServer, tuner_dsn
 
 HOST = HostFacts(memory_bytes=8 << 30, cpu_count=4.0, free_disk_bytes=100 << 30)
 
@@ -38,7 +38,9 @@ class Tuner:
     """A target, a lease and an adjuster on it."""
 
     def __init__(self, server: AnyServer, store: SqlStore, host: HostFacts = HOST) -> None:
-        self.target = PostgresTarget(DatabaseConnector(server.dsn()), restarter=restarter(server))
+        self.target = PostgresTarget(
+            DatabaseConnector(tuner_dsn(server)), restarter=restarter(server)
+        )
         catalog = load_catalog(self.target.describe().version, host)
         self.catalog: KnobCatalog = as_built(catalog, self.target.read_knobs(catalog.names))
         self.store = store

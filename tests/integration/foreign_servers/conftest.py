@@ -1,81 +1,16 @@
-"""Roles, settings and scripts for servers that the product did not make."""
+"""Settings for servers that the product did not make."""
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy.engine import URL
 
-from backend.commands.grants import grant_script
 from backend.config import PathSettings, Settings
-from backend.db_connector import DatabaseConnector, quoted_identifier
-from tests.foreign_server import ForeignServer, foreign_server
-from tests.integration.conftest import DEBIAN_BIN_DIR
-
-ROLE = "o'ne\"ill; \\! x"
-ROLE_PASSWORD = "tuner's pass"
-
-
-@pytest.fixture(scope="session")
-def server_15() -> Iterator[ForeignServer]:
-    """Debian's PostgreSQL 15, as a user has it."""
-    if not (DEBIAN_BIN_DIR / "postgres").exists():
-        pytest.skip(f"no PostgreSQL 15 in {DEBIAN_BIN_DIR} (apt-get install postgresql-15)")
-    with foreign_server(DEBIAN_BIN_DIR) as server:
-        yield server
-
-
-def psql(server: ForeignServer, script: str, dbname: str | None = None) -> str:
-    """Run a script as the server's owner, as users do; what psql said on its error stream."""
-    address = server.dsn(dbname)
-    done = subprocess.run(
-        [
-            server.bin_dir / "psql", "--no-psqlrc", "--quiet", "--host", server.host,
-            "--port", str(server.port), "--username", server.user, "--dbname", address.database,
-        ],
-        input=script,
-        env={"PGPASSWORD": server.password, "LD_LIBRARY_PATH": str(server.bin_dir.parent / "lib")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stderr
-
-
-def make_role(server: ForeignServer, settings: Settings, mode: str, role: str = ROLE) -> None:
-    """Make a role by the printed script and nothing else, twice: what is there stays."""
-    script = grant_script(settings, mode=mode, role=role, server_version=server.version)
-    psql(server, script)
-    psql(server, script)
-    password = ROLE_PASSWORD.replace("'", "''")
-    server.run(f"ALTER ROLE {quoted_identifier(role)} PASSWORD '{password}'")
-
-
-def drop_role(server: ForeignServer, role: str = ROLE) -> None:
-    """Take a role and its grants away, where it is there."""
-    name = quoted_identifier(role)
-    there = server.run("SELECT 1 FROM pg_roles WHERE rolname = '" + role.replace("'", "''") + "'")
-    if there:
-        for database in ("postgres", server.dbname):
-            server.run(f"DROP OWNED BY {name}", dbname=database)
-        server.run(f"DROP ROLE {name}")
-
-
-def address_of(server: ForeignServer, role: str, password: str = ROLE_PASSWORD) -> URL:
-    """The server's address as this role."""
-    return server.dsn().set(username=role, password=password)
-
-
-def connector_of(server: ForeignServer, role: str = ROLE) -> DatabaseConnector:
-    """A connector as this role."""
-    return DatabaseConnector(address_of(server, role))
-
+from tests.foreign_roles import ROLE, settings_for
+from tests.foreign_server import ForeignServer
 
 SettingsOf = Callable[..., Settings]
 
@@ -85,18 +20,6 @@ def settings_of(tmp_path: Path) -> SettingsOf:
     """Settings for a server, as a role, with everything else in a folder of the test's own."""
 
     def made(server: ForeignServer, role: str = ROLE, **sections: Any) -> Settings:
-        return Settings.model_validate(
-            {
-                "database": {
-                    "host": server.host,
-                    "port": server.port,
-                    "user": role,
-                    "password": ROLE_PASSWORD,
-                    "dbname": server.dbname,
-                },
-                "paths": PathSettings.under(tmp_path),
-                **sections,
-            }
-        )
+        return settings_for(server, role, paths=PathSettings.under(tmp_path), **sections)
 
     return made

@@ -11,14 +11,14 @@ from backend.commands.grants import grant_script, knobs_in_play
 from backend.domain.modes import Mode
 from backend.errors import PrivilegeError
 from backend.targets.postgresql import PostgresTarget
-from tests.foreign_server import ForeignServer
-from tests.integration.foreign_servers.conftest import (
-    SettingsOf,
+from tests.foreign_roles import (
     connector_of,
     drop_role,
     make_role,
     psql,
 )
+from tests.foreign_server import ForeignServer
+from tests.integration.foreign_servers.conftest import SettingsOf
 from tests.waiting import eventually, set_and_wait
 
 pytestmark = pytest.mark.integration

@@ -15,15 +15,16 @@ from backend.db_connector import quoted_identifier
 from backend.domain.modes import Mode
 from backend.errors import ServerConnectionError
 from backend.orchestrator import SystemOrchestrator
-from tests.foreign_server import ForeignServer, foreign_server
-from tests.integration.conftest import DEBIAN_BIN_DIR
-from tests.integration.foreign_servers.conftest import (
+from backend.servers import greet
+from tests.foreign_roles import (
     ROLE,
     ROLE_PASSWORD,
-    SettingsOf,
     drop_role,
     make_role,
 )
+from tests.foreign_server import ForeignServer, foreign_server
+from tests.integration.conftest import DEBIAN_BIN_DIR
+from tests.integration.foreign_servers.conftest import SettingsOf
 
 pytestmark = pytest.mark.integration
 
@@ -101,6 +102,21 @@ def test_some_knobs_are_granted(server_15: ForeignServer, settings_of: SettingsO
     assert statuses["random_page_cost"].writable
     assert "run.py grants" in statuses["work_mem"].note
     assert "not tried: work_mem, jit -> GRANT ALTER SYSTEM ON PARAMETER work_mem, jit TO" in text
+
+
+def test_the_start_tells_what_it_found(server_15: ForeignServer, settings_of: SettingsOf) -> None:
+    settings = settings_of(server_15, mode="approve")
+    make_role(server_15, settings, "advise")
+    try:
+        first, second, third = greet(settings)
+    finally:
+        drop_role(server_15)
+    assert first.startswith("PostgreSQL 15")
+    assert first.endswith("mode advise")
+    assert "approve is not possible: nothing may be changed" in second
+    assert "run.py doctor" in third
+    with pytest.raises(ServerConnectionError, match="authentication failed"):
+        greet(settings)  # the role is gone
 
 
 def test_a_stand_by(settings_of: SettingsOf) -> None:

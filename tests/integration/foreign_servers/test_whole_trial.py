@@ -13,8 +13,9 @@ import pytest
 from backend.domain.modes import ChangeState, TrialKind, Verdict
 from backend.orchestrator import SystemOrchestrator
 from benchmarks.harness.scripted import Proposes
+from tests.foreign_roles import drop_role, make_role
 from tests.foreign_server import ForeignServer
-from tests.integration.foreign_servers.conftest import SettingsOf, drop_role, make_role
+from tests.integration.foreign_servers.conftest import SettingsOf
 from tests.integration.tuned_servers import auto_conf
 from tests.scripted_tuner import promise
 

@@ -16,7 +16,14 @@ from tests.integration.tuned_servers import Tuner
 
 @pytest.fixture(
     scope="session",
-    params=["embedded_server", "debian_server", "server_14", "server_16", "server_18"],
+    params=[
+        "embedded_server",
+        "debian_server",
+        "least_server",
+        "server_14",
+        "server_16",
+        "server_18",
+    ],
 )
 def server(request: pytest.FixtureRequest) -> AnyServer:
     """A started server, of each kind and version in turn."""

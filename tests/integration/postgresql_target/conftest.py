@@ -10,12 +10,19 @@ import pytest
 
 from backend.db_connector import DatabaseConnector
 from backend.targets.postgresql import PostgresTarget
-from tests.foreign_server import AnyServer, has_statements
+from tests.foreign_server import AnyServer, has_statements, tuner_dsn
 
 
 @pytest.fixture(
     scope="session",
-    params=["embedded_server", "debian_server", "server_14", "server_16", "server_18"],
+    params=[
+        "embedded_server",
+        "debian_server",
+        "least_server",
+        "server_14",
+        "server_16",
+        "server_18",
+    ],
 )
 def server(request: pytest.FixtureRequest) -> AnyServer:
     """A started server, of each kind and version in turn."""
@@ -32,7 +39,7 @@ def statements(server: AnyServer) -> None:
 
 @pytest.fixture
 def target(server: AnyServer) -> Iterator[PostgresTarget]:
-    made = PostgresTarget(DatabaseConnector(server.dsn()))
+    made = PostgresTarget(DatabaseConnector(tuner_dsn(server)))
     yield made
     made.write_entries({"work_mem": None, "jit_above_cost": None, "random_page_cost": None})
     made.reload()
