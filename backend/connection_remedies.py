@@ -58,6 +58,7 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
         r"requires a valid client certificate|client certificate",
         "name the client's certificate and key in sslcert and sslkey (PGSSLCERT, PGSSLKEY)",
     ),
+    (r"definition of service", "name the file that the service is in as PGSERVICEFILE"),
     (r"could not translate host name", "check the host's name, and the machine's name resolution"),
     (
         r"Connection refused|No such file or directory",

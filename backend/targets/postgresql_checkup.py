@@ -92,7 +92,7 @@ def check_up(
     return [
         *_connection(session),
         _version(info),
-        *_roles(session),
+        *_roles(session, info),
         _lock(connector),
         *_statistics(connector, info),
         *_writing(session, info, writable),
@@ -136,9 +136,11 @@ def _version(info: ServerInfo) -> Item:
     )
 
 
-def _roles(session: Mapping[str, Any]) -> Iterator[Item]:
+def _roles(session: Mapping[str, Any], info: ServerInfo) -> Iterator[Item]:
     role = session["role"]
-    if session["superuser"]:
+    if info.can("restart"):
+        yield Item("role", FINE, f"{role}, of a server of our own")
+    elif session["superuser"]:
         yield Item("role", HINT, f"{role} is a superuser", "", "less is enough: run.py grants")
     else:
         yield Item("role", FINE, f"{role}, no superuser")

@@ -26,6 +26,7 @@ from backend.connection_remedies import GENERAL, connection_remedy
         ('root certificate file "/root/.postgresql/root.crt" does not exist', "sslrootcert"),
         ("SSL error: certificate verify failed", "authority"),
         ('server certificate for "db" does not match host name "localhost"', "verify-ca"),
+        ('definition of service "shop" not found', "PGSERVICEFILE"),
         ('could not translate host name "nowhere" to address', "name resolution"),
         ("connection to server failed: Connection refused", "listen_addresses"),
         ('FATAL: database "nope" does not exist', "name of the database"),

@@ -8,10 +8,13 @@ from contextlib import closing
 import pytest
 
 from backend.commands.grants import grant_script, knobs_in_play
+from backend.config import Settings
+from backend.db_connector import quoted_identifier
 from backend.domain.modes import Mode
 from backend.errors import PrivilegeError
 from backend.targets.postgresql import PostgresTarget
 from tests.foreign_roles import (
+    ROLE,
     connector_of,
     drop_role,
     make_role,
@@ -41,9 +44,12 @@ def target(server: ForeignServer, settings_of: SettingsOf, mode: str) -> Iterato
 
 @pytest.mark.parametrize("mode", ["observe", "advise"])
 def test_to_look_is_all_that_is_granted_for_looking(
-    server: ForeignServer, target: PostgresTarget
+    server: ForeignServer, settings_of: SettingsOf, target: PostgresTarget, mode: str
 ) -> None:
     info = target.describe()
+    settings = settings_of(server)
+    by_version = grant_script(settings, mode=mode, server_version=server.version)
+    assert grant_script(settings, mode=mode) == by_version, "the server tells its version"
     assert info.can("read_all_stats")
     assert not info.can("alter_system")
     assert info.best_mode is (Mode.ADVISE if server.has_statements else Mode.OBSERVE)
@@ -87,3 +93,23 @@ def test_in_another_database_nothing_is_done(
     script = grant_script(settings_of(server), mode="auto", server_version=server.version)
     assert "this is not database shop" in psql(server, script, dbname="postgres")
     assert server.run("SELECT 1 FROM pg_roles WHERE rolname LIKE 'o''ne%'") == []
+
+
+def test_a_hostile_name_of_a_database_stays_a_name(server_15: ForeignServer) -> None:
+    database = "x'; \\! touch $HOME/y; \"q :elsewhere"
+    name = quoted_identifier(database)
+    server_15.run(f"CREATE DATABASE {name}")
+    address = {"host": server_15.host, "user": ROLE, "dbname": database}
+    settings = Settings.model_validate({"database": address})
+    script = grant_script(settings, mode="auto", server_version=server_15.version)
+    try:
+        assert "nothing was done" in psql(server_15, script)
+        assert psql(server_15, script, dbname=database) == ""
+        target = "has_database_privilege('" + ROLE.replace("'", "''") + "', datname, 'CONNECT')"
+        granted = server_15.run(
+            f"SELECT {target} AND datacl IS NOT NULL FROM pg_database WHERE datname LIKE 'x%'"
+        )
+        assert granted == [(True,)]
+    finally:
+        server_15.run(f"DROP DATABASE {name}")
+        drop_role(server_15)
