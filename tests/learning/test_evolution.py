@@ -13,17 +13,26 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import URL
 
+from backend.evolution.archive import standing_genome
 from backend.evolution.genome import Genome, bounds_of
 from backend.evolution.learning_run import PROBE_WINDOWS, LearningRun, learn
-from backend.evolution.outcome import EvolutionSettings
-from backend.evolution.problems import ModelProblem, curriculum
-from backend.meta_learner import MetaLearner
+from backend.evolution.outcome import EvolutionSettings, Outcome
+from backend.evolution.problems import Curriculum, ModelProblem, curriculum
+from backend.meta_learner import LEAST_PAIRS, RUNS_A_PAIR, MetaLearner
 from backend.targets.simulated_model import DEFAULT_SPACE
 from backend.telemetry import open_store
 
 DEFAULT = Genome.of()
-TIMID = {"optimism": 0.0, "trust_start": 0.15, "moved_knobs": 1.0, "updates_per_tell": 5.0}
-"""Genes of a genome that hardly dares to move."""
+TIMID = Genome(
+    {
+        **DEFAULT.values,
+        "optimism": 0.0,
+        "trust_start": 0.15,
+        "moved_knobs": 1.0,
+        "updates_per_tell": 5.0,
+    }
+)
+"""It hardly dares to move."""
 
 
 def without_cost(run: LearningRun) -> LearningRun:
@@ -43,23 +52,26 @@ def test_a_run_is_the_same_for_the_same_seed_and_not_for_another() -> None:
 @pytest.mark.slow
 def test_the_default_genome_learns_and_a_timid_one_learns_less() -> None:
     problems = [ModelProblem(DEFAULT_SPACE, seed) for seed in (3, 4)]
-    timid = Genome({**DEFAULT.values, **TIMID})
     missing = {
         name: sum(learn(p, genome, 1).regret for p in problems) / len(problems)
-        for name, genome in (("default", DEFAULT), ("timid", timid))
+        for name, genome in (("default", DEFAULT), ("timid", TIMID))
     }
     assert missing["default"] < 0.9
     assert missing["default"] < missing["timid"]
 
 
-def make_learner(folder: Path) -> MetaLearner:
-    timid = Genome({**DEFAULT.values, **TIMID})
+def make_learner(
+    folder: Path,
+    incumbent: Genome = TIMID,
+    other: Genome = DEFAULT,
+    problems: Curriculum | None = None,
+) -> MetaLearner:
     return MetaLearner(
-        curriculum=curriculum(None),
-        incumbent=timid,
-        earlier=(DEFAULT,),
+        curriculum=problems or curriculum(None),
+        incumbent=incumbent,
+        earlier=(other,),
         settings=EvolutionSettings(
-            population=4, mutation=0.1, crossover=0.7, bounds=bounds_of({}, timid)
+            population=4, mutation=0.1, crossover=0.7, bounds=bounds_of({}, incumbent)
         ),
         storage=f"sqlite:///{folder / 'study.db'}",
         store=open_store(URL.create("sqlite", database=str(folder / "telemetry.db"))),
@@ -76,6 +88,83 @@ def test_evolution_finds_what_misses_less_of_the_gain_than_a_timid_genome(tmp_pa
     assert best is not None
     assert par is not None
     assert best.regret < par.regret
+
+
+SMALL = Genome(
+    {
+        **DEFAULT.values,
+        "hidden_width": 16.0,
+        "hidden_depth": 1.0,
+        "ensemble_size": 3.0,
+        "candidates": 200.0,
+        "updates_per_tell": 10.0,
+        "learning_rate": 3e-4,
+        "critic_learning_rate": 3e-3,
+        "optimism": 1.5,
+        "trust_start": 0.4,
+        "moved_knobs": 4.0,
+        "far_knobs": 0.0,
+    }
+)
+"""It learns steadily, with small networks: a learning run takes a second."""
+DULL = Genome(
+    {
+        **SMALL.values,
+        # Hardly anything is learnt from what is measured, ...
+        "learning_rate": 3e-5,
+        "critic_learning_rate": 3e-4,
+        # ... so its proposals jump about, ...
+        "optimism": 3.0,
+        "trust_start": 1.0,
+        "moved_knobs": 2.0,
+        # ... and what is found must be large, and is proven slowly.
+        "alpha": 0.001,
+        "futility_alpha": 0.02,
+        "min_improvement": 0.05,
+        "min_blocks": 6.0,
+        "max_blocks": 12.0,
+    }
+)
+FEW_KNOBS = DEFAULT_SPACE.subset(DEFAULT_SPACE.names[:6])
+SMALL_CASE = Curriculum(
+    training=(ModelProblem(FEW_KNOBS, 8),),
+    held_out=(ModelProblem(FEW_KNOBS, 4), ModelProblem(FEW_KNOBS, 5)),
+    profile={},
+    digest="a small case",
+)
+
+
+def compared(folder: Path, incumbent: Genome, other: Genome) -> tuple[MetaLearner, Outcome]:
+    """Measure both, then hold the other one against the incumbent: ten pairs of real runs."""
+    learner = make_learner(folder, incumbent, other, SMALL_CASE)
+    learner.begin()
+    for _ in range(2):
+        learner.step()
+    return learner, learner.conclude(runs=RUNS_A_PAIR * LEAST_PAIRS)
+
+
+@pytest.mark.slow
+def test_a_genome_that_learns_takes_the_place_of_one_that_does_not(tmp_path: Path) -> None:
+    learner, outcome = compared(tmp_path, DULL, SMALL)
+    assert outcome.deployed, outcome.reason
+    assert outcome.winner == SMALL
+    assert outcome.comparison is not None
+    assert outcome.comparison.pairs == LEAST_PAIRS
+    assert outcome.comparison.trials.high < 0
+    assert standing_genome(learner.store, {}, DULL) == SMALL
+
+
+@pytest.mark.slow
+def test_a_genome_that_does_not_learn_takes_nobodys_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The choice of a challenger would not let it come to a comparison; the gate must not either.
+    monkeypatch.setattr(MetaLearner, "_finalists", lambda learner: [DULL])
+    learner, outcome = compared(tmp_path, SMALL, DULL)
+    assert not outcome.deployed
+    assert outcome.comparison is not None
+    assert outcome.comparison.objections
+    assert standing_genome(learner.store, {}, SMALL) == SMALL
 
 
 CHILD = """
