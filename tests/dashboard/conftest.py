@@ -4,68 +4,28 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import dash
 import pytest
-from flask.testing import FlaskClient
 
 import dashboard
 from dashboard import serving
-from dashboard.security import TOKEN_HEADER, token_cookie
+from dashboard.auth import accounts
 from tests.dashboard.browsing import browser, open_page
+from tests.dashboard.clients import (
+    HOST,
+    OPERATOR,
+    PORT,
+    VIEWER,
+    Browser,
+    Client,
+    guarded,
+    settings,
+)
 from tests.dashboard.fake_store import FakeStore
 
-__all__ = ["browser", "open_page"]
-
-PORT = 8050
-HOST = f"127.0.0.1:{PORT}"
-
-
-def settings(**changes: Any) -> Any:
-    """Settings as backend.config makes them, without reading files."""
-    values: dict[str, Any] = {
-        "host": "127.0.0.1",
-        "port": PORT,
-        "refresh_interval_s": 1.0,
-        "allowed_hosts": (),
-        "users": {},
-        "trusted_proxy": None,
-        "session_idle_s": 3600.0,
-        "session_max_s": 43200.0,
-    }
-    return SimpleNamespace(**{**values, **changes})
-
-
-class Client:
-    """A Flask test client that behaves like a page of ours unless told otherwise."""
-
-    def __init__(self, app: dash.Dash) -> None:
-        self.flask: FlaskClient = app.server.test_client()
-        self.get("/healthz")
-        cookie = self.flask.get_cookie(token_cookie(PORT), domain="127.0.0.1")
-        assert cookie is not None
-        self.token = cookie.value
-
-    def get(self, path: str, **headers: str) -> Any:
-        """GET with the right Host."""
-        return self.flask.get(
-            path, headers={"Host": HOST, **headers}, base_url=f"http://{HOST}", buffered=True
-        )
-
-    def post(self, path: str, body: Any, drop: tuple[str, ...] = (), **headers: str) -> Any:
-        """POST JSON as a page of ours would; ``headers`` replace, ``drop`` leaves out."""
-        sent = {
-            "Host": HOST,
-            "Origin": f"http://{HOST}",
-            "Sec-Fetch-Site": "same-origin",
-            TOKEN_HEADER: self.token,
-        }
-        sent.update({name.replace("_", "-"): value for name, value in headers.items()})
-        for name in drop:
-            sent.pop(name, None)
-        return self.flask.post(path, json=body, headers=sent, base_url=f"http://{HOST}")
+__all__ = ["HOST", "PORT", "Client", "browser", "open_page", "settings"]
 
 
 @pytest.fixture
@@ -106,3 +66,34 @@ def served() -> Iterator[Any]:
         serving.stop(server)
         thread.join(10)
         assert not thread.is_alive()
+
+
+@pytest.fixture
+def protected(store: FakeStore, cheap_hashes: None) -> dash.Dash:
+    """A dashboard with users."""
+    return guarded(store)
+
+
+@pytest.fixture
+def stranger(protected: dash.Dash) -> Browser:
+    return Browser(protected)
+
+
+@pytest.fixture
+def operator(protected: dash.Dash) -> Browser:
+    browser = Browser(protected)
+    assert browser.log_in("alice", OPERATOR).status_code == 303
+    return browser
+
+
+@pytest.fixture
+def viewer(protected: dash.Dash) -> Browser:
+    browser = Browser(protected)
+    assert browser.log_in("wall", VIEWER).status_code == 303
+    return browser
+
+
+@pytest.fixture
+def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hash in microseconds; what the parameters are has a test of its own."""
+    monkeypatch.setattr(accounts, "METHOD", "scrypt:1024:1:1")

@@ -9,12 +9,11 @@ import pytest
 from playwright.sync_api import expect
 
 from backend.config_dashboard import Role, UserSettings
-from dashboard.auth import accounts as passwords
 from dashboard.pages import PAGES
 from tests.dashboard.browsing import LOADED, OVERFLOW, SIZES
 from tests.dashboard.fake_store import FakeStore
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("cheap_hashes")]
 
 OPERATOR, VIEWER = "operator's password", "viewer's password"
 USERS = {
@@ -22,11 +21,6 @@ USERS = {
     "wall": UserSettings(role=Role.VIEWER, password=VIEWER),
 }
 DARK, LIGHT = "rgb(15, 21, 25)", "rgb(244, 246, 244)"
-
-
-@pytest.fixture(autouse=True)
-def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passwords, "METHOD", "scrypt:1024:1:1")
 
 
 @pytest.fixture

@@ -10,17 +10,13 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 
 from backend.config_dashboard import Role, UserSettings
-from dashboard.auth import accounts as passwords
 from tests.dashboard.fake_store import FakeStore
+
+pytestmark = pytest.mark.usefixtures("cheap_hashes")
 
 PASSWORD = "operator's password"
 USERS = {"alice": UserSettings(role=Role.OPERATOR, password=PASSWORD)}
 FORWARDED = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
-
-
-@pytest.fixture(autouse=True)
-def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passwords, "METHOD", "scrypt:1024:1:1")
 
 
 def log_in(base: str, password: str) -> Any:
