@@ -10,15 +10,15 @@ import re
 
 GENERAL = "check address, user and password, and that the server is up"
 
-_PASSWORD = (
+_TELL_IT = (
     "give the password in ~/.pgpass (mode 0600, a line host:port:database:user:password), in "
     "PGPASSWORD, or in AUTOPILOT_DATABASE__PASSWORD"
 )
 _REMEDIES: tuple[tuple[str, str], ...] = (
-    (r"no password supplied|empty password", _PASSWORD),
+    (r"no password supplied|empty password", _TELL_IT),
     (
         r"password authentication failed|password retrieved from file",
-        f"wrong password: {_PASSWORD}",
+        f"wrong password: {_TELL_IT}",
     ),
     (
         r"no pg_hba\.conf entry.*no encryption",

@@ -64,8 +64,9 @@ def script(
     yield from _guard(database)
     yield "BEGIN;"
     creation = f"CREATE ROLE {quoted_identifier(role)} LOGIN"
+    there = f"SELECT FROM pg_roles WHERE rolname = {quoted_text(role)}"  # nosec B608
     yield f"SELECT {quoted_text(creation)}"
-    yield f" WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {quoted_text(role)}) \\gexec"
+    yield f" WHERE NOT EXISTS ({there}) \\gexec"
     for grant in grants(mode, role, database, version, knobs):
         if grant.purpose:
             yield comment(f"{grant.purpose}:")
