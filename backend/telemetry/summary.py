@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from backend.domain.modes import Mode, Verdict
-from backend.domain.records import StatusRecord, TrialRecord
+from backend.domain.records import FreezeRecord, StatusRecord, TrialRecord
 from backend.domain.steering import SteeredClassRecord
 from backend.protocols import TelemetryReader
 from backend.telemetry.wording import interval, knob_text, milliseconds, moment, number, percent
@@ -20,7 +20,7 @@ def summary_text(reader: TelemetryReader) -> str:
     status = reader.status()
     return "\n".join(
         [
-            *_state(status),
+            *_state(status, reader.freeze()),
             "",
             *_measured(reader),
             "",
@@ -34,11 +34,12 @@ def summary_text(reader: TelemetryReader) -> str:
     )
 
 
-def _state(status: StatusRecord | None) -> Iterable[str]:
+def _state(status: StatusRecord | None, freeze: FreezeRecord | None) -> Iterable[str]:
     if status is None:
         yield "State: no tuner has run yet."
         return
-    flags = [name for name, on in (("paused", status.paused), ("frozen", status.frozen)) if on]
+    frozen = freeze.frozen if freeze is not None else status.frozen
+    flags = [name for name, on in (("paused", status.paused), ("frozen", frozen)) if on]
     yield f"State at {moment(status.at)}: {', '.join([status.phase.value, *flags])}"
     yield f"  server         {status.server or 'unknown'} {status.server_version}".rstrip()
     yield f"  mode           {status.mode.value}"
