@@ -21,8 +21,10 @@ from yaml.scanner import ScannerError
 
 from backend.config_address import address_of_environment, address_of_url, names_a_server
 from backend.errors import ConfigError
+from backend.strict_yaml import FileTooLargeError, RefusedYAMLError, read_strictly
 
 ENV_PREFIX = "AUTOPILOT_"
+_NOT_REPEATED = ("extra_forbidden", "model_type", "dict_type")
 
 
 def gather(
@@ -72,18 +74,23 @@ def _read_yaml(path: Path | str | None) -> dict[str, Any]:
     if path is None and not file.exists():
         return {}
     try:
-        loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
+        loaded = read_strictly(file)
     except FileNotFoundError:
         raise ConfigError(
             f"no settings file at {file}", remedy="copy config.yaml.example to config.yaml"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} cannot be read: {error}") from None
+    except FileTooLargeError as error:
+        raise ConfigError(str(error), remedy="settings take a few kilobytes") from None
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{file}, line {line}: it cannot be read, it is not UTF-8") from None
     except yaml.MarkedYAMLError as error:
         # Only what and where: the text of the line may hold a password.
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        known = isinstance(error, (ScannerError, ParserError))
+        known = isinstance(error, (ScannerError, ParserError, RefusedYAMLError))
         problem = error.problem if known else "an unknown tag or alias; quote the value"
         raise ConfigError(f"{file}{where}: not YAML ({problem})") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -114,10 +121,10 @@ def _read_environment(environ: Mapping[str, str], sections: Collection[str]) -> 
 
 def _parse_scalar(text: str) -> Any:
     """Lists and mappings are given as JSON; pydantic turns plain text into numbers itself."""
-    if text[:1] in "[{":
+    if text[:1] in ("[", "{"):
         try:
             return json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             return text
     return None if text == "" else text
 
@@ -139,6 +146,8 @@ def explain(error: ValidationError) -> str:
     for item in error.errors():
         # pydantic marks what is wrong with a mapping's key, and our own words, in words of its own.
         place = [str(part) for part in item["loc"] if part != "[key]"]
+        # A key is the writer's own text: in one line, and of bounded length.
+        place = [p if p.isidentifier() or p.isdecimal() else reprlib.repr(p) for p in place]
         where, problem = ".".join(place) or "settings", item["msg"].removeprefix("Value error, ")
         lines.append(f"{where}: {problem}{_given(where, item['type'], item['input'])}")
     return "invalid settings:\n  " + "\n  ".join(lines)
@@ -148,6 +157,9 @@ def _given(where: str, error_type: str, value: object) -> str:
     """The refused value for a message, where it cannot be a secret."""
     if not isinstance(value, (str, int, float)):
         return f" (got a {type(value).__name__})" if value is not None else " (got nothing)"
-    # A misspelt password, or an address that holds one, must not be repeated.
-    secret = "password" in where or error_type == "extra_forbidden" or "@" in str(value)
+    if isinstance(value, int) and value.bit_length() > 256:
+        return " (got a huge number)"  # which Python may refuse to write out
+    # A misspelt password, one in the place of a whole section (users: {ann: hunter2}), or an
+    # address that holds one, must not be repeated.
+    secret = "password" in where or error_type in _NOT_REPEATED or "@" in str(value)
     return "" if secret else f" (got {reprlib.repr(value)})"

@@ -17,9 +17,9 @@ from backend.domain.hours import Hours
 from backend.domain.knobs import Knob, KnobSpace, KnobValue
 from backend.domain.quantities import format_quantity
 from backend.errors import ConfigError
+from backend.strict_yaml import FileTooLargeError, RefusedYAMLError, read_strictly
 
 KEYS = ("knobs", "hours", "trials", "expires", "days", "note")
-MOST_BYTES = 100_000
 MOST_KNOBS, MOST_HOURS, MOST_CHOICES = 100, 20, 50
 MOST_TRIALS, MOST_DAYS, MOST_NOTE = 10_000, 90, 500
 REMEDY = "python run.py plan show --yaml prints one to start from"
@@ -32,17 +32,16 @@ def read_file(path: Path) -> dict[str, Any]:
         ConfigError: it cannot be read, or is no mapping in YAML.
     """
     try:
-        with path.open("rb") as file:
-            raw = file.read(MOST_BYTES + 1)
-        if len(raw) > MOST_BYTES:
-            raise ConfigError(f"{path} is larger than {MOST_BYTES} bytes", remedy=REMEDY)
-        document = yaml.safe_load(raw.decode("utf-8"))
+        document = read_strictly(path)
+    except FileTooLargeError as error:
+        raise ConfigError(str(error), remedy=REMEDY) from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
         place = getattr(error, "problem_mark", None)
         line = f", line {place.line + 1}" if place is not None else ""
-        raise ConfigError(f"{path}{line} is not YAML", remedy=REMEDY) from None
+        told = f": {error.problem}" if isinstance(error, RefusedYAMLError) else " is not YAML"
+        raise ConfigError(f"{path}{line}{told}", remedy=REMEDY) from None
     if not isinstance(document, dict):
         raise ConfigError(f"{path} holds no experiment plan", remedy=REMEDY)
     expires = document.get("expires")

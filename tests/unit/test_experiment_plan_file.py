@@ -22,7 +22,8 @@ from backend.errors import (
     UnknownKnobError,
 )
 from backend.experiment_plan_draft import draft
-from backend.experiment_plan_file import MOST_BYTES, as_yaml, plan_of, read_file
+from backend.experiment_plan_file import as_yaml, plan_of, read_file
+from backend.strict_yaml import MAX_BYTES
 from tests.fake_server import CATALOG
 
 NOW = datetime(2026, 11, 22, 6, 30, tzinfo=timezone.utc)
@@ -197,7 +198,7 @@ def test_a_time_of_yaml_is_taken(tmp_path: Path) -> None:
         (b"note: !!python/object/apply:os.system ['true']", "is not YAML"),
         (b"note: !!set {a, b}", "something else than texts"),
         (b"note: 2026-01-01", "something else than texts"),
-        (b"x: " + b"y" * MOST_BYTES, "larger than"),
+        (b"x: " + b"y" * MAX_BYTES, "larger than"),
     ],
 )
 def test_files_that_are_refused(tmp_path: Path, content: bytes, told: str) -> None:
