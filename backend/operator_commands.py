@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from backend.catalog import refuse_if_never
 from backend.components import Components
 from backend.control_commands import ControlCommands
 from backend.domain.knobs import KnobValue
@@ -181,6 +182,8 @@ class OperatorCommands:
         return f"mode is now {mode.value}"
 
     def _may_change(self, values: Mapping[str, KnobValue]) -> None:
+        for name in values:  # whatever a catalogue or a stored version holds
+            refuse_if_never(name)
         if not self._parts.info.can("alter_system"):
             raise ConfigError(
                 "this server does not let us change settings",

@@ -19,7 +19,7 @@ from backend.adjustment.fitness import restart_needed
 from backend.adjustment.intent import Intents, new_batch_id, row_id
 from backend.adjustment.readback import Goal, Readback
 from backend.adjustment.restore import RESTORE_TIMEOUT_S, ReconcileResult, Restorer
-from backend.catalog import KnobCatalog
+from backend.catalog import KnobCatalog, refuse_if_never
 from backend.catalog.entries import entry_text, same_entry, writable_entry
 from backend.domain.knobs import Knob, KnobValue
 from backend.domain.modes import ChangeState
@@ -246,6 +246,8 @@ class ParameterAdjuster:
         allow_restart: bool,
         timeout_s: float,
     ) -> AppliedBatch:
+        for goal in goals:  # whatever a catalogue or a record in the store holds
+            refuse_if_never(goal.name)
         self._guard.hold(epoch, LEASE_TTL_S)
         readings = self._readings([goal.name for goal in goals])
         goals = [g for g in goals if not self._readback.stands(g, readings[g.name])]

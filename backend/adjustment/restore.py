@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from backend.adjustment.epoch import EpochGuard
 from backend.adjustment.intent import row_id
 from backend.adjustment.readback import Goal, Readback
+from backend.catalog import never_reason
 from backend.catalog.entries import same_entry, same_value, writable_entry
 from backend.domain.knobs import Knob, KnobValue
 from backend.domain.modes import ChangeState
@@ -161,6 +162,10 @@ class Restorer:
             knob, reading, first = self._knob_of(name), readings.get(name), rows[0]
             if reading is None:
                 plan.gone[name] = f"the server has no knob {name} any more"
+                continue
+            never = never_reason(name)
+            if never is not None:  # a record that is none of ours
+                plan.gone[name] = f"{name} is never changed here: {never}"
                 continue
             stands = same_entry(knob, reading.entry, first.before_entry)
             ours = [r.after_entry for r in rows] + [r.before_entry for r in rows[1:]]

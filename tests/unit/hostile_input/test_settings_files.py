@@ -120,7 +120,7 @@ def test_any_document(file: Path, document: Any) -> None:
         {"database": {"host": "h", "parameters": SECRET}},
         {"steering": {"dsn": f"postgres://u:{SECRET}@h:port/d"}},
         {"steering": {"dsn": [SECRET]}},
-        {"paths": {"telemetry_db": f"mysql://u:{SECRET}@h/d"}},
+        {"paths": {"telemetry_db": f"postgresql://u:{SECRET}@h:port/d"}},
         {SECRET.replace("-", "_"): {"a: b": SECRET}},
     ],
 )
