@@ -207,12 +207,11 @@ class EmbeddedPostgres:
     def start_or_recover(self) -> list[str]:
         """Start; if the settings of ALTER SYSTEM forbid it, fall back to the last good ones.
 
-        Tried in order: postgresql.auto.conf as it is, the copy from the last successful start,
-        none at all. When nothing helps the file is left as it was.
+        Tried in order: postgresql.auto.conf as it is; what needs a restart as at the last good
+        start; all as then; no settings. When nothing helps the file is left as it was.
 
         Returns:
-            The names of the settings that differ from what was asked for (dropped or set back);
-            empty when it started at once.
+            The names of the settings that were dropped or set back.
 
         Raises:
             EmbeddedServerError: it starts with none of them, or the cause lies elsewhere.
@@ -365,8 +364,9 @@ class EmbeddedPostgres:
             if error.kind in _NOT_ABOUT_SETTINGS:
                 raise
             first = error
-        asked_for = cluster.read_auto_conf()
-        for fallback in (cluster.read_good_auto_conf(), autoconf.EMPTY):
+        asked_for, good = cluster.read_auto_conf(), cluster.read_good_auto_conf()
+        in_force = autoconf.set_back(asked_for, good, cluster.restart_settings())
+        for fallback in (in_force, good, autoconf.EMPTY):
             if dropped := autoconf.changed_names(asked_for, fallback):
                 cluster.write_auto_conf(fallback)
                 with contextlib.suppress(StartError):

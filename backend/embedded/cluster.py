@@ -58,6 +58,7 @@ _CAUSES = (
 )  # fmt: skip
 
 
+_DESCRIBE_S = 10.0
 _DISK_REMEDY = "the disk is full: free some space, a new cluster takes about 50 MB"
 
 
@@ -363,6 +364,14 @@ class Cluster:
         """Return the text that the server last started with; without settings if never."""
         text = read_text(self._good_auto_conf)
         return autoconf.EMPTY if text is None else text
+
+    def restart_settings(self) -> set[str]:
+        """Return the names of the settings that take effect at a start alone; asks the program."""
+        told = self.account.run(
+            [self.binaries.bin_dir / "postgres", "--describe-config"], timeout_s=_DESCRIBE_S
+        )
+        lines = (line.split("\t") for line in told.stdout.splitlines())
+        return {line[0].lower() for line in lines if line[1:2] == ["postmaster"]}
 
     def write_auto_conf(self, text: str) -> None:
         """Replace postgresql.auto.conf; only while the server is down."""

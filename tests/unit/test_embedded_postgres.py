@@ -27,6 +27,13 @@ def passwd(name: str, uid: int, gid: int) -> pwd.struct_passwd:
 
 
 class TestAutoConf:
+    def test_some_entries_are_set_back(self) -> None:
+        now = "# kept\nShared_Buffers = '7TB'\nwork_mem = '8MB'\nwal_buffers = '1MB'\n=%%\n"
+        earlier = "shared_buffers = '1GB'\nwork_mem = '4MB'\nhuge_pages = 'off'\n"
+        back = autoconf.set_back(now, earlier, ["huge_pages", "shared_buffers", "wal_buffers"])
+        assert back == "# kept\nwork_mem = '8MB'\n=%%\nhuge_pages = 'off'\nshared_buffers = '1GB'\n"
+        assert autoconf.set_back(now, earlier, []) == now
+
     def test_last_entry_of_a_name_wins(self) -> None:
         assert autoconf.entries(AUTO_CONF) == {"work_mem": "'8MB'", "random_page_cost": "'1.1'"}
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from tests.faults.catalogue import (
     changes,
+    loads,
     network,
     servers,
     statistics_and_time,
     stores,
     tuners,
+    weeks,
 )
 from tests.faults.catalogue.fault import FAULTS, Fault
 
 __all__ = ["ALL_FAULTS"]
 
-MODULES = (tuners, servers, changes, stores, network, statistics_and_time)
+MODULES = (tuners, servers, changes, stores, network, loads, statistics_and_time, weeks)
 ALL_FAULTS: tuple[Fault, ...] = tuple(sorted(FAULTS, key=lambda fault: fault.item))
 """In the order of the table."""

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.engine import URL
 
 from backend.catalog import load_catalog
 from backend.components import Components, build_components
@@ -47,10 +46,11 @@ from backend.telemetry import journal, open_store
 from benchmarks.harness.scripted import Proposes
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 STOP = signal.SIGSTOP
-LOST_RIGHT = 3
-"""Exit code of a tuner that may not act any more."""
+FAILED = 3
+"""Exit code of a tuner that could not do what it wanted, or may not act any more."""
 CANDIDATE: Mapping[str, KnobValue] = {
     "work_mem": 8192,
     "random_page_cost": 1.5,
@@ -177,8 +177,9 @@ def change(place: Place, signal_at: int, number: int, ends: bool, told: Connecti
             deed()
             if not parts.lease.renew():
                 raise StaleEpochError("somebody raised the epoch")
-    except StaleEpochError:
-        sys.exit(LOST_RIGHT)
+    except AutopilotError as error:
+        log.warning("%s", error)
+        sys.exit(FAILED)
     told.send(steps.count)
     parts.close()
 
@@ -302,25 +303,22 @@ def begin_and_end(place: Place, told: Connection) -> None:
         told.send("")
 
 
-def apply_once(
-    place: Place, url: URL | None, values: Mapping[str, KnobValue], told: Connection
-) -> None:
+def apply_once(place: Place, values: Mapping[str, KnobValue], told: Connection) -> None:
     """Live as a tuner that makes one change, whatever the machine's size; tells what came of it.
 
     Args:
         place: of the settings.
-        url: of a role of its own; None: as the settings say, and it may restart the server.
-        values: of knobs.
+        values: of knobs; the server may be restarted for them.
         told: told the error's message.
     """
     settings = place.begin()
     store = open_store(settings.store_url)
-    target = postgres_target(settings) if url is None else PostgresTarget(DatabaseConnector(url))
+    target = postgres_target(settings)
     catalog = load_catalog(target.describe().version, HUGE)
     lease = TunerLease(store, LEASE_TTL_S, SystemClock())
     adjuster = ParameterAdjuster(target, store, catalog, SystemClock())
     try:
-        adjuster.apply(values, actor="faults", epoch=lease.epoch, allow_restart=url is None)
+        adjuster.apply(values, actor="faults", epoch=lease.epoch, allow_restart=True)
     except AutopilotError as error:
         told.send(str(error))
     else:

@@ -64,7 +64,7 @@ def _refused(world: World, hurt: Callable[[Path], None], remedy: str) -> None:
         closing(sqlite3.connect(place.store)) as copy,
     ):
         source.backup(copy)
-        copy.execute("PRAGMA journal_mode=DELETE")
+        copy.execute("PRAGMA journal_mode=WAL")
     hurt(place.store)
     content = place.store.read_bytes()
     tuner = world.begin(lives.begin_and_end, place)

@@ -33,7 +33,7 @@ def killed_at_random(world: World, number: int) -> float | None:
 @fault(1, "tuner: SIGSTOP at each step of the journal, later SIGCONT", repeats=50)
 def hung_at_a_step(world: World, number: int) -> float | None:
     """It hangs at a step; when it wakes up it may not act any more."""
-    tuner = world.tuner(signal_at=world.step_of(number + 1), number=STOP)
+    tuner = world.tuner(signal_at=world.step_of(number), number=STOP)
     took_s = world.restored(tuner.stopped())
     # Where nothing was open it may go on; else its epoch is over, or its session, or its life.
     tuner.resume()
@@ -86,7 +86,8 @@ def second_tuner(world: World, number: int) -> None:
     tuner.stopped()
     before = world.server_state()
     second = world.begin(lives.begin_and_end, world.beside("second"))
-    assert "another tuner acts on" in second.hear()
+    message = second.hear()
+    assert "another tuner acts on" in message, message
     assert second.ended() == 0
     assert not world.server_state().differences(before)
     tuner.resume()

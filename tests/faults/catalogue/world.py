@@ -51,13 +51,13 @@ class Life:
         """Whether it has not ended."""
         return self.process.is_alive()
 
-    def hear(self) -> Any:
+    def hear(self, within_s: float = WAIT_S) -> Any:
         """The next thing that it tells.
 
         Raises:
-            AssertionError: it ended, or was silent for too long.
+            AssertionError: it ended, or was silent for longer.
         """
-        assert self.told.poll(WAIT_S), "it does not tell what it should"
+        assert self.told.poll(within_s), "it does not tell what it should"
         try:
             return self.told.recv()
         except EOFError:
@@ -205,10 +205,16 @@ class World(RunningProduct):
         """End that tuner in good order, and the load."""
         if self._trying is not None:
             self._trying.send(signal.SIGTERM)
+            self._trying.resume()  # a stopped one does not hear
             self._trying.ended()
         if self._load is not None:
             self._load.kill()
         self._trying = self._load = None
+
+    def stop_load(self) -> None:
+        """End the load alone; :meth:`trials` starts it again."""
+        assert self._load is not None
+        self._load.kill()
 
     def in_mid_trial(self) -> Candidate:
         """Wait until a candidate stands; the tuner is stopped there."""
@@ -231,7 +237,7 @@ class World(RunningProduct):
         stride = round(self.steps * 0.618)
         while _common(stride, self.steps) != 1:
             stride += 1
-        return 1 + number * stride % self.steps
+        return 1 + (number + 1) * stride % self.steps
 
     # -- what must hold ---------------------------------------------------------------------------
 

@@ -42,6 +42,18 @@ class TestBadSettings:
         server.ensure_started()
         assert query(server, "SHOW wal_level") == [("replica",)]
 
+    def test_what_was_in_force_without_a_restart_stays(self, server: EmbeddedPostgres) -> None:
+        """The last good start may be long ago: what was set since then ran."""
+        query(server, "ALTER SYSTEM SET work_mem = '17MB'")
+        server.restart()
+        query(server, "ALTER SYSTEM SET work_mem = '18MB'")
+        query(server, "ALTER SYSTEM SET jit = off")
+        query(server, self.BAD)
+        server.stop()
+        assert server.start_or_recover() == ["wal_level"]
+        assert query(server, "SHOW work_mem") == [("18MB",)]
+        assert query(server, "SHOW jit") == [("off",)]
+
     def test_a_good_copy_that_is_bad_now_too(self, server: EmbeddedPostgres) -> None:
         query(server, self.BAD)
         server.stop()
