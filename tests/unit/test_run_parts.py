@@ -64,6 +64,6 @@ def test_intervals_pass_as_fast_as_the_run(tmp_path: Path) -> None:
     try:
         day_s = made.settings.level1.recheck_interval
         assert made.loop._next._schedule.recheck_every_s == pytest.approx(day_s / 100)
-        assert made.loop._schedule.compare_at_s is None
+        assert made.loop._next._schedule.compare_at_s is None
     finally:
         made.end()
