@@ -72,7 +72,7 @@ class ControlCommands:
         trial_id = _number(command, "trial_id")
         if not self._approval.grant(trial_id, command.actor):
             raise ConfigError(f"no promotion of trial {trial_id} waits for approval")
-        return self._approval.told
+        return f"{self._approval.told}{self._where_it_counts}"
 
     def _decline(self, command: CommandRecord) -> str:
         trial_id = _number(command, "trial_id")
@@ -108,9 +108,8 @@ class ControlCommands:
                 raise ConfigError(f"experiment plan {plan_id} does not fit: {misfit}")
         plan = self._plans.approve(plan_id, command.actor)
         self._end_experiment(f"{command.actor} approved another experiment plan")
-        in_force = parts.deployment.mode is Mode.APPROVE
-        when = "" if in_force else f"; it counts in mode approve, the mode is {self._mode}"
-        return f"experiment plan {plan.id} is approved for {plan.trials} trials{when}"
+        told = f"experiment plan {plan.id} is approved for {plan.trials} trials"
+        return f"{told}{self._where_it_counts}"
 
     def _decline_plan(self, command: CommandRecord) -> str:
         plan = self._plans.decline(_number(command, "plan_id"), command.actor)
@@ -124,8 +123,9 @@ class ControlCommands:
             self._loop.interrupt(reason)
 
     @property
-    def _mode(self) -> str:
-        return self._parts.deployment.mode.value
+    def _where_it_counts(self) -> str:
+        mode = self._parts.deployment.mode
+        return "" if mode is Mode.APPROVE else f"; it counts in mode approve, this is {mode.value}"
 
 
 def check_restarts(parts: Components, values: Mapping[str, KnobValue], clock: Clock) -> None:

@@ -120,7 +120,7 @@ class NextTrial:
 
     def _has_time(self, kind: TrialKind, values: Mapping[str, KnobValue]) -> bool:
         least_s, restarts = self._planner.least_s(kind, values), self._planner.restarts(values)
-        has = self._permission.has_time(least_s, needs_restart=restarts)
+        has = self._permission.has_time(kind, least_s, needs_restart=restarts)
         if not has:
             self.hindrance = f"too little is left of the hours for a {kind.value}"
         return has

@@ -109,9 +109,11 @@ class Permission:
         if plan is not None:
             return self._shut((plan.open_hours,), f"the hours of experiment plan {plan.id}")
         draft = self.plans.waiting
-        if draft is not None:
-            return f"experiment plan {draft.id} waits for approval"
-        return "no experiment plan is approved"
+        if draft is None:
+            return "no experiment plan is approved"
+        if self._clock.now() >= draft.expires_at:
+            self.plans.end(draft, "it expired before it was approved")
+        return f"experiment plan {draft.id} waits for approval"
 
     def _plan_in_force(self) -> ExperimentPlanRecord | None:
         plan = self.plans.approved
@@ -128,7 +130,8 @@ class Permission:
 
     def bounded(self, wanted: Mapping[str, KnobValue]) -> KnobConfig:
         """The configuration moved to where it may be tried; what may not change stays."""
-        present, plan = self._deployment.present, self._plan
+        present = self._deployment.present
+        plan = self._plan if self._deployment.mode is Mode.APPROVE else None
         held = (
             set() if self.may_restart else {k.name for k in self._space if k.context == "restart"}
         )
@@ -165,9 +168,10 @@ class Permission:
 
     # -- before a trial begins, and while it runs -------------------------------------------
 
-    def has_time(self, least_s: float, *, needs_restart: bool) -> bool:
+    def has_time(self, kind: TrialKind, least_s: float, *, needs_restart: bool) -> bool:
         """Whether a trial that takes so long at least would end in its hours."""
-        end = self._ends_at(self._hours(self._plan, needs_restart))
+        plan = self._plan if kind.is_experiment else None
+        end = self._ends_at(self._hours(plan, needs_restart))
         leave = LEAVE_BY_RESTART if needs_restart else LEAVE
         return end is None or self._clock.now() + timedelta(seconds=least_s) + leave <= end
 

@@ -55,6 +55,7 @@ class Promotions:
         version, number = self._deployment.version, trial.record_id
         if self._deployment.mode is not Mode.APPROVE:
             self._rollout.deploy(trial)
+            self._permission.approval.drop("something else was deployed since")
             self._deployed()
         elif number is not None and version is not None and version.id is not None:
             workload = self._workloads.in_force.number

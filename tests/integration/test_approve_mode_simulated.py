@@ -263,6 +263,45 @@ def test_rollbacks_wait_for_nobody(run: Approving) -> None:
     run.orchestrator.end()
 
 
+def test_what_was_approved_outside_the_plans_hours_stands_its_probation_there(
+    run: Approving,
+) -> None:
+    run.go(60)
+    begin = run.clock.now()
+    end = begin.replace(second=0, microsecond=0) + timedelta(minutes=10)
+    run.approved(hours=[f"{begin:%a} {begin:%H:%M}-{end:%H:%M}"])
+    trial_id = run.proven()
+    run.go(600, until=lambda: run.clock.now() > end)
+    assert run.command(CommandKind.APPROVE, trial_id=trial_id).state is CommandState.DONE
+    run.go(400, until=lambda: run.passed(TrialKind.PROBATION))
+    assert run.entries == GOOD
+    run.go(60)
+    assert "outside the hours of experiment plan" in run.loop.hindrance
+    assert all(t.created_at < end for t in run.store.trials() if t.kind.is_experiment)
+    run.orchestrator.end()
+
+
+def test_a_draft_that_nobody_decides_on_makes_room_for_the_next(run: Approving) -> None:
+    run.go(60)
+    first = run.plan
+    run.clock.advance((first.expires_at - first.created_at).total_seconds())
+    run.go(60)
+    states = [plan.state for plan in run.store.experiment_plans()]
+    assert states == [PlanState.OVER, PlanState.DRAFT]
+    run.orchestrator.end()
+
+
+def test_in_another_mode_an_approval_says_that_it_does_not_count_there(tmp_path: Path) -> None:
+    run = Approving(tmp_path, mode=Mode.ADVISE)
+    run.go(60)
+    number = run.draft()
+    done = run.command(CommandKind.APPROVE_PLAN, plan_id=number)
+    assert "it counts in mode approve, this is advise" in done.result
+    run.go(120)
+    assert not run.store.trials()
+    run.orchestrator.end()
+
+
 def test_a_change_by_hand_voids_what_waits(run: Approving) -> None:
     run.go(60)
     run.approved()
