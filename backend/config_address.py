@@ -91,7 +91,7 @@ def address_of_url(dsn: str, environ: Mapping[str, str]) -> dict[str, Any]:
         "parameters": query,
     }
     found.update({key: value for key, value in given.items() if value not in (None, "", {})})
-    found.setdefault("host", query.get("hostaddr", _DEFAULT_HOST))
+    found.setdefault("host", query.get("hostaddr") or _host_of(environ))
     return found
 
 
@@ -111,8 +111,12 @@ def address_of_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     }
     found.update(_of_service(environ.get("PGSERVICE"), environ))
     if names_a_server(environ):
-        found.setdefault("host", environ.get("PGHOSTADDR") or _DEFAULT_HOST)
+        found.setdefault("host", _host_of(environ))
     return found
+
+
+def _host_of(environ: Mapping[str, str]) -> str:
+    return environ.get("PGHOST") or environ.get("PGHOSTADDR") or _DEFAULT_HOST
 
 
 def check_parameters(names: Iterable[str], where: str) -> None:

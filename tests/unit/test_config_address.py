@@ -59,6 +59,8 @@ def test_they_fill_in_what_the_url_leaves_out(load: Any) -> None:
     env = {"PGHOST": "other", "PGUSER": "me", "PGDATABASE": "d", "PGPORT": "77"}
     found = load(env=env, dsn="postgresql://h/orders")
     assert place(found.database) == ("h", 77, "me", "orders")
+    assert load(env=env, dsn="postgresql:///orders").database.host == "other"
+    assert load(dsn="postgresql:///orders").database.host == "localhost"
 
 
 def test_a_file_that_names_a_server_wins_and_one_that_names_none_does_not(load: Any) -> None:
