@@ -26,7 +26,7 @@ class Fault:
         item: of the list of faults in docs/trust.md.
         name: what happens.
         repeats: how often ``make faults`` does it.
-        in_ci: how often the tests do it; 0 where another test does the same.
+        in_ci: how often the tests do it; 0: it takes long, or another test does much the same.
         attempt: does it once; AssertionError where it was not survived.
     """
 

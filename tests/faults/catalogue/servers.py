@@ -37,7 +37,7 @@ def backend_killed(world: World, number: int) -> float | None:
     return world.restored_after_return()
 
 
-@fault(2, "server: kill -9 of all of it in mid-trial", repeats=20)
+@fault(2, "server: kill -9 of all of it in mid-trial", repeats=20, in_ci=0)
 def server_killed(world: World, number: int) -> float | None:
     """Who finds the embedded server dead starts it; measured from where it answers again."""
     world.in_mid_trial()

@@ -55,7 +55,7 @@ def locked(world: World, number: int) -> float | None:
     return world.restored(time.monotonic())
 
 
-@fault(9, "statistics: reset in mid-trial, counters begin anew", repeats=20)
+@fault(9, "statistics: reset in mid-trial, counters begin anew", repeats=20, in_ci=0)
 def statistics_reset(world: World, number: int) -> None:
     """Such a window is void; the candidate leaves as it should."""
     world.in_mid_trial()
@@ -65,7 +65,7 @@ def statistics_reset(world: World, number: int) -> None:
     assert world.trials().lives
 
 
-@fault(9, "statistics: pg_stat_statements evicts most of it in mid-trial", repeats=10)
+@fault(9, "statistics: pg_stat_statements evicts most of it in mid-trial", repeats=10, in_ci=0)
 def statistics_evicted(world: World, number: int) -> None:
     """The same."""
     world.in_mid_trial()
@@ -100,7 +100,7 @@ def _clock_step(world: World, step_s: float) -> float | None:
     return took_s
 
 
-@fault(9, "clock: set to and fro under a tuner that lives", repeats=20)
+@fault(9, "clock: set to and fro under a tuner that lives", repeats=20, in_ci=0)
 def clock_to_and_fro(world: World, number: int) -> None:
     """It keeps its right to act."""
     tuner = world.trials()

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
+import subprocess
+import sys
+import tempfile
 import time
 
+from tests.faults import killed_deployments
 from tests.faults.catalogue import lives
 from tests.faults.catalogue.fault import fault
 from tests.faults.catalogue.world import World
+from tests.running_product import REPOSITORY
 
 _LONGEST_LIFE_S = 2.0
+_LEAST_DEATHS = 200
 STOP = signal.SIGSTOP
 
 
@@ -28,6 +35,23 @@ def killed_at_random(world: World, number: int) -> float | None:
     tuner.hear()
     time.sleep(random.Random(number).uniform(0, _LONGEST_LIFE_S))
     return world.restored(tuner.kill())
+
+
+@fault(1, "tuner: kill -9 at every step of a deployment (server in memory)", repeats=1, in_ci=0)
+def killed_deploying(world: World, number: int) -> None:
+    """All steps of all kinds of deployment in turn, each followed by the next start."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, "-m", killed_deployments.__name__, folder],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    lives_after = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(lives_after) > _LEAST_DEATHS
+    assert [life for life in lives_after if life["open"] or not life["consistent"]] == []
 
 
 @fault(1, "tuner: SIGSTOP at each step of the journal, later SIGCONT", repeats=50)
