@@ -1,6 +1,7 @@
 """When an evolution begins by itself: at ``level2.evaluation_interval``, where it disturbs nobody.
 
-The supervisor asks. Nothing here loads a network or an evolution.
+The first one begins as soon as enough was recorded. The supervisor asks. Nothing here loads a
+network or an evolution.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from backend.domain.modes import Phase
 from backend.errors import AutopilotError
 from backend.evolution.course import goes_on, measures_alone
 from backend.host_metrics import HostSampler, cgroup_limits
-from backend.policy_versions import ALL_VERSIONS
 from backend.protocols import Clock, Store
 
 log = logging.getLogger(__name__)
@@ -65,10 +65,6 @@ class EvolutionSchedule:
         self._clock, self._host = clock or SystemClock(), host or HostSampler()
         self._interval = timedelta(seconds=settings.level2.evaluation_interval / time_scale)
         self._look_at_s = 0.0
-        # Before the first evolution the interval counts from the first version of what is deployed,
-        # so that it passes for a product too that is started anew every day.
-        versions = store.policy_versions(limit=ALL_VERSIONS)
-        self._first = versions[0].created_at if versions else self._clock.now()
 
     def due(self) -> bool:
         """Whether one is to be started now; asked often, it mostly answers without looking.
@@ -99,8 +95,7 @@ class EvolutionSchedule:
         if last is not None and last.ended_at is None and now - last.at < SILENT:
             return "one is at work"
         if last is None or not goes_on(last):
-            since = self._first if last is None else last.began_at
-            if now - since < self._interval:
+            if last is not None and now - last.began_at < self._interval:
                 return "the interval has not passed"
             newest = self._store.transitions(limit=LEAST_NEW)
             if len(newest) < LEAST_NEW or (last is not None and newest[0].at <= last.began_at):

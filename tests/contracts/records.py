@@ -25,7 +25,12 @@ from backend.domain.modes import (
     Verdict,
 )
 from backend.domain.plans import RunOutcome
-from backend.domain.policies import GenomeRecord, PolicyUpdateRecord, PolicyVersionRecord
+from backend.domain.policies import (
+    EvolutionRecord,
+    GenomeRecord,
+    PolicyUpdateRecord,
+    PolicyVersionRecord,
+)
 from backend.domain.records import (
     ChangeRecord,
     ClientIntervalRecord,
@@ -359,4 +364,16 @@ GENOME = GenomeRecord(
     comparison={"gain": 0.1, "low": 0.02, "high": 0.18},
     deployed=True,
     reason="beats the default",
+)
+EVOLUTION = EvolutionRecord(
+    began_at=NOW,
+    at=NOW,
+    by_itself=True,
+    share=0.4,
+    activity="evolving: 12 genomes",
+    used_s=432.5,
+    starts=3,
+    ended_at=NOW,
+    reason="Not deployed: there was no time",
+    deployed=True,
 )

@@ -139,6 +139,7 @@ class TestTelemetry:
         assert store.query_classes() == {}
         assert store.trial(1) is None
         assert store.command(1) is None
+        assert store.evolution() is None
         for empty in (
             store.windows(),
             store.query_windows(),
@@ -166,6 +167,7 @@ class TestTelemetry:
         version_id = store.add_policy_version(full.VERSION)
         update_id = store.add_policy_update(full.POLICY_UPDATE)
         genome_id = store.add_genome(full.GENOME)
+        store.save_evolution(full.EVOLUTION)
         event_id = store.add_event(full.EVENT)
         store.add_learning(full.LEARNING)
         store.add_knob_space(full.KNOB_SPACE)
@@ -184,6 +186,9 @@ class TestTelemetry:
         assert store.policy_versions() == [replace(full.VERSION, id=version_id)]
         assert store.policy_updates() == [replace(full.POLICY_UPDATE, id=update_id)]
         assert store.genomes() == [replace(full.GENOME, id=genome_id)]
+        store.add_genome(replace(full.GENOME, deployed=False))
+        assert store.genomes(deployed=True) == [replace(full.GENOME, id=genome_id)]
+        assert store.evolution() == full.EVOLUTION
         assert store.events() == [replace(full.EVENT, id=event_id)]
         assert store.learning() == [full.LEARNING]
         assert store.transitions() == [replace(full.TRANSITION, id=transition_id)]

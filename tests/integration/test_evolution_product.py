@@ -19,7 +19,8 @@ from tests.waiting import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-INTERVAL_S = 30.0
+INTERVAL_S = 60.0
+"""An evolution may take half of it: it is still at work when it is ended."""
 BEGINS_S = 240.0
 """Generous: the server is made and the demo store loaded first, on a machine that may be busy."""
 END_S = 30.0

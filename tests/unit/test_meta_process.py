@@ -6,7 +6,7 @@ import itertools
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +18,7 @@ from sqlalchemy.engine import URL, Engine
 
 from backend.commands import evolve as command
 from backend.config import Settings, load_settings
+from backend.domain.clock import ManualClock
 from backend.domain.policies import GenomeRecord
 from backend.errors import AutopilotError, ConfigError
 from backend.evolution import course, fitness, process
@@ -25,10 +26,13 @@ from backend.evolution.course import Course, Progress
 from backend.evolution.genome import Genome, bounds_of
 from backend.evolution.learning_run import LearningRun
 from backend.evolution.outcome import EvolutionSettings, Outcome
+from backend.evolution.preparation import prepared
 from backend.evolution.problems import Problem, curriculum
 from backend.evolution.process import Task
 from backend.meta_learner import MetaLearner
+from backend.policy.recorded_trials import RecordedTrials
 from backend.telemetry import open_store
+from tests.recorded_tuning import recorded, store_transitions, workload
 
 DEFAULT = Genome.of()
 
@@ -182,3 +186,19 @@ def test_a_machine_too_busy_to_judge_deploys_nothing(
     assert store.evolution().reason == process.TOO_BUSY
     assert not any(record.deployed for record in store.genomes())
     store.close()
+
+
+def test_one_that_goes_on_has_the_problems_that_it_began_with(settings: Settings) -> None:
+    began_at = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    with closing(open_store(settings.store_url)) as store:
+        store_transitions(store, ManualClock(began_at - timedelta(hours=1)), some_trials(1))
+        first = prepared(settings, until=began_at)
+        store_transitions(store, ManualClock(began_at + timedelta(hours=1)), some_trials(2))
+    again, later = prepared(settings, until=began_at), prepared(settings)
+    assert again.curriculum.digest == first.curriculum.digest
+    assert later.curriculum.digest != first.curriculum.digest
+    assert [problem.name for problem in first.curriculum.training] == ["demo 0", "model 100"]
+
+
+def some_trials(seed: int) -> RecordedTrials:
+    return recorded([workload(seed)], 20, seed)

@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL
 
 from backend.config import Settings
 from backend.domain.modes import Mode, Phase
-from backend.domain.policies import EvolutionRecord, PolicyVersionRecord
+from backend.domain.policies import EvolutionRecord
 from backend.domain.records import StatusRecord, TransitionRecord
 from backend.errors import StoreError
 from backend.evolution import course as course_module
@@ -86,18 +86,15 @@ def recorded(store: SqlStore, at: datetime, count: int = LEAST_NEW) -> None:
         )  # fmt: skip
 
 
-def test_it_begins_when_the_interval_has_passed_and_enough_was_recorded(
+def test_the_first_one_begins_when_enough_was_recorded(
     store: SqlStore, clock: Clock, schedule: EvolutionSchedule
 ) -> None:
-    clock.moment = BEGUN + DAY
     learning(store, clock)
     assert "too little was recorded" in schedule.hindrance()
     recorded(store, BEGUN, LEAST_NEW - 1)
     assert "too little was recorded" in schedule.hindrance()
     recorded(store, BEGUN, 1)
     assert schedule.hindrance() == ""
-    clock.moment = BEGUN + 0.9 * DAY
-    assert "interval" in schedule.hindrance()
 
 
 def test_the_next_one_needs_the_interval_and_new_measurements_again(
@@ -131,7 +128,8 @@ def test_nothing_begins_in_another_phase(
 
 
 def test_the_interval_passes_as_fast_as_the_demos_clock(store: SqlStore, clock: Clock) -> None:
-    recorded(store, BEGUN)
+    recorded(store, BEGUN + timedelta(seconds=1))
+    store.save_evolution(EvolutionRecord(BEGUN, BEGUN, ended_at=BEGUN))
     fast = EvolutionSchedule(
         Settings(), store, time_scale=100.0, clock=clock, host=Host()  # type: ignore[arg-type]
     )  # fmt: skip
@@ -142,16 +140,6 @@ def test_the_interval_passes_as_fast_as_the_demos_clock(store: SqlStore, clock: 
     assert fast.hindrance() == ""
     assert longest_s(Settings(), 100.0) == 432.0
     assert longest_s(Settings(), 1.0) == 1200.0
-
-
-def test_a_product_that_is_started_anew_every_day_evolves_too(
-    store: SqlStore, clock: Clock
-) -> None:
-    store.add_policy_version(PolicyVersionRecord(BEGUN, "autopilot", {}))
-    recorded(store, BEGUN)
-    clock.moment = BEGUN + DAY
-    learning(store, clock)
-    assert EvolutionSchedule(Settings(), store, clock=clock, host=Host()).hindrance() == ""  # type: ignore[arg-type]
 
 
 def test_a_machine_without_room_is_left_alone(

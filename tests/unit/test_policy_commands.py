@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,13 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 import run
+from backend.config import Settings
 from backend.domain.modes import CommandKind, CommandState
 from backend.domain.policies import PolicyVersionRecord
 from backend.domain.steering import SteeringMode, SteeringState
 from backend.domain.version_difference import difference
 from backend.errors import AdjustmentError, AutopilotError, ConfigError
+from backend.evolution.present import default_genome
 from backend.lease import holder_name
 from backend.telemetry import SqlStore, open_store
 from tests.contracts import records as full
@@ -130,6 +133,23 @@ def test_the_active_one_is_shown_where_none_is_named(folder: Path) -> None:
     assert "verified 2026-03-01 13:00:00 UTC" in text
     assert "SELECT * FROM orders o JOIN customers c" in text
     assert "plan policy: ab12ab12ab12" in text
+
+
+def test_the_genome_in_force_is_named_with_the_active_version(
+    folder: Path, store: SqlStore
+) -> None:
+    assert "Genome in force: that of the settings" in fine(policy(folder, "show"))
+    assert "Genome in force" not in fine(policy(folder, "show", "1"))
+    genes = default_genome(Settings()).values
+    genome = replace(full.GENOME, genes=genes, profile={}, deployed=True, study="s")
+    first = store.add_genome(genome)
+    second = store.add_genome(replace(genome, at=full.NOW + timedelta(minutes=1)))
+    # Without a tuner: what it would begin with. With one: what it works with.
+    assert f"Genome in force: {second} of study s" in fine(policy(folder, "show"))
+    store.acquire_lease(holder_name(), ttl_s=60.0)
+    store.save_status(replace(full.STATUS, genome=first))
+    assert f"Genome in force: {first} of study s" in fine(policy(folder, "show"))
+    assert json.loads(fine(policy(folder, "show", "--json")))["genome"]["study"] == "s"
 
 
 def test_a_version_as_json(folder: Path) -> None:
