@@ -95,14 +95,8 @@ class TuningLoop:
         self.failures = 0
         self._history = TrialHistory(store, clock)
         self.verdicts = self._history.verdicts
-        self._agent = AskAndTell(
-            learner,
-            deployment,
-            space,
-            settings.safety.rollback_threshold,
-            permission,
-            guidance.policy,
-        )
+        threshold = settings.safety.rollback_threshold
+        self._agent = AskAndTell(learner, deployment, space, threshold, permission, guidance.policy)
         self._candidates = Candidates(self._agent, clock, self._level1.rest_s, guidance.vetting)
         version = deployment.version
         first_factor = version.index if version is not None else 1.0
