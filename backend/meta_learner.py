@@ -308,11 +308,8 @@ class MetaLearner:
         fitness = None if judged is None else self._measured(judged[0])
         with self.store.transaction():
             if judged is not None:
-                genome, comparison = judged
-                self._record(
-                    genome, fitness, "evolved", comparison.as_numbers(), reason,
-                    deployed=deployed,
-                )  # fmt: skip
+                numbers = judged[1].as_numbers()
+                self._record(judged[0], fitness, "evolved", numbers, reason, deployed=deployed)
             self.on_outcome(outcome)
         return outcome
 

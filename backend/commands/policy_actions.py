@@ -41,7 +41,7 @@ from backend.freeze import is_frozen
 from backend.policy_versions import ALL_VERSIONS
 from backend.protocols import TelemetryReader
 from backend.servers import embedded_server
-from backend.telemetry import open_store
+from backend.telemetry import SqlStore, open_store
 from backend.telemetry.codec import to_document
 
 _WIDE = 240
@@ -190,7 +190,7 @@ def _versions(store: TelemetryReader) -> tuple[ById, Units]:
     return versions, units_of(store.knob_statuses())
 
 
-def _genome_in_force(settings: Settings, store: TelemetryReader) -> GenomeRecord | None:
+def _genome_in_force(settings: Settings, store: SqlStore) -> GenomeRecord | None:
     """Level 2's genome that the tuner works with, or would begin with; None: the settings' own.
 
     Genomes are no part of a version: they change how is learnt, not what is deployed, and are
