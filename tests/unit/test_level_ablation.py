@@ -13,7 +13,7 @@ from backend.demonstration import HARMFUL, acts_of
 from backend.domain.policies import GenomeRecord
 from backend.domain.records import EventRecord
 from backend.telemetry import open_store
-from benchmarks.level_ablation import cells_of, missing_cells, table
+from benchmarks.level_ablation import cells_of, missing_cells, students, table
 from benchmarks.levels import evolution
 from benchmarks.levels.runs import ARMS, Cell, Kept, Result
 from benchmarks.levels.server import OTHER, USUAL, DemonstrationServer, response
@@ -162,6 +162,10 @@ class TestTable:
         assert "70.0 ± 28.3" in line  # the third seed is not whole
         assert "80.0 ± 28.3" in line
         assert "+10.0 [+10.0, +10.0]" in line
+
+    def test_the_interval_is_students(self) -> None:
+        found = students([1.0, 2.0, 3.0])
+        assert (found.value, found.high) == pytest.approx((2.0, 2.0 + 4.302653 / 3**0.5))
 
     def test_one_seed_is_too_few(self) -> None:
         assert table({"0": {1: RESULT}, "0+1": {1: RESULT}}, "") is None
