@@ -32,7 +32,7 @@ from tests.verification_fakes import (
 
 ATTEMPTS = 100
 NOISE = Noise(sigma=0.03, shared_sigma=0.03, per_call=0.5)
-QUICK = {"window_s": 3, "settle_s": 0, "max_settle_s": 0, "rest_s": 0}
+QUICK = {"window_s": 3, "settle_s": 0, "max_settle_s": 2, "rest_s": 0}
 
 
 @pytest.fixture(autouse=True)
