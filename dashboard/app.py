@@ -13,7 +13,7 @@ from werkzeug.exceptions import HTTPException
 
 from backend.errors import AutopilotError
 from backend.protocols import CommandQueue, TelemetryReader
-from dashboard import api, callbacks, layouts, paths, security, vendor
+from dashboard import api, callback_bodies, callbacks, layouts, paths, security, vendor
 from dashboard import format as fmt
 from dashboard.auth.gate import Gate
 from dashboard.auth.identity import logged_in
@@ -95,6 +95,7 @@ def create_app(
     _plain_pages(server, services)
     security.install(server, guard, app.csp_hashes)
     gate.install(server)
+    callback_bodies.install(server, app)
     return app
 
 

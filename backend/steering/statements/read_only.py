@@ -23,6 +23,14 @@ from backend.steering.statements.ties import CutTies
 _MOST_DEFINITIONS = 50
 # Declared stable or immutable, but they run a query that they are given as text.
 _RUN_TEXT = {"crosstab", "crosstab2", "crosstab3", "crosstab4", "connectby", "xpath_table"}
+# Declared stable, but they read tables, or views that call anything, which they are given as text.
+_READ_NAMED = {
+    f"{what}_to_{form}"
+    for what in ("table", "schema", "database")
+    for form in ("xml", "xml_and_xmlschema")
+}
+# Declared stable, but they take a number from the server, as a writing transaction does.
+_TAKE_NUMBERS = {"txid_current", "pg_current_xact_id"}
 # Schemas that an unqualified name never means unless somebody put them into the search path.
 _NEVER_UNQUALIFIED = ("information_schema", "pg_toast")
 
@@ -178,6 +186,10 @@ class ReadOnlyCheck:
                 raise NotReadOnlyError(f"there is no function {name!r:.80}")
             if name in _RUN_TEXT:
                 raise NotReadOnlyError(f"{name} runs a query that it is given as text")
+            if name in _READ_NAMED:
+                raise NotReadOnlyError(f"{name} reads what it is given by name")
+            if name in _TAKE_NUMBERS:
+                raise NotReadOnlyError(f"{name} takes a transaction number")
             for row in found:
                 if row["volatile"] and f"{row['schema']}.{name}" not in self._allowed:
                     raise NotReadOnlyError(f"{row['schema']}.{name} is volatile")
