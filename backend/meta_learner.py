@@ -217,7 +217,9 @@ class MetaLearner:
         most = max(1, (runs // 3) // (len(training) * len(RECHECK_SEEDS)))
         challenger = self._recheck(finalists[:most])
         if challenger is None:
-            return self._outcome(None, "no genome of the front beats the one that stands")
+            unknown = "there was no time to measure the one that stands"
+            known = "no genome of the front beats the one that stands"
+            return self._outcome(None, unknown if self.par() is None else known)
         checked = min(most, len(finalists))
         spent = checked * len(training) * len(RECHECK_SEEDS) if checked > 1 else 0
         pairs = min((runs - spent) // RUNS_A_PAIR, MOST_PAIRS)

@@ -142,6 +142,12 @@ def test_without_time_to_judge_nothing_is_deployed(make) -> None:
     assert "there was time for" in outcome.reason
 
 
+def test_an_evolution_that_measured_nothing_says_so(make) -> None:
+    learner = make()
+    learner.begin()
+    assert "no time to measure the one that stands" in learner.conclude(runs=500).reason
+
+
 def test_a_second_comparison_has_other_luck_and_is_stricter(
     make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
