@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AGENT = "knob agent (DDPG)"
-LIVE_TRUST = 1.0
-"""Half-width of the first trust region on a live server, in encoded units. Smaller steps (0.4) are
-lost in the noise of its windows: they left less behind, and cost no less on the way."""
-LIVE_MOVED_KNOBS = 8
+LIVE_TRUST = 0.4
+"""Half-width of the first trust region on a live server, in encoded units: proposals stay near
+what is known to be good (the agent's own default is for offline problems)."""
+LIVE_MOVED_KNOBS = 4
 """A proposal differs from the best one known in so many knobs at most: moving all of some forty
 knobs at once, each a little, was stopped by the safety monitor as often as not."""
 TRAINED_FILE = "pretrained.npz"

@@ -86,7 +86,7 @@ GENES: tuple[Gene, ...] = (
     Gene("plan_clear_gain", "plan", 0.02, 0.5, "log", varied=False),
 )
 BY_NAME: Mapping[str, Gene] = {gene.name: gene for gene in GENES}
-LIVE_KNOB = KnobAgentSettings(trust_start=1.0, far_knobs=0, moved_knobs=8)
+LIVE_KNOB = KnobAgentSettings(trust_start=0.4, far_knobs=0, moved_knobs=4)
 """The knob agent as it starts on a live server without any settings."""
 
 
