@@ -72,4 +72,4 @@ def read_strictly(path: Path) -> Any:
         raw = file.read(MAX_BYTES + 1)
     if len(raw) > MAX_BYTES:
         raise FileTooLargeError(f"{path} is larger than {MAX_BYTES} bytes")
-    return yaml.load(raw.decode("utf-8"), Loader=_StrictLoader)
+    return yaml.load(raw.decode("utf-8"), Loader=_StrictLoader)  # nosec B506

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import dash
+from dash.exceptions import DependencyException
 from flask import Flask, Response, render_template, request
 from werkzeug.exceptions import HTTPException
 
@@ -153,6 +154,10 @@ def _plain_pages(server: Flask, services: Services) -> None:
     @server.errorhandler(AutopilotError)
     def store_error(error: AutopilotError) -> tuple[Response | str, int]:
         return _error(503, str(error))
+
+    @server.errorhandler(DependencyException)
+    def no_such_script(error: DependencyException) -> tuple[Response | str, int]:
+        return _error(404, "There is no such file.")
 
     @server.errorhandler(Exception)
     def unexpected(error: Exception) -> tuple[Response | str, int]:
