@@ -29,6 +29,16 @@ def import_tensorflow() -> Any:
     return sys.modules["tensorflow"]
 
 
+def on_one_device(optimizer: Any) -> Any:
+    """A Keras optimizer that adds up no gradients over devices, where there is but one.
+
+    That sum enters the gradient of each graph that holds it into a registry that is never emptied:
+    the graph of every agent ever made would stay in memory, some ten megabytes each.
+    """
+    optimizer._all_reduce_sum_gradients = list
+    return optimizer
+
+
 @contextlib.contextmanager
 def _without_notices() -> Iterator[None]:
     """Hold the error stream back meanwhile, and pass on all but TensorFlow's notices.

@@ -13,12 +13,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.agent.lazy_tensorflow import import_tensorflow
+from backend.agent.lazy_tensorflow import import_tensorflow, on_one_device
 
 FloatArray = NDArray[np.float64]
 PRIOR_SCALE = 1.0
 ACTOR_BATCH = 16
 """States in an update of the actor: its gradient is exact for each, a few suffice."""
+
+
+def silu(values: Any) -> Any:
+    """x * sigmoid(x). TensorFlow's own enters the gradient of each graph that holds it into a
+    registry that is never emptied: every agent ever made would stay in memory.
+    """
+    return values * import_tensorflow().sigmoid(values)
 
 
 def run_stack(layers: Sequence[Any], inputs: Any) -> Any:
@@ -31,7 +38,7 @@ def run_stack(layers: Sequence[Any], inputs: Any) -> Any:
     for depth in range(0, len(layers), 2):
         values = tf.matmul(values, layers[depth]) + layers[depth + 1]
         if depth < len(layers) - 2:
-            values = tf.nn.silu(values)
+            values = silu(values)
     return values
 
 
@@ -105,7 +112,8 @@ class ActorCritic:
         self.target_critics = [tf.Variable(v) for v in self.critics]
         self.target_actor = [tf.Variable(v) for v in self.actor]
         adam = tf.keras.optimizers.Adam
-        self._critic_adam, self._actor_adam = adam(critic_rate), adam(actor_rate)
+        self._critic_adam = on_one_device(adam(critic_rate))
+        self._actor_adam = on_one_device(adam(actor_rate))
         self._critic_adam.build(self.critics)
         self._actor_adam.build(self.actor)
 

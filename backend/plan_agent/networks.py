@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.agent.lazy_tensorflow import import_tensorflow
+from backend.agent.lazy_tensorflow import import_tensorflow, on_one_device
 from backend.agent.networks import restore_variables, run_stack
 from backend.plan_agent.replay import IntArray, Transitions
 from backend.plan_agent.states import FloatArray
@@ -61,7 +61,7 @@ class QEnsemble:
         self.online = network("online", last=0.01)
         self.target = [tf.Variable(v) for v in self.online]
         self.priors = network("prior", last=1.0)
-        self._adam = tf.keras.optimizers.Adam(learning_rate)
+        self._adam = on_one_device(tf.keras.optimizers.Adam(learning_rate))
         self._adam.build(self.online)
         numbers, rows = tf.TensorSpec((None, state_width), tf.float32), tf.TensorSpec((None,))
         indices = tf.TensorSpec((None,), tf.int64)

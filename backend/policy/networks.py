@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.agent.lazy_tensorflow import import_tensorflow
+from backend.agent.lazy_tensorflow import import_tensorflow, on_one_device
+from backend.agent.networks import silu
 
 FloatArray = NDArray[np.float64]
 BATCH = 128
@@ -116,7 +117,7 @@ def fit(
         start = rng.normal(0.0, fan_in**-0.5, (copies, fan_in, fan_out))
         layers.append(tf.Variable(start.astype(np.float32)))
         layers.append(tf.Variable(np.zeros((copies, 1, fan_out), dtype=np.float32)))
-    adam = tf.keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay)
+    adam = on_one_device(tf.keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay))
     adam.build(layers)
     known = [tf.constant(array, dtype=tf.float32) for array in (inputs, targets, weights)]
     one_sided = tf.constant(bounds)
@@ -126,7 +127,7 @@ def fit(
         for depth in range(0, len(layers), 2):
             values = tf.matmul(values, layers[depth]) + layers[depth + 1]
             if depth < len(layers) - 2:
-                values = tf.nn.silu(values)
+                values = silu(values)
         short = (tf.tanh(values) if squashed else values) - tf.gather(known[1], rows, axis=1)
         bound = tf.gather(one_sided, rows)[None, :, None]
         squares = tf.reduce_sum(tf.square(tf.where(bound, tf.nn.relu(short), short)), axis=2)
