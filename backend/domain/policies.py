@@ -88,7 +88,7 @@ class GenomeRecord:
 class EvolutionRecord:
     """The evolution that is at work, or the one that ended last; the store holds the newest state.
 
-    ``at``: its newest sign of life. ``share`` of its time that is over, in [0, 1], with ``activity``
+    ``at``: its newest sign of life. ``share`` of its time is over, in [0, 1]; ``activity`` is
     for people. ``used_s``: seconds at work, over all its ``starts``. ``by_itself``: the supervisor
     began it, and starts it again after a kill. ``ended_at`` is None while it is not over;
     ``reason``: what came of it; ``deployed``: whether another genome stands since.

@@ -106,6 +106,7 @@ def write_trials(store: FakeStore, line: Timeline, rng: random.Random) -> None:
         width=0.2,
     )
 
+
 def _trial(
     store: FakeStore,
     line: Timeline,
