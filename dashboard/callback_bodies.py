@@ -72,10 +72,13 @@ def _are_named(outputs: object, output: str) -> bool:
 
 def _is_named(item: object, name: str) -> bool:
     place, _, attribute = name.rpartition(".")
-    attribute = attribute.partition("@")[0]  # allow_duplicate
+    # An output that several callbacks share has a mark behind an @, which pages send or leave out.
+    plain = attribute.partition("@")[0]
     if place.startswith("{"):
-        return _fits_pattern(item, place, attribute)
-    return isinstance(item, dict) and (item.get("id"), item.get("property")) == (place, attribute)
+        return _fits_pattern(item, place, attribute) or _fits_pattern(item, place, plain)
+    if not isinstance(item, dict) or item.get("id") != place:
+        return False
+    return item.get("property") in (attribute, plain)
 
 
 def _is_property(item: object, name: str) -> bool:

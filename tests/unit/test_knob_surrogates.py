@@ -296,6 +296,7 @@ def test_under_noise_what_looks_best_counts_with_its_exact_value(
 
 
 def test_noise_is_a_number_from_0_on(recording: Recording, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
     for wrong in ("-0.1", "nan", "inf"):
         with pytest.raises(ConfigError, match="from 0 on"):
             plan(arguments(tmp_path, "--noise", wrong), {"random": {}}, tmp_path)
