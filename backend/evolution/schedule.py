@@ -27,7 +27,8 @@ BEGINS_IN = (Phase.LEARNING, Phase.OPTIMISED)
 MOST_SHARE = 0.5
 """Of the interval that an evolution may take, where that is shorter than what is set."""
 LEAST_NEW = 8
-"""Transitions recorded since the last evolution began: as many as a problem is fitted to."""
+"""Transitions of the same knobs recorded since the last evolution began: as many as a problem is
+fitted to."""
 SILENT = timedelta(seconds=60)
 """One without a sign of life for so long was killed."""
 NEEDED_BYTES = 1 << 30
@@ -100,6 +101,8 @@ class EvolutionSchedule:
             newest = self._store.transitions(limit=LEAST_NEW)
             if len(newest) < LEAST_NEW or (last is not None and newest[0].at <= last.began_at):
                 return "too little was recorded since the last one"
+            if any(one.knob_space != newest[-1].knob_space for one in newest):
+                return "too little was recorded of the knobs that are tuned now"
         return self._no_room()
 
     def _no_room(self) -> str:

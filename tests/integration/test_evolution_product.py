@@ -6,14 +6,14 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from sqlalchemy.engine import URL
 
-from backend.domain.clock import SystemClock
 from backend.evolution.process import NICE
 from backend.telemetry import open_store
-from tests.recorded_tuning import recorded, store_transitions, workload
 from tests.running_product import RunningProduct, lives, open_folder, send
 from tests.waiting import eventually
 
@@ -29,9 +29,6 @@ END_S = 30.0
 @pytest.fixture
 def product() -> Iterator[RunningProduct]:
     with open_folder() as folder:
-        with closing(open_store(URL.create("sqlite", database=str(folder / "telemetry.db")))) as s:
-            data = recorded([workload(seed) for seed in (1, 2, 3)], 12, seed=1)
-            store_transitions(s, SystemClock(), data)
         running = RunningProduct(folder, level2={"evaluation_interval": INTERVAL_S})
         try:
             yield running.start()
@@ -40,7 +37,21 @@ def product() -> Iterator[RunningProduct]:
             running.end()
 
 
+def record_a_run(product: RunningProduct) -> None:
+    """As if the tuner had tried its knobs before: a dozen measurements of another run."""
+    first = eventually(lambda: product.store.transitions(limit=1), "it records", BEGINS_S)[0]
+    address = URL.create("sqlite", database=str(product.data_dir / "telemetry.db"))
+    with closing(open_store(address)) as store:
+        for step in range(12):
+            config = {**first.config, "work_mem": 4096 * (step + 1)}
+            at, objective = first.at + timedelta(milliseconds=step), 1.0 - step / 40
+            store.add_transition(
+                replace(first, id=None, at=at, run="earlier", config=config, objective=objective)
+            )
+
+
 def test_it_begins_by_itself_gives_way_and_ends_with_the_product(product: RunningProduct) -> None:
+    record_a_run(product)
     evolution = eventually(lambda: product.child("evolution"), "it begins", BEGINS_S)
     began = {e.kind: e.at for e in product.store.events(limit=200)}
     assert "baseline" in began  # nothing of the baseline was measured beside it

@@ -75,11 +75,11 @@ def learning(store: SqlStore, clock: Clock, **fields: object) -> None:
     store.save_status(StatusRecord(clock.moment, Mode.AUTO, Phase.LEARNING, **fields))  # type: ignore[arg-type]
 
 
-def recorded(store: SqlStore, at: datetime, count: int = LEAST_NEW) -> None:
+def recorded(store: SqlStore, at: datetime, count: int = LEAST_NEW, knob_space: str = "s") -> None:
     for number in range(count):
         store.add_transition(
             TransitionRecord(
-                at=at + timedelta(seconds=number), run="r", workload="w", knob_space="s",
+                at=at + timedelta(seconds=number), run="r", workload="w", knob_space=knob_space,
                 state_layout="l", state=(), config={}, objective=1.0, quality=1.0,
                 censored=False, reward_terms={},
             )
@@ -94,6 +94,17 @@ def test_the_first_one_begins_when_enough_was_recorded(
     recorded(store, BEGUN, LEAST_NEW - 1)
     assert "too little was recorded" in schedule.hindrance()
     recorded(store, BEGUN, 1)
+    assert schedule.hindrance() == ""
+
+
+def test_what_was_recorded_of_other_knobs_does_not_count(
+    store: SqlStore, clock: Clock, schedule: EvolutionSchedule
+) -> None:
+    learning(store, clock)
+    recorded(store, BEGUN)
+    recorded(store, BEGUN + timedelta(minutes=1), 1, "another")
+    assert "of the knobs that are tuned now" in schedule.hindrance()
+    recorded(store, BEGUN + timedelta(minutes=2), LEAST_NEW - 1, "another")
     assert schedule.hindrance() == ""
 
 
