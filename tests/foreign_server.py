@@ -158,6 +158,15 @@ class ForeignServer:
 
 
 AnyServer = Union[EmbeddedPostgres, ForeignServer]
+EVERY_SERVER = (
+    "embedded_server",
+    "debian_server",
+    "least_server",
+    "server_14",
+    "server_16",
+    "server_18",
+)
+"""The fixtures of a started server, of each kind and version."""
 
 
 def has_statements(server: AnyServer) -> bool:

@@ -23,7 +23,7 @@ from backend.connection_remedies import GENERAL, connection_remedy
             "pg_hba.conf",
         ),
         ("server does not support SSL, but SSL was required", "offers no TLS"),
-        ('root certificate file "/root/.postgresql/root.crt" does not exist', "sslrootcert"),
+        ('root certificate file "/home/ann/.postgresql/root.crt" does not exist', "sslrootcert"),
         ("SSL error: certificate verify failed", "authority"),
         ('server certificate for "db" does not match host name "localhost"', "verify-ca"),
         ('definition of service "shop" not found', "PGSERVICEFILE"),

@@ -10,21 +10,11 @@ import psycopg2
 import pytest
 
 from backend.telemetry import SqlStore, open_store
-from tests.foreign_server import AnyServer
+from tests.foreign_server import EVERY_SERVER, AnyServer
 from tests.integration.tuned_servers import Tuner
 
 
-@pytest.fixture(
-    scope="session",
-    params=[
-        "embedded_server",
-        "debian_server",
-        "least_server",
-        "server_14",
-        "server_16",
-        "server_18",
-    ],
-)
+@pytest.fixture(scope="session", params=EVERY_SERVER)
 def server(request: pytest.FixtureRequest) -> AnyServer:
     """A started server, of each kind and version in turn."""
     found: AnyServer = request.getfixturevalue(request.param)

@@ -10,20 +10,10 @@ import pytest
 
 from backend.db_connector import DatabaseConnector
 from backend.targets.postgresql import PostgresTarget
-from tests.foreign_server import AnyServer, has_statements, tuner_dsn
+from tests.foreign_server import EVERY_SERVER, AnyServer, has_statements, tuner_dsn
 
 
-@pytest.fixture(
-    scope="session",
-    params=[
-        "embedded_server",
-        "debian_server",
-        "least_server",
-        "server_14",
-        "server_16",
-        "server_18",
-    ],
-)
+@pytest.fixture(scope="session", params=EVERY_SERVER)
 def server(request: pytest.FixtureRequest) -> AnyServer:
     """A started server, of each kind and version in turn."""
     found: AnyServer = request.getfixturevalue(request.param)
