@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -30,7 +31,10 @@ def plan_of(hint_set: HintSet) -> ExplainedPlan:
     for setting in hint_set.settings:
         values[sum(map(ord, setting)) % len(values)] += 1.0
     return ExplainedPlan(
-        f"{hash(hint_set.name) & 0xFFFF:032x}", PlanFeatures(FEATURE_NAMES, values), 1.0, 1.0
+        f"{crc32(hint_set.name.encode()) & 0xFFFF:032x}",
+        PlanFeatures(FEATURE_NAMES, values),
+        1.0,
+        1.0,
     )
 
 
