@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from zlib import crc32
 
 import numpy as np
 
@@ -82,19 +83,20 @@ def learn(
 ) -> LearningRun:
     """Tune a problem once, under a genome.
 
-    Noise, states and disturbances are drawn from the seed window by window, so that two genomes
-    with the same seed meet the same luck. ``on_trial`` is called before each trial; what it raises
-    ends the run.
+    Noise, states and disturbances are drawn from problem and seed window by window, so that two
+    genomes with the same seed meet the same luck, and a lucky seed is not lucky on each problem.
+    ``on_trial`` is called before each trial; what it raises ends the run.
 
     Raises:
         ValueError: the genes contradict each other.
     """
     began_s = time.process_time()
+    luck_seed = crc32(f"{problem.name}/{seed}".encode())
     knob = dataclasses.replace(LIVE_KNOB, recall_columns=OFFERED_COLUMNS)
     gate = genome.gate_settings(GateSettings(alpha=0.005))
     agent = KnobAgent(
         problem.space,
-        seed,
+        luck_seed,
         settings=genome.knob_settings(knob),
         priors=problem.priors,
         state_width=STATE_WIDTH,
@@ -104,7 +106,7 @@ def learn(
     used = proposals = harmful = promotions = 0
     while used < windows:
         on_trial()
-        luck = np.random.default_rng([seed, used])
+        luck = np.random.default_rng([luck_seed, used])
         state = problem.state(luck)
         config = agent.ask(state)
         log_index = problem.log_index(config)
