@@ -1,11 +1,15 @@
-"""The options that several commands of run.py share."""
+"""The options that several commands of run.py share, and the settings that they come to."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
+
+from backend.config import PathSettings, Settings
+from backend.run_options import RunOptions
 
 ConfigOption = Annotated[
     Optional[str], typer.Option("--config", help="Settings file; default: config.yaml if present.")
@@ -41,3 +45,55 @@ FastOption = Annotated[
     bool,
     typer.Option("--fast-mode", help="The workload's day passes 100 times as fast (864 s a day)."),
 ]
+
+_PLACES = {
+    "mode": ("mode",),
+    "port": ("dashboard", "port"),
+    "workload": ("workload", "name"),
+    "scale": ("workload", "data_scale_factor"),
+    "queries": ("workload", "queries_per_hour"),
+    "seed": ("workload", "seed"),
+}
+"""Where an option's value belongs among the settings."""
+
+
+def options_of(
+    config: str | None,
+    data_dir: Path | None,
+    dsn: str | None = None,
+    *,
+    duration_days: float | None = None,
+    fast_mode: bool = False,
+    **given: Any,
+) -> RunOptions:
+    """The command line as the options of a run.
+
+    Args:
+        config, data_dir, dsn: what the options of these names say; None where they were not given.
+        duration_days: simulated days, None for a run without an end.
+        fast_mode: the workload's day passes 100 times as fast.
+        given: mode, port, workload, scale, queries and seed; None where not given.
+    """
+    if dsn:  # it may hold a password, which the options of a run must not
+        os.environ["DATABASE_URL"] = dsn
+    overrides: dict[str, Any] = {}
+    for name, value in given.items():
+        if value is None:
+            continue
+        *sections, field = _PLACES[name]
+        section = overrides
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[field] = value
+    if data_dir is not None:
+        overrides["paths"] = PathSettings.under(data_dir)
+    return RunOptions(config, overrides, duration_days, fast_mode)
+
+
+def settings_of(config: str | None, data_dir: Path | None, dsn: str | None = None) -> Settings:
+    """The settings of a command that is given no more than these.
+
+    Raises:
+        ConfigError: they are refused.
+    """
+    return options_of(config, data_dir, dsn).settings()

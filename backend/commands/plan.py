@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
 
-from backend.commands.options import ConfigOption, DataDirOption
-from backend.config import PathSettings, Settings
-from backend.run_options import RunOptions
+from backend.commands.options import ConfigOption, DataDirOption, settings_of
 
 plan = typer.Typer(
     help="Experiment plans: what may be tried in mode approve without asking again.",
@@ -49,7 +47,7 @@ def draft(
     """
     from backend.commands import plan_actions
 
-    typer.echo(plan_actions.draft(_settings(config, data_dir), file))
+    typer.echo(plan_actions.draft(settings_of(config, data_dir), file))
 
 
 @plan.command("list")
@@ -57,7 +55,7 @@ def list_plans(config: ConfigOption = None, data_dir: DataDirOption = None) -> N
     """Show the newest plans: state, trials begun, expiry, by whom, why over."""
     from backend.commands import plan_actions
 
-    plan_actions.print_plans(_settings(config, data_dir))
+    plan_actions.print_plans(settings_of(config, data_dir))
 
 
 @plan.command("show")
@@ -72,7 +70,7 @@ def show_plan(
     """Show a plan: knobs with their ranges, hours, trials, expiry."""
     from backend.commands import plan_actions
 
-    plan_actions.print_plan(_settings(config, data_dir), plan_id, as_yaml=as_yaml)
+    plan_actions.print_plan(settings_of(config, data_dir), plan_id, as_yaml=as_yaml)
 
 
 @plan.command("approve")
@@ -85,7 +83,7 @@ def approve_plan(
     """
     from backend.commands import plan_actions
 
-    typer.echo(plan_actions.approve_plan(_settings(config, data_dir), plan_id))
+    typer.echo(plan_actions.approve_plan(settings_of(config, data_dir), plan_id))
 
 
 @plan.command("decline")
@@ -95,7 +93,7 @@ def decline_plan(
     """Decline the plan that waits, or withdraw the approval of the one in force."""
     from backend.commands import plan_actions
 
-    typer.echo(plan_actions.decline_plan(_settings(config, data_dir), plan_id))
+    typer.echo(plan_actions.decline_plan(settings_of(config, data_dir), plan_id))
 
 
 @promotion.command("show")
@@ -105,7 +103,7 @@ def show_promotion(
     """Show what waits, with its evidence: effect, interval, windows, by class, knobs."""
     from backend.commands import plan_actions
 
-    plan_actions.print_promotion(_settings(config, data_dir), trial)
+    plan_actions.print_promotion(settings_of(config, data_dir), trial)
 
 
 @promotion.command("approve")
@@ -115,7 +113,7 @@ def approve_promotion(
     """Deploy what was proven, as soon as the load is the one that it was proven under."""
     from backend.commands import plan_actions
 
-    typer.echo(plan_actions.approve_promotion(_settings(config, data_dir), trial))
+    typer.echo(plan_actions.approve_promotion(settings_of(config, data_dir), trial))
 
 
 @promotion.command("decline")
@@ -125,11 +123,4 @@ def decline_promotion(
     """Do not deploy it."""
     from backend.commands import plan_actions
 
-    typer.echo(plan_actions.decline_promotion(_settings(config, data_dir), trial))
-
-
-def _settings(config: str | None, data_dir: Path | None) -> Settings:
-    overrides: dict[str, Any] = {}
-    if data_dir is not None:
-        overrides["paths"] = PathSettings.under(data_dir)
-    return RunOptions(config, overrides).settings()
+    typer.echo(plan_actions.decline_promotion(settings_of(config, data_dir), trial))

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
 
-from backend.commands.options import ConfigOption, DataDirOption, DsnOption
-from backend.config import PathSettings, Settings
-from backend.run_options import RunOptions
+from backend.commands.options import ConfigOption, DataDirOption, DsnOption, settings_of
 
 app = typer.Typer(
     help="Versions of what is deployed: knobs, hint sets of single queries, learned weights.",
@@ -33,7 +29,7 @@ def list_versions(
     """Show the versions: when, by whom, what changed against the parent, index, which is active."""
     from backend.commands import policy_actions
 
-    policy_actions.print_versions(_settings(config, data_dir), limit, as_json=as_json)
+    policy_actions.print_versions(settings_of(config, data_dir), limit, as_json=as_json)
 
 
 @app.command()
@@ -49,7 +45,7 @@ def show(
     """Show all of a version: knobs, hint sets and weights, with the evidence behind them."""
     from backend.commands import policy_actions
 
-    policy_actions.print_version(_settings(config, data_dir), version, as_json=as_json)
+    policy_actions.print_version(settings_of(config, data_dir), version, as_json=as_json)
 
 
 @app.command()
@@ -63,7 +59,7 @@ def diff(
     """Show what is different in version B: knobs with their units, hint sets, weights."""
     from backend.commands import policy_actions
 
-    policy_actions.print_difference(_settings(config, data_dir), first, second, as_json=as_json)
+    policy_actions.print_difference(settings_of(config, data_dir), first, second, as_json=as_json)
 
 
 @app.command()
@@ -84,7 +80,7 @@ def deploy(
     """
     from backend.commands import policy_actions
 
-    typer.echo(policy_actions.deploy(_settings(config, data_dir, dsn), version))
+    typer.echo(policy_actions.deploy(settings_of(config, data_dir, dsn), version))
 
 
 @app.command()
@@ -105,13 +101,4 @@ def rollback(
     """
     from backend.commands import policy_actions
 
-    typer.echo(policy_actions.roll_back(_settings(config, data_dir, dsn), version))
-
-
-def _settings(config: str | None, data_dir: Path | None, dsn: str | None = None) -> Settings:
-    if dsn:  # it may hold a password, which the settings of a run must not
-        os.environ["DATABASE_URL"] = dsn
-    overrides: dict[str, Any] = {}
-    if data_dir is not None:
-        overrides["paths"] = PathSettings.under(data_dir)
-    return RunOptions(config, overrides).settings()
+    typer.echo(policy_actions.roll_back(settings_of(config, data_dir, dsn), version))

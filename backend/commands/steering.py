@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import enum
-import os
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
 from rich.console import Console
 
-from backend.commands.options import ConfigOption, DataDirOption, DsnOption
-from backend.config import PathSettings, Settings
+from backend.commands.options import ConfigOption, DataDirOption, DsnOption, options_of
+from backend.config import Settings
 from backend.domain.steering import SteeringMode
 from backend.errors import SteeringError
-from backend.run_options import RunOptions
 from backend.steering.export.hint_plan import HintTable
 
 app = typer.Typer(
@@ -182,14 +181,10 @@ def set_mode(
 
 
 def _settings(config: str | None, data_dir: Path | None, dsn: str | None = None) -> Settings:
-    if dsn:  # it may hold a password, which the settings of a run must not
-        os.environ["DATABASE_URL"] = dsn
-    overrides: dict[str, Any] = {}
+    options = options_of(config, data_dir, dsn)
     if dsn:  # where statements run is what the command line names, whatever the file says
-        overrides["steering"] = {"dsn": None}
-    if data_dir is not None:
-        overrides["paths"] = PathSettings.under(data_dir)
-    return RunOptions(config, overrides).settings()
+        options = replace(options, overrides={**options.overrides, "steering": {"dsn": None}})
+    return options.settings()
 
 
 def _write(text: str, output: Path | None) -> None:
