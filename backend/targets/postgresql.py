@@ -14,7 +14,7 @@ from typing import Any
 
 from psycopg2 import sql
 
-from backend.db_connector import TUNER_APPLICATION, DatabaseConnector
+from backend.db_connector import TUNER_APPLICATION, DatabaseConnector, Parameters
 from backend.domain.knobs import KnobValue
 from backend.domain.metrics import MetricsSnapshot, QueryKey
 from backend.domain.server import KnobReading, ServerInfo
@@ -59,6 +59,10 @@ SELECT name, setting, vartype, source, pending_restart, enumvals, {may_alter} AS
 """
 _MAY_ALTER = "has_parameter_privilege(name, 'ALTER SYSTEM')"
 _MAY_ALTER_BEFORE_15 = "(SELECT rolsuper FROM pg_roles WHERE rolname = current_user)"
+_MAY_READ_FILES = """
+SELECT has_table_privilege('pg_file_settings', 'SELECT')
+   AND has_function_privilege('pg_show_all_file_settings()', 'EXECUTE') AS granted
+"""
 # In the order in which the server reads them: the last line wins.
 _FILE_LINES = """
 SELECT f.name, f.setting, f.sourcefile LIKE '%%postgresql.auto.conf' AS automatic
@@ -114,6 +118,7 @@ class PostgresTarget:
         self._metrics = MetricReader(self._observer, metric_names, monotonic_s)
         self._statements = StatementStatistics(self._observer)
         self._statistics_due_s = -math.inf
+        self._reads_files = False
 
     # -- observing ----------------------------------------------------------------------------
 
@@ -215,7 +220,7 @@ class PostgresTarget:
         """
         return [
             f"{row['sourcefile']}:{row['sourceline']}: {row['name'] or ''} {row['error']}"
-            for row in self._connector.fetch(_FILE_ERRORS)
+            for row in self._fetch_of_files(_FILE_ERRORS)
         ]
 
     def write_entries(self, entries: Mapping[str, KnobValue | None]) -> None:
@@ -318,9 +323,30 @@ class PostgresTarget:
     def _file_lines(self, names: list[str]) -> list[dict[str, Any]] | None:
         """The lines of all configuration files about these names; None if we may not see them."""
         try:
-            return self._connector.fetch(_FILE_LINES, (names,))
+            return self._fetch_of_files(_FILE_LINES, (names,))
         except PrivilegeError:
             return None
+
+    def _fetch_of_files(self, statement: str, params: Parameters = None) -> list[dict[str, Any]]:
+        """Read pg_file_settings; without the privilege the statement is not even sent.
+
+        A role that only observes has none, and each refusal would be an error in the server's log.
+
+        Raises:
+            PrivilegeError: our role may not read it.
+        """
+        if not self._reads_files:
+            self._reads_files = self._connector.fetch(_MAY_READ_FILES)[0]["granted"]
+        if not self._reads_files:
+            raise PrivilegeError(
+                "pg_file_settings may not be read",
+                remedy=privileges.read_entries(self._connector.url.username or ""),
+            )
+        try:
+            return self._connector.fetch(statement, params)
+        except PrivilegeError:  # revoked since
+            self._reads_files = False
+            raise
 
     def _role_settings(self) -> dict[str, str]:
         overrides: dict[str, str] = {}

@@ -9,6 +9,7 @@ from backend.domain.modes import Mode
 from backend.errors import PrivilegeError
 from backend.protocols import TargetDatabase
 from backend.targets.postgresql import PostgresTarget
+from backend.targets.postgresql_privileges import read_entries
 from tests.foreign_server import AnyServer, has_statements
 from tests.waiting import set_and_wait
 
@@ -71,6 +72,29 @@ def test_a_role_without_privileges_is_told_what_it_lacks(
         target.config_file_errors()
     assert target.read_knobs(["work_mem"])["work_mem"].value == 4096
     assert target.snapshot().counters["xact_commit"] > 0
+    target.close()
+
+
+def test_what_may_not_be_read_is_not_asked_for(
+    stranger: DatabaseConnector, server: AnyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each refusal would be an error in the server's log, every few seconds."""
+    sent = []
+    fetch = stranger.fetch
+    monkeypatch.setattr(stranger, "fetch", lambda *given: sent.append(given[0]) or fetch(*given))
+    admin, target = DatabaseConnector(server.dsn()), PostgresTarget(stranger)
+    assert target.read_knobs(["work_mem"])["work_mem"].entry is None
+    with pytest.raises(PrivilegeError, match="pg_file_settings"):
+        target.config_file_errors()
+    assert not [text for text in sent if "FROM pg_file_settings" in text]
+    granted = read_entries("autopilot_stranger")
+    for statement in (granted, granted.replace("GRANT", "REVOKE").replace(" TO ", " FROM ")):
+        admin.execute(statement)
+        target.read_knobs(["work_mem"])
+        target.read_knobs(["work_mem"])
+    asked = [text for text in sent if "FROM pg_file_settings" in text]
+    assert len(asked) == 3, "twice while it was granted, and once to learn that it is no more"
+    admin.close()
     target.close()
 
 
