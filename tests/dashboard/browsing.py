@@ -37,6 +37,12 @@ def chromium() -> str | None:
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 
 
+def beating(store: FakeStore) -> FakeStore:
+    """A store whose heartbeat is of this moment."""
+    store.beat()
+    return store
+
+
 class Watched:
     """What a page did that it should not do."""
 
