@@ -1,8 +1,8 @@
 """Keeps the store small: what is older than a day is merged, what is past retention goes.
 
-The audit trail stays for good: changes, commands, policy versions, the trials behind them, the
-windows of every trial that is kept, and what Level 1 and Level 2 deployed. So does what stands for
-each query class.
+What was deployed or decided stays for good, with its evidence: policy versions, the changes that
+were kept, commands, the trials behind them with all their windows, and what Level 1 and Level 2
+deployed. So does what stands for each query class. What was only tried goes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from backend.domain.modes import TrialKind, TrialState
+from backend.domain.modes import ChangeState, TrialKind, TrialState
 from backend.domain.records import ClientIntervalRecord, WindowRecord
 from backend.domain.service_latency import merged
 from backend.domain.steering import ServiceTimingRecord
@@ -39,6 +39,7 @@ from backend.telemetry.schema import (
     plan_runs,
     policy_updates,
     policy_versions,
+    promotions,
     query_classes,
     service_timings,
     transitions,
@@ -58,6 +59,10 @@ _Save = Callable[[sa.Connection, int, Sequence[int], list[T]], None]
 FULL_DETAIL = timedelta(days=1)
 """Younger records are left as they are."""
 
+CHANGES_KEPT = 50_000
+"""The newest changes stay, however old. Of further ones only those that were kept stay, or that a
+human has come across: every trial makes some, and takes them off again."""
+
 TRANSITIONS_KEPT = 20_000
 """The newest transitions stay, however old: what was learnt from can be learnt from again."""
 
@@ -67,6 +72,8 @@ ones go at once, since an explorer at work would make millions within retention.
 
 GENOMES_KEPT = 20_000
 """The newest genomes stay, however old: the next evolution begins with them."""
+
+_TAKEN_OFF = (ChangeState.ROLLED_BACK, ChangeState.FAILED)
 
 _ROWS_A_TRANSACTION = 250
 """Other writers wait while one runs."""
@@ -82,8 +89,8 @@ class RetentionTables(Connections):
     def prune(self, now: datetime, retention_days: float, aggregation_interval_s: float) -> int:
         """Downsample what is older than a day, delete what is older than retention.
 
-        Windows that belong to a trial stay as they are as long as their trial does. Work is
-        split into short transactions; stopped halfway, the next call goes on.
+        Windows of a trial stay as they are while it runs, and for good where it is evidence.
+        Work is split into short transactions; stopped halfway, the next call goes on.
 
         Args:
             now: aware; retention counts back from it.
@@ -91,8 +98,8 @@ class RetentionTables(Connections):
             aggregation_interval_s: length of a bucket of old records, above 0.
 
         Returns:
-            How many rows went (of windows, intervals, trials, events, learning, transitions,
-            classes, plan runs, service timings, policy updates, genomes).
+            How many rows went (of windows, intervals, trials, changes, events, learning,
+            transitions, classes, plan runs, service timings, policy updates, genomes).
 
         Raises:
             StoreError: a bound is not above 0, or the database failed.
@@ -103,7 +110,9 @@ class RetentionTables(Connections):
                 "both must be above 0"
             )
         horizon = now - timedelta(days=retention_days)
-        gone = self._delete_trials(horizon)
+        taken_off = changes.c.state.in_([state.value for state in _TAKEN_OFF])
+        gone = self._delete_but_the_newest(changes, CHANGES_KEPT, taken_off)
+        gone += self._delete_trials(horizon)
         is_old = (windows.c.started_at < horizon) & windows.c.trial_id.is_(None)
         gone += self._delete_in_steps(windows, is_old)
         gone += self._delete_in_steps(client_intervals, client_intervals.c.started_at < horizon)
@@ -143,20 +152,15 @@ class RetentionTables(Connections):
             time.sleep(_PAUSE_S)
 
     def _delete_trials(self, horizon: datetime) -> int:
-        """Delete old finished trials that nothing rests on, and after them their windows."""
-        rests_on = sa.union(
-            sa.select(policy_versions.c.trial_id).where(policy_versions.c.trial_id.is_not(None)),
-            sa.select(changes.c.trial_id).where(changes.c.trial_id.is_not(None)),
-        ).scalar_subquery()
+        """Delete old windows of what was only tried, and the trials of which nothing else tells."""
+        of_changes = sa.select(changes.c.trial_id).where(changes.c.trial_id.is_not(None))
         gone = self._delete_in_steps(
             trials,
-            (trials.c.finished_at < horizon)
-            & (trials.c.state == TrialState.FINISHED.value)
-            & (trials.c.kind != TrialKind.FINAL.value)
-            & trials.c.id.not_in(rests_on),
+            (trials.c.finished_at < horizon) & _only_tried() & trials.c.id.not_in(of_changes),
         )
-        of_no_trial = windows.c.trial_id.not_in(sa.select(trials.c.id))
-        return gone + self._delete_in_steps(windows, (windows.c.started_at < horizon) & of_no_trial)
+        of_no_evidence = windows.c.trial_id.not_in(_evidence())
+        is_old = windows.c.started_at < horizon
+        return gone + self._delete_in_steps(windows, is_old & of_no_evidence)
 
     def _delete_but_the_newest(
         self, table: sa.Table, kept: int, condition: sa.ColumnElement[bool]
@@ -195,7 +199,8 @@ class RetentionTables(Connections):
 
     def _downsample_windows(self, cutoff: datetime, bucket_s: float) -> int:
         def key(window: WindowRecord) -> Hashable:
-            return window.phase, dump_json(dict(sorted(window.config.items())))
+            config = dump_json(dict(sorted(window.config.items())))
+            return window.phase, config, window.trial_id, window.arm
 
         def save(
             connection: sa.Connection, keep: int, gone: Sequence[int], group: list[WindowRecord]
@@ -212,7 +217,8 @@ class RetentionTables(Connections):
                 connection.execute(sa.delete(windows).where(windows.c.id.in_(gone)))
                 insert_queries(connection, keep, merged.queries)
 
-        due = windows.c.trial_id.is_(None)
+        of_tried = windows.c.trial_id.in_(sa.select(trials.c.id).where(_only_tried()))
+        due = windows.c.trial_id.is_(None) | of_tried
         started = windows.c.started_at
         return self._downsample(WindowRecord, started, due, cutoff, bucket_s, key, save)
 
@@ -287,6 +293,20 @@ class RetentionTables(Connections):
         if after is None:
             return _NO_MORE
         return max(one_bucket, bucket_start(after, bucket_s))
+
+
+def _evidence() -> sa.ScalarSelect[int]:
+    """Trials behind what was deployed, what people decided about, and what a report claims."""
+    return sa.union(
+        sa.select(policy_versions.c.trial_id).where(policy_versions.c.trial_id.is_not(None)),
+        sa.select(promotions.c.trial_id),
+        sa.select(trials.c.id).where(trials.c.kind == TrialKind.FINAL.value),
+    ).scalar_subquery()
+
+
+def _only_tried() -> sa.ColumnElement[bool]:
+    """Finished trials that are no evidence."""
+    return (trials.c.state == TrialState.FINISHED.value) & trials.c.id.not_in(_evidence())
 
 
 def _saving(table: sa.Table, merge: Callable[[Sequence[T]], T]) -> _Save[T]:
