@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from backend.advice.advice import Advice, advise
 from backend.advice.facts import Facts
 from backend.advice.observation import Observation
 from backend.catalog.knobs import KnobCatalog, load_catalog
@@ -19,6 +21,8 @@ MINUTE_S = 60.0
 MACHINE = HostFacts(memory_bytes=16 << 30, cpu_count=8.0, free_disk_bytes=500 << 30)
 UNKNOWN = HostFacts(memory_bytes=0, cpu_count=0.0, is_local=False)
 CATALOG: KnobCatalog = load_catalog(17, MACHINE)
+HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e\n\"'&"
+SECRET = "Secret-Literal-9"
 EVERYTHING = ("read_all_stats", "statement_statistics", "io_timing", "file_settings")
 
 
@@ -82,3 +86,24 @@ def table(**given: Any) -> TableState:
         "modified_rows": 0, "vacuumed_at": START, "analyzed_at": START,
     }  # fmt: skip
     return TableState(**{**healthy, **given})
+
+
+def hostile_advice() -> Advice:
+    """Advice in which every name is hostile, and the text of a query holds a secret."""
+    made = facts(
+        rights=Rights(HOSTILE, HOSTILE),
+        tables=(table(name=HOSTILE, schema=HOSTILE, dead_rows=400_000),),
+        reading={"may_alter": False},
+        queries=query(),
+        totals={"temp_files": 3, "temp_bytes": 200e6},
+        gaps={HOSTILE: 2},
+    )
+    made = replace(
+        made,
+        info=replace(made.info, address=HOSTILE),
+        roles={10: HOSTILE},
+        texts={QueryKey(10, 5, 1): f"SELECT '{SECRET}' /* {HOSTILE} */"},
+        file_errors=(HOSTILE,),
+        unseen={HOSTILE: HOSTILE},
+    )
+    return advise(made, START)

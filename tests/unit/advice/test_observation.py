@@ -110,9 +110,12 @@ def test_nothing_seen_is_said() -> None:
 
 
 def test_a_short_observation_has_some_snapshots_nevertheless() -> None:
-    collector = Collector(set())
-    watch(collector, 0.04, 60.0, on_progress=lambda text, share: None, stop=threading.Event())
-    assert collector.taken >= LEAST_SNAPSHOTS
+    collector, clock = Collector(set()), ManualClock()
+    watch(
+        collector, 8.0, 60.0, on_progress=lambda text, share: None, stop=Passing(clock),
+        monotonic_s=clock.monotonic_s,
+    )  # fmt: skip
+    assert collector.taken == LEAST_SNAPSHOTS + 1
 
 
 def test_what_the_user_says_of_the_machine_counts() -> None:

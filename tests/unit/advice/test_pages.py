@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from html.parser import HTMLParser
 
-from backend.advice.advice import Advice, advise
+from backend.advice.advice import advise
 from backend.advice.pages import to_html, to_text
 from backend.domain.metrics import QueryKey
 from backend.domain.steering import (
@@ -17,10 +17,14 @@ from backend.domain.steering import (
     SteeringState,
 )
 from backend.targets.postgresql_lookup import AWS_RDS, Rights
-from tests.unit.advice.made_facts import START, UNKNOWN, facts, query, table
-
-HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e\n\"'&"
-SECRET = "Secret-Literal-9"
+from tests.unit.advice.made_facts import (
+    SECRET,
+    START,
+    UNKNOWN,
+    facts,
+    hostile_advice,
+    query,
+)
 
 
 class Page(HTMLParser):
@@ -52,26 +56,6 @@ def steered(proof: HintEvidence, **given: object) -> SteeredClassRecord:
         "state": SteeringState.VERIFIED, "updated_at": START, "evidence": proof,
     }  # fmt: skip
     return SteeredClassRecord(**{**fields, **given})
-
-
-def hostile_advice() -> Advice:
-    made = facts(
-        rights=Rights(HOSTILE, HOSTILE),
-        tables=(table(name=HOSTILE, schema=HOSTILE, dead_rows=400_000),),
-        reading={"may_alter": False},
-        queries=query(),
-        totals={"temp_files": 3, "temp_bytes": 200e6},
-        gaps={HOSTILE: 2},
-    )
-    made = replace(
-        made,
-        info=replace(made.info, address=HOSTILE),
-        roles={10: HOSTILE},
-        texts={QueryKey(10, 5, 1): f"SELECT '{SECRET}' /* {HOSTILE} */"},
-        file_errors=(HOSTILE,),
-        unseen={HOSTILE: HOSTILE},
-    )
-    return advise(made, START)
 
 
 def test_hostile_names_are_inert() -> None:

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from backend.advice.advice import advise
 from backend.advice.pages import to_html
-from tests.dashboard.browsing import ARGUMENTS, OVERFLOW, SIZES, Watched, chromium
-from tests.unit.advice.made_facts import START, facts, query, table
-from tests.unit.advice.test_pages import hostile_advice
+from tests.dashboard.browsing import OVERFLOW, SIZES, Watched
+from tests.unit.advice.made_facts import START, facts, hostile_advice, query, table
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = chromium()
-    if path is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield launched
-        launched.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
