@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from types import SimpleNamespace
 from typing import Any
@@ -129,3 +130,42 @@ def basic(name: str, password: str) -> dict[str, str]:
 def session_of(browser: Browser) -> str | None:
     """The session cookie that a browser keeps."""
     return browser.cookie(session_cookie(PORT))
+
+
+def callback_of(browser: Browser, part: str) -> dict[str, Any]:
+    """What Dash knows of the callback with this text among its inputs."""
+    dependencies = browser.get("/_dash-dependencies", Accept="*/*").json
+    return next(d for d in dependencies if part in json.dumps(d["inputs"]))
+
+
+def press(browser: Browser, kind: str, payload: dict[str, Any]) -> Any:
+    """Send what Dash sends when a button that queues a command is pressed."""
+    button = {
+        "type": "command",
+        "kind": kind,
+        "place": "forged",
+        "payload": json.dumps(payload),
+        "confirm": "",
+    }
+    callback = callback_of(browser, '\\"command\\"')
+    key = json.dumps(button, sort_keys=True, separators=(",", ":"))
+    body = {
+        "output": callback["output"],
+        "outputs": [
+            {"id": "tracked", "property": callback["output"].split("tracked.")[1].split("...")[0]},
+            {"id": "to-confirm", "property": "data"},
+            {"id": "confirm-text", "property": "children"},
+            {"id": "confirm", "property": callback["output"].split("confirm.")[-1].rstrip(".")},
+        ],
+        "inputs": [[{"id": button, "property": "n_clicks", "value": 1}]],
+        "changedPropIds": [f"{key}.n_clicks"],
+        "state": [{"id": "tracked", "property": "data", "value": []}],
+    }
+    return browser.post("/_dash-update-component", body)
+
+
+def tracked(answer: Any) -> list[dict[str, Any]]:
+    """The commands that the page follows after an answer to :func:`press`."""
+    assert answer.status_code == 200, answer.text
+    response = answer.json["response"]
+    return next(v["data"] for k, v in response.items() if k.startswith("tracked"))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Any
 
 import pytest
 
@@ -18,9 +16,10 @@ from tests.dashboard.clients import (
     PAUSE,
     PORT,
     VIEWER,
-    Browser,
     basic,
+    press,
     session_of,
+    tracked,
 )
 
 pytestmark = pytest.mark.usefixtures("cheap_hashes")
@@ -75,51 +74,14 @@ def test_a_script_commands_as_its_user_with_origin_and_token(store, stranger):
 # -- roles ------------------------------------------------------------------------------------
 
 
-def callback_of(app: Any, browser: Browser, part: str) -> dict[str, Any]:
-    dependencies = browser.get("/_dash-dependencies", Accept="*/*").json
-    return next(d for d in dependencies if part in json.dumps(d["inputs"]))
-
-
-def press(app: Any, browser: Browser, kind: str, payload: dict[str, Any]) -> Any:
-    """Send what Dash sends when a button that queues a command is pressed."""
-    button = {
-        "type": "command",
-        "kind": kind,
-        "place": "forged",
-        "payload": json.dumps(payload),
-        "confirm": "",
-    }
-    callback = callback_of(app, browser, '\\"command\\"')
-    key = json.dumps(button, sort_keys=True, separators=(",", ":"))
-    body = {
-        "output": callback["output"],
-        "outputs": [
-            {"id": "tracked", "property": callback["output"].split("tracked.")[1].split("...")[0]},
-            {"id": "to-confirm", "property": "data"},
-            {"id": "confirm-text", "property": "children"},
-            {"id": "confirm", "property": callback["output"].split("confirm.")[-1].rstrip(".")},
-        ],
-        "inputs": [[{"id": button, "property": "n_clicks", "value": 1}]],
-        "changedPropIds": [f"{key}.n_clicks"],
-        "state": [{"id": "tracked", "property": "data", "value": []}],
-    }
-    return browser.post("/_dash-update-component", body)
-
-
-def tracked(answer: Any) -> list[dict[str, Any]]:
-    assert answer.status_code == 200, answer.text
-    response = answer.json["response"]
-    return next(v["data"] for k, v in response.items() if k.startswith("tracked"))
-
-
 @pytest.mark.parametrize("kind", [CommandKind.PAUSE, CommandKind.FREEZE, CommandKind.ROLL_BACK])
 def test_an_operator_commands_and_a_viewer_is_refused_where_commands_are_queued(
-    store, protected, operator, viewer, kind
+    store, operator, viewer, kind
 ):
-    (refused,) = tracked(press(protected, viewer, kind.value, {}))
+    (refused,) = tracked(press(viewer, kind.value, {}))
     assert "wall is a viewer" in refused["error"]
     assert store.commands() == []
-    (queued,) = tracked(press(protected, operator, kind.value, {}))
+    (queued,) = tracked(press(operator, kind.value, {}))
     assert store.command(queued["id"]).actor == "alice@dashboard"
     assert len(store.commands()) == 1
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Iterator
 
-import psycopg2
 import pytest
 
 from backend.domain.modes import ChangeState, TrialKind, Verdict
-from backend.orchestrator import SystemOrchestrator
-from benchmarks.harness.scripted import Proposes
 from tests.foreign_roles import drop_role, make_role
 from tests.foreign_server import ForeignServer
 from tests.integration.foreign_servers.conftest import SettingsOf
+from tests.integration.running_trials import Clients, begun, turn
 from tests.integration.tuned_servers import auto_conf
 from tests.scripted_tuner import promise
 
@@ -36,39 +31,9 @@ def clients(server_15: ForeignServer) -> Iterator[None]:
         ),
         "SELECT pg_reload_conf()",
     )
-    stop = threading.Event()
-
-    def work() -> None:
-        address = server_15.dsn().translate_connect_args(username="user")
-        with closing(psycopg2.connect(**address, application_name="shop")) as connection:
-            connection.autocommit = True
-            cursor = connection.cursor()
-            due_s = time.monotonic()
-            # At a fixed rate, however long one takes: the load must not depend on the arm.
-            while not stop.wait(max(due_s - time.monotonic(), 0)):
-                cursor.execute(SLOW_WITH_JIT, (3,))
-                due_s += EVERY_S
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    yield
-    stop.set()
-    thread.join()
+    with Clients(server_15.dsn(), SLOW_WITH_JIT, 3, EVERY_S):
+        yield
     server_15.run("ALTER SYSTEM RESET ALL", "SELECT pg_reload_conf()")
-
-
-def turn(orchestrator: SystemOrchestrator, until: Callable[[], bool], most_s: float) -> None:
-    """Let the jobs run as the scheduler runs them."""
-    end_s, observed_s = time.monotonic() + most_s, 0.0
-    while not until():
-        assert time.monotonic() < end_s, (
-            f"not within {most_s:g} s: {orchestrator._components.store.trials(limit=5)}"
-        )
-        orchestrator.tune()
-        if time.monotonic() - observed_s > 1.0:
-            observed_s = time.monotonic()
-            orchestrator.observe()
-        time.sleep(0.05)
 
 
 @pytest.mark.usefixtures("clients")
@@ -83,11 +48,8 @@ def test_what_is_proven_better_is_deployed(
     )
     make_role(server_15, settings, "auto")
     before = auto_conf(server_15)
-    orchestrator = SystemOrchestrator(settings)
-    orchestrator.initialize_components()
+    orchestrator = begun(settings)
     parts = orchestrator._components
-    parts.learner = Proposes(lambda present: present)  # type: ignore[assignment]
-    orchestrator.begin()
     try:
         loop, store = orchestrator.loop, parts.store
         turn(orchestrator, lambda: loop.workloads.ready, 60)
