@@ -1,11 +1,13 @@
-"""Waiting for a condition, with an end: for tests of what other processes do."""
+"""Waiting: for a condition, with an end, and on a clock that is turned by hand."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from backend.domain.clock import ManualClock
 from backend.domain.knobs import KnobValue
 from backend.protocols import TargetDatabase
 
@@ -35,3 +37,15 @@ def set_and_wait(target: TargetDatabase, name: str, value: KnobValue) -> None:
     target.write_entries({name: value})
     target.reload()
     eventually(lambda: target.read_knobs([name])[name].value == value, f"{name} = {value}")
+
+
+class Passing(threading.Event):
+    """Time passes on the clock whenever somebody waits."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._clock.sleep(timeout or 0.0)
+        return self.is_set()

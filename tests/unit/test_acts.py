@@ -16,6 +16,7 @@ from backend.processes import acts
 from backend.processes.acts import ClientActs
 from backend.run_options import RunOptions
 from backend.workload.mixes import MIXES
+from tests.waiting import Passing
 
 URL_OF_DEMO = URL.create("postgresql", host="127.0.0.1")
 DURATION_S = 2 * 86400 / 100
@@ -31,18 +32,6 @@ class Told:
         assert event.kind == "act"
         self.messages.append(event.message)
         return len(self.messages)
-
-
-class Passing(threading.Event):
-    """Time passes on the clock whenever somebody waits."""
-
-    def __init__(self, clock: ManualClock) -> None:
-        super().__init__()
-        self._clock = clock
-
-    def wait(self, timeout: float | None = None) -> bool:
-        self._clock.sleep(timeout or 0.0)
-        return self.is_set()
 
 
 def played(

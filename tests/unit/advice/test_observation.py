@@ -10,9 +10,11 @@ import pytest
 
 from backend.advice.gathering import LEAST_SNAPSHOTS, StatedMachine, watch
 from backend.advice.observation import Watch
+from backend.domain.clock import ManualClock
 from backend.domain.metrics import MetricsSnapshot, QueryCounters, QueryKey
 from backend.domain.server import HostFacts
 from backend.errors import AutopilotError, ServerConnectionError
+from tests.waiting import Passing
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 KEY = QueryKey(10, 5, 1)
