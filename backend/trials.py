@@ -37,6 +37,8 @@ from backend.trial_evidence import MeasuredWindow, TrialEvidence, TrialPlan
 
 __all__ = ["ArmSwitch", "MeasuredWindow", "SafetyJudge", "Trial", "TrialPlan"]
 
+Halves = tuple[MetricsWindow, MetricsWindow]
+"""A window's first and second half."""
 MAX_VOID_WINDOWS = 6
 """Windows in a row that may be void before the trial is given up as inconclusive.
 
@@ -200,16 +202,14 @@ class Trial:
             return
         self._take_window(window, (halves[0], halves[1]))
 
-    def _take_window(
-        self, window: MetricsWindow, halves: tuple[MetricsWindow, MetricsWindow]
-    ) -> None:
+    def _take_window(self, window: MetricsWindow, halves: Halves) -> None:
         block, partner = self._evidence.block, self._evidence.block.partner
         quality = alone = self._quality(window, halves, None)
         if partner is not None:
             quality = self._quality(window, halves, partner.window)
         measured = MeasuredWindow(self._arm, window, quality)
         self._on_window(measured)
-        excused = self._arm is self.plan.watched and self._judge_danger(measured)
+        excused = self._arm is self.plan.watched and self._judge_danger(measured, halves)
         if self.finished:
             return
         if quality.value < self.plan.min_quality:
@@ -229,7 +229,7 @@ class Trial:
     def _quality(
         self,
         window: MetricsWindow,
-        halves: tuple[MetricsWindow, MetricsWindow],
+        halves: Halves,
         partner: MetricsWindow | None,
     ) -> SampleQuality:
         if not self.plan.filtered:
@@ -253,7 +253,7 @@ class Trial:
         else:
             self._evidence.begin_block()
 
-    def _judge_danger(self, measured: MeasuredWindow) -> bool:
+    def _judge_danger(self, measured: MeasuredWindow, halves: Halves) -> bool:
         """Ask the safety monitor, which may end the trial; True: it would have, but is excused.
 
         Then nothing is proven against the candidate: it is taken off at once all the same, since
@@ -268,7 +268,7 @@ class Trial:
         if verdict.action is not SafetyAction.ROLLBACK:
             return False
         reasons = ("stopped by the safety monitor", *verdict.reasons)
-        excuse = self._excuse(measured, incumbents[-1] if incumbents else None)
+        excuse = self._excuse(measured, halves, incumbents[-1] if incumbents else None)
         if not excuse:
             self.stopped_log_ratio = log_ratio if incumbents else None
             # What is too dangerous to return to leaves a recheck's candidate standing.
@@ -290,10 +290,16 @@ class Trial:
         distance = load_distance(load_profile(a), load_profile(b), a.duration_s, self._costs_ms)
         return load_factor(distance) >= COMPARABLE
 
-    def _excuse(self, measured: MeasuredWindow, incumbent: MetricsWindow | None) -> str:
+    def _offers_more(self, a: MetricsWindow, b: MetricsWindow) -> bool:
+        return offers_more(load_profile(a), load_profile(b), self._costs_ms)
+
+    def _excuse(
+        self, measured: MeasuredWindow, halves: Halves, incumbent: MetricsWindow | None
+    ) -> str:
         """Why something else than the candidate may have made the window slow; "" for nothing.
 
-        Less load excuses nothing: clients that wait for slow answers send less.
+        Less load excuses nothing: clients that wait for slow answers send less. But a rush that
+        was over within the window is less load on the whole, and made it slow all the same.
         """
         window = measured.window
         if self._rolls_back(window, incumbent):
@@ -303,8 +309,11 @@ class Trial:
             return "the trial has no incumbent window yet: compared with the reference alone"
         spoilt = measured.quality.value < self.plan.min_quality
         apart = spoilt or not self._comparable(window, incumbent)
-        more = offers_more(load_profile(window), load_profile(incumbent), self._costs_ms)
-        if self.plan.filtered and (outside_events(window) or (apart and more)):
+        risen = (apart and self._offers_more(window, incumbent)) or (
+            not self._comparable(*halves)
+            and any(self._offers_more(half, incumbent) for half in halves)
+        )
+        if self.plan.filtered and (outside_events(window) or risen):
             return "the load had risen, or was disturbed"
         return ""
 

@@ -109,6 +109,21 @@ def test_more_load_under_the_candidate_rolls_back_but_proves_nothing(start_s):
     assert trial.verdict in (Verdict.ACCEPT, Verdict.INCONCLUSIVE)
 
 
+@pytest.mark.parametrize("start_s", range(5, 80, 5))
+def test_a_rush_that_is_over_within_the_window_proves_nothing(start_s):
+    """On the whole the window has less load than the incumbent's: half of the clients left."""
+    bench = Bench(plan(), effect=0.75)
+    bench.safety = rolls_back_what_is_slower
+
+    def load(at_s: float) -> float:
+        return {0: 2.0, 1: 0.0}.get(int((at_s - start_s) // 5), 1.0) if at_s >= start_s else 1.0
+
+    bench.server.load = load
+    bench.server.slow = lambda at_s: 4.0 if load(at_s) > 1 else 1.0
+    trial = bench.run()
+    assert trial.verdict in (Verdict.ACCEPT, Verdict.INCONCLUSIVE)
+
+
 def test_a_candidate_that_chokes_its_clients_is_rejected():
     """Clients that wait for answers send less when it is slow: less load is no excuse."""
     bench = Bench(plan(TrialKind.PROBE), effect=4.0)
