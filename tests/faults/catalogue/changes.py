@@ -67,7 +67,7 @@ def human_in_between(world: World, number: int) -> float | None:
     world.execute(f"ALTER SYSTEM SET {knob} = {value}")
     world.execute("SELECT pg_reload_conf()")
     began_s = time.monotonic()
-    world.trials().resume()
+    world.resume_trials()
     try:
         took_s = world.restored(began_s, but=(knob,))
         world.end_trials()

@@ -36,7 +36,7 @@ def silent(world: World, number: int) -> float | None:
     began_s = time.monotonic()
     world.proxy.silence()
     try:
-        world.trials().resume()
+        world.resume_trials()
         return world.restored(began_s)
     finally:
         world.proxy.heal()

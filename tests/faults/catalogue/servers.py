@@ -17,7 +17,7 @@ def server_restarts(world: World, number: int) -> float | None:
     world.in_mid_trial()
     began_s = time.monotonic()
     world.server.restart()
-    world.trials().resume()
+    world.resume_trials()
     return world.restored(began_s)
 
 
@@ -33,7 +33,7 @@ def backend_killed(world: World, number: int) -> float | None:
         )
     ]
     psutil.Process(random.Random(number).choice(backends)).kill()
-    world.trials().resume()
+    world.resume_trials()
     return world.restored_after_return()
 
 
@@ -44,5 +44,5 @@ def server_killed(world: World, number: int) -> float | None:
     doomed = world.server_processes()
     for process in doomed:
         process.kill()
-    world.trials().resume()
+    world.resume_trials()
     return world.restored_after_return()

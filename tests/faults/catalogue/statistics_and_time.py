@@ -27,7 +27,7 @@ def statements_cancelled(world: World, number: int) -> float | None:
     world.in_mid_trial()
     world.execute("ALTER ROLE CURRENT_USER SET statement_timeout = '1ms'")
     try:
-        world.trials().resume()
+        world.resume_trials()
         end_s = time.monotonic() + _TROUBLE_S
         with closing(world.connect(options="-c statement_timeout=0")) as connection:
             cursor = connection.cursor()
@@ -49,7 +49,7 @@ def locked(world: World, number: int) -> float | None:
         cursor = connection.cursor()
         cursor.execute("BEGIN")
         cursor.execute("LOCK TABLE pg_file_settings IN ACCESS EXCLUSIVE MODE")
-        world.trials().resume()
+        world.resume_trials()
         time.sleep(_TROUBLE_S)
         cursor.execute("ROLLBACK")
     return world.restored(time.monotonic())
@@ -60,7 +60,7 @@ def statistics_reset(world: World, number: int) -> None:
     """Such a window is void; the candidate leaves as it should."""
     world.in_mid_trial()
     world.execute("SELECT pg_stat_reset(), pg_stat_statements_reset()")
-    world.trials().resume()
+    world.resume_trials()
     world.restored(time.monotonic())
     assert world.trials().lives
 
@@ -75,7 +75,7 @@ def statistics_evicted(world: World, number: int) -> None:
             # Another operator is another statement.
             operators = f"{n:013b}".replace("0", "+").replace("1", "-")
             cursor.execute("SELECT 1" + "".join(f" {sign} 1" for sign in operators))
-    world.trials().resume()
+    world.resume_trials()
     world.restored(time.monotonic())
     assert world.trials().lives
 

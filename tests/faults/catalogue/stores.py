@@ -25,7 +25,7 @@ def store_locked(world: World, number: int) -> float | None:
     world.in_mid_trial()
     holder = world.begin(lives.hold_store, world.data_dir / "telemetry.db", _LOCKED_S)
     holder.hear()
-    world.trials().resume()
+    world.resume_trials()
     holder.ended()
     return world.restored(time.monotonic())
 

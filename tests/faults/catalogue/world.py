@@ -201,6 +201,11 @@ class World(RunningProduct):
             self._trying.hear()
         return self._trying
 
+    def resume_trials(self) -> None:
+        """Let that tuner go on, where it still lives."""
+        if self._trying is not None:
+            self._trying.resume()
+
     def end_trials(self) -> None:
         """End that tuner in good order, and the load."""
         if self._trying is not None:
