@@ -20,6 +20,7 @@ from backend.domain.steering import (
     SteeringState,
     SteeringStatusRecord,
 )
+from backend.protocols import TelemetryReader
 
 SEARCH_PATH = '"$user", public'
 HOSTILE = '<img src=x onerror="window.__pwned=1"><script>window.__pwned=1</script>'
@@ -237,3 +238,8 @@ def plan_learning(now: datetime) -> list[LearningRecord]:
         )
         for turn in range(40)
     ]
+
+
+def record_of(store: TelemetryReader, key: object) -> SteeredClassRecord:
+    """The record of a class in a store."""
+    return next(r for r in store.steered_classes() if r.key == key)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from plotly.utils import PlotlyJSONEncoder
 
 from backend.domain.experiment_plans import PlanState, PromotionState
 from backend.domain.modes import Mode
@@ -20,17 +18,10 @@ from dashboard.pages import decisions, safety
 from tests.dashboard import fake_control
 from tests.dashboard.fake_steering import HOSTILE
 from tests.dashboard.fake_store import FakeStore
+from tests.dashboard.parts import text_of, view
 
 NOW = datetime(2026, 11, 22, 6, 30, tzinfo=timezone.utc)
 FROZEN = FreezeRecord(True, "alice@command-line", NOW, f"the sale begins {HOSTILE}")
-
-
-def view(store: FakeStore, **choices: object) -> View:
-    return View(store, Viewer(), store.now, {k.replace("_", "-"): v for k, v in choices.items()})
-
-
-def text_of(value: object) -> str:
-    return json.dumps(value, cls=PlotlyJSONEncoder, ensure_ascii=False)
 
 
 def buttons(store: FakeStore) -> str:

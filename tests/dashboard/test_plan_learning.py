@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from datetime import datetime, timezone
 
 import pytest
-from plotly.utils import PlotlyJSONEncoder
 
 from backend.domain.plans import RunOutcome
 from backend.domain.steering import RunPurpose
 from dashboard import plan_learning, steering_detail
 from dashboard import steering_words as words
-from dashboard.format import Viewer
-from dashboard.live import View
 from dashboard.pages import PAGES
 from dashboard.steering_tried import tried_plans, tried_table
 from tests.dashboard import fake_steering as fake
-from tests.dashboard.fake_store import FakeStore
+from tests.dashboard.parts import text_of, view
 
 NOW = datetime(2026, 11, 22, 6, 30, tzinfo=timezone.utc)
 LEARNING = next(p for p in PAGES if p.slug == "learning")
-
-
-def view(store: FakeStore, **choices: object) -> View:
-    return View(store, Viewer(), store.now, {k.replace("_", "-"): v for k, v in choices.items()})
-
-
-def text_of(value: object) -> str:
-    return json.dumps(value, cls=PlotlyJSONEncoder, ensure_ascii=False)
 
 
 def test_the_plan_agents_numbers_are_told_in_words(store):

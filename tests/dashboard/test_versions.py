@@ -6,18 +6,15 @@ import json
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
-from plotly.utils import PlotlyJSONEncoder
-
 from backend.domain.modes import CommandKind
 from backend.domain.policies import PolicyVersionRecord
 from backend.domain.steering import ServedHint
 from dashboard import decisions_undone, decisions_versions
 from dashboard.cache import CachedReader
 from dashboard.decisions_changes import change_between, earliest_of_each_state, undoings
-from dashboard.format import Viewer
-from dashboard.live import View
 from tests.dashboard import fake_steering as fake
 from tests.dashboard.fake_store import FakeStore
+from tests.dashboard.parts import text_of, view
 
 NOW = datetime(2026, 11, 22, 6, 30, tzinfo=timezone.utc)
 
@@ -31,14 +28,6 @@ def version(number: int, parent: int | None = None, **fields: object) -> PolicyV
 def hint(hint_set: str = "no_nestloop", **fields: object) -> ServedHint:
     evidence = fake.evidence(NOW, hint_set, {"enable_nestloop": "off"}, 100.0, 60.0)
     return ServedHint(fake.STEERED, "SELECT 1", evidence, **fields)
-
-
-def view(store: FakeStore, **choices: object) -> View:
-    return View(store, Viewer(), store.now, {k.replace("_", "-"): v for k, v in choices.items()})
-
-
-def text_of(value: object) -> str:
-    return json.dumps(value, cls=PlotlyJSONEncoder, ensure_ascii=False)
 
 
 # -- what changes ------------------------------------------------------------------------------
