@@ -19,8 +19,8 @@ from sqlalchemy.engine import URL
 
 from backend.embedded.account import ServerAccount, choose_account
 from backend.embedded.binaries import parse_version
+from backend.embedded.place import free_port
 from backend.embedded_postgres import EmbeddedPostgres
-from tests.running_product import free_port
 
 TIMEOUT_S = 120
 PASSWORD = "owner's-pass"

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import yaml
 from backend.config import load_settings
 from backend.domain.records import ChangeRecord
 from backend.embedded import autoconf
+from backend.embedded.place import free_port
 from backend.errors import EmbeddedServerError, StoreError
 from backend.run_options import ENVIRONMENT_KEY
 from backend.servers import embedded_server
@@ -34,13 +34,6 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 START_TIMEOUT_S = 120.0
 """Generous: the machine may be busy with other tests."""
 CHILDREN = ("dashboard", "watchdog", "workload", "tuner")
-
-
-def free_port() -> int:
-    """A TCP port of the loopback that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def clean_environment(**extra: str) -> dict[str, str]:

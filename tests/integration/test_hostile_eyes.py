@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from backend.embedded.place import free_port
 from backend.report import build_report, write_reports
 from backend.run_options import ENVIRONMENT_KEY
 from dashboard.pages import PAGES
@@ -25,7 +26,6 @@ from tests.running_product import (
     START_TIMEOUT_S,
     RunningProduct,
     clean_environment,
-    free_port,
     open_folder,
 )
 from tests.waiting import eventually

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from backend.embedded.place import free_port
 from backend.embedded_postgres import EmbeddedPostgres
 from dashboard.pages import PAGES
-from tests.running_product import REPOSITORY, clean_environment, free_port, open_folder
+from tests.running_product import REPOSITORY, clean_environment, open_folder
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
