@@ -16,7 +16,7 @@ from backend.embedded_postgres import EmbeddedPostgres
 from tests.waiting import eventually
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-WAIT_S = 30.0
+WAIT_S = 120.0
 
 
 def connect(server: EmbeddedPostgres, **changes: object) -> psycopg2.extensions.connection:

@@ -77,7 +77,7 @@ def test_a_time_out_that_hits_the_way_back_to_the_savepoint_costs_no_run(
         return execute(self, statement, *args, **options)
 
     monkeypatch.setattr(trial_session.TrialSession, "execute", execute_late)
-    runs = runner.run(ReadOnlyVerdict("SELECT 1"), [DEFAULT_HINT_SET] * 2, [0.05] * 2)
+    runs = runner.run(ReadOnlyVerdict("SELECT 1"), [DEFAULT_HINT_SET] * 2, [0.3] * 2)
     assert [run.outcome for run in runs] == [RunOutcome.FINISHED] * 2
     assert late
 
@@ -207,7 +207,7 @@ def during(
             row = cursor.fetchone()
             return row and str(row[0])
 
-        assert is_tagged(eventually(running, "the statement runs", 15))
+        assert is_tagged(eventually(running, "the statement runs"))
         act(pid)
     thread.join()
     return found[0]
