@@ -81,18 +81,21 @@ def address_of_url(dsn: str, environ: Mapping[str, str]) -> dict[str, Any]:
     }
     host = unquote(url.host) if url.host else query.pop("host", None)
     check_parameters(query, "the database URL")
-    found = _of_service(query.get("service"), environ)
+    service = _of_service(query.get("service"), environ)
+    if host:
+        place = {**service, "host": host, "parameters": {}}
+    elif service or "hostaddr" not in query:
+        place = service or _of_variables(environ)
+    else:
+        place = {"host": query["hostaddr"]}
     given = {
-        "host": host,
         "port": url.port,
         "user": url.username,
         "password": url.password,
         "dbname": url.database,
-        "parameters": query,
+        "parameters": {**place.pop("parameters", {}), **query},
     }
-    found.update({key: value for key, value in given.items() if value not in (None, "", {})})
-    found.setdefault("host", query.get("hostaddr") or _host_of(environ))
-    return found
+    return {**place, **{key: value for key, value in given.items() if value not in (None, "", {})}}
 
 
 def names_a_server(environ: Mapping[str, str]) -> bool:
@@ -109,14 +112,29 @@ def address_of_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {
         key: environ[name] for name, key in _VARIABLES.items() if environ.get(name)
     }
-    found.update(_of_service(environ.get("PGSERVICE"), environ))
-    if names_a_server(environ):
-        found.setdefault("host", _host_of(environ))
+    service = _of_service(environ.get("PGSERVICE"), environ)
+    if service or names_a_server(environ):
+        found.update(service or _of_variables(environ))
     return found
 
 
-def _host_of(environ: Mapping[str, str]) -> str:
-    return environ.get("PGHOST") or environ.get("PGHOSTADDR") or _DEFAULT_HOST
+def without_hostaddr(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of section ``database`` without the numeric address of their host.
+
+    For whoever names another host: libpq connects to the address, whatever the host is called.
+    """
+    parameters = section.get("parameters")
+    if not isinstance(parameters, Mapping) or "hostaddr" not in parameters:
+        return dict(section)
+    left = {name: value for name, value in parameters.items() if name != "hostaddr"}
+    return {**section, "parameters": left}
+
+
+def _of_variables(environ: Mapping[str, str]) -> dict[str, Any]:
+    """The host of PGHOST and PGHOSTADDR; this machine where neither is set."""
+    address = environ.get("PGHOSTADDR")
+    host = environ.get("PGHOST") or address or _DEFAULT_HOST
+    return {"host": host, "parameters": {"hostaddr": address} if address else {}}
 
 
 def check_parameters(names: Iterable[str], where: str) -> None:
@@ -144,9 +162,14 @@ def _of_service(name: str | None, environ: Mapping[str, str]) -> dict[str, Any]:
     for path in looked_at:
         section = _section(path, name)
         if section is not None:
-            host = section.get("host") or section.get("hostaddr") or _DEFAULT_HOST
+            address = section.get("hostaddr")
+            host = section.get("host") or address or _DEFAULT_HOST
             wanted = {key: section.get(key) for key in ("port", "user", "dbname")}
-            return {"host": host, **{key: value for key, value in wanted.items() if value}}
+            return {
+                "host": host,
+                "parameters": {"hostaddr": address} if address else {},
+                **{key: value for key, value in wanted.items() if value},
+            }
     raise ConfigError(
         f"service {name!r:.80} is not in {' or '.join(str(path) for path in looked_at)}",
         remedy=f"write [{name:.80}] with host=, port=, user= and dbname= there, "

@@ -19,7 +19,12 @@ from pydantic import ValidationError
 from yaml.parser import ParserError
 from yaml.scanner import ScannerError
 
-from backend.config_address import address_of_environment, address_of_url, names_a_server
+from backend.config_address import (
+    address_of_environment,
+    address_of_url,
+    names_a_server,
+    without_hostaddr,
+)
 from backend.errors import ConfigError
 from backend.strict_yaml import FileTooLargeError, RefusedYAMLError, read_strictly
 
@@ -60,6 +65,8 @@ def gather(
         layers.insert(1, {"database": address_of_environment(env)})
     merged: dict[str, Any] = {}
     for layer in layers:
+        if _names_host(layer) and isinstance(merged.get("database"), Mapping):
+            merged["database"] = without_hostaddr(merged["database"])
         merged = _merge(merged, layer)
     return merged
 

@@ -17,7 +17,7 @@ import re
 import select
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn, Union
 
@@ -78,6 +78,19 @@ def quoted_identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def libpq_arguments(url: URL) -> dict[str, Any]:
+    """A URL as arguments of ``psycopg2.connect``.
+
+    Where it names a host, that is the one: libpq would let PGHOSTADDR or a service's ``hostaddr``
+    lead elsewhere, and a setting would be changed on a server that nobody named.
+    """
+    dialect = PGDialect_psycopg2()  # type: ignore[no-untyped-call]
+    _, arguments = dialect.create_connect_args(url)  # type: ignore[no-untyped-call]
+    if arguments.get("host"):
+        arguments.setdefault("hostaddr", "")
+    return dict(arguments)
+
+
 class DatabaseConnector:
     """One connection to one database, opened when first used and again after it was lost.
 
@@ -125,6 +138,8 @@ class DatabaseConnector:
         self._lock_timeout_ms = lock_timeout_ms
         self._search_path = search_path
         self._session_settings = dict(session_settings or {})
+        self.on_connect: Callable[[DatabaseConnector], None] | None = None
+        """Looks at each new connection before it is used; what it raises closes it again."""
         self._connection: pgext.connection | None = None
         self._guard = threading.RLock()
 
@@ -260,13 +275,16 @@ class DatabaseConnector:
             connection.close()
             raise self._too_old(str(connection.server_version // 10000))
         self._connection = connection
+        if self.on_connect is not None:
+            try:
+                self.on_connect(self)
+            except BaseException:
+                self._drop(connection)
+                raise
         return connection
 
     def _connect_arguments(self) -> dict[str, Any]:
-        dialect = PGDialect_psycopg2()  # type: ignore[no-untyped-call]
-        positional, arguments = dialect.create_connect_args(self.url)  # type: ignore[no-untyped-call]
-        if positional:
-            arguments["dsn"] = positional[0]
+        arguments = libpq_arguments(self.url)
         settings = {
             "statement_timeout": self._statement_timeout_ms,
             "lock_timeout": self._lock_timeout_ms,
@@ -285,7 +303,7 @@ class DatabaseConnector:
             keepalives=1, keepalives_idle=10, keepalives_interval=5, keepalives_count=3
         )
         arguments["tcp_user_timeout"] = 15_000
-        return dict(arguments)
+        return arguments
 
     def _wait(self, connection: pgext.connection, timeout_s: float) -> None:
         try:

@@ -19,9 +19,10 @@ from pathlib import Path
 
 from pglast.parser import ParseError, split
 from psycopg2 import sql
+from psycopg2.extensions import make_dsn
 from sqlalchemy.engine import URL
 
-from backend.db_connector import DatabaseConnector
+from backend.db_connector import DatabaseConnector, libpq_arguments
 from backend.errors import ServerConnectionError, ServerError
 from backend.sandbox.scratch_server import OWNER, SANDBOX_APPLICATION
 
@@ -81,14 +82,20 @@ def read_schema(source: DatabaseConnector, bin_dir: Path, *, timeout_s: float) -
     options = f"-c lock_timeout={_LOCK_TIMEOUT_MS}"
     if is_superuser:
         options += " -c pg_stat_statements.track=none"  # no statement of the application's
+    address, secret = _address(source.url)
     archive = _run(
         [
             bin_dir / "pg_dump", "--format=custom", "--schema-only", "--no-owner",
             "--no-privileges", "--no-tablespaces", "--no-comments", "--no-security-labels",
             "--no-publications", "--no-subscriptions", f"--lock-wait-timeout={_LOCK_TIMEOUT_MS}",
-            "--no-password", *left_out,
+            "--no-password", f"--dbname={address}", *left_out,
         ],
-        environment=_client_environment(source.url, options),
+        environment={
+            **secret,
+            "PGAPPNAME": SANDBOX_APPLICATION,
+            "PGCONNECT_TIMEOUT": "5",
+            "PGOPTIONS": options,
+        },
         timeout_s=timeout_s,
     )  # fmt: skip
     sections = [
@@ -189,39 +196,15 @@ def _pattern(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _client_environment(url: URL, options: str) -> dict[str, str]:
-    """libpq's variables for a URL; the password is on no command line."""
-    known = {
-        "PGHOST": url.host,
-        "PGPORT": url.port,
-        "PGUSER": url.username,
-        "PGPASSWORD": url.password,
-        "PGDATABASE": url.database,
-        "PGAPPNAME": SANDBOX_APPLICATION,
-        "PGCONNECT_TIMEOUT": 5,
-        "PGOPTIONS": options,
-    }
-    for name, value in url.query.items():
-        if (variable := _LIBPQ_VARIABLES.get(name)) is not None:
-            known[variable] = value if isinstance(value, str) else value[0]
-    return {name: str(value) for name, value in known.items() if value is not None}
+def _address(url: URL) -> tuple[str, dict[str, str]]:
+    """A URL as libpq's text without the password, which is for the environment alone.
 
-
-_LIBPQ_VARIABLES = {
-    "host": "PGHOST",
-    "port": "PGPORT",
-    "hostaddr": "PGHOSTADDR",
-    "sslmode": "PGSSLMODE",
-    "sslcert": "PGSSLCERT",
-    "sslkey": "PGSSLKEY",
-    "sslrootcert": "PGSSLROOTCERT",
-    "sslcrl": "PGSSLCRL",
-    "passfile": "PGPASSFILE",
-    "channel_binding": "PGCHANNELBINDING",
-    "gssencmode": "PGGSSENCMODE",
-    "krbsrvname": "PGKRBSRVNAME",
-}
-"""https://www.postgresql.org/docs/current/libpq-envars.html"""
+    All of it must arrive: without ``sslmode`` or ``require_auth`` the connection would be less
+    safe than the one that was asked for.
+    """
+    arguments = libpq_arguments(url)
+    password = arguments.pop("password", None)
+    return make_dsn(**arguments), {"PGPASSWORD": str(password)} if password is not None else {}
 
 
 def _run(

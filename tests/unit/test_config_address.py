@@ -12,6 +12,7 @@ from backend.errors import ConfigError
 from tests.settings_texts import loader
 
 SECRET = "hunter2-correct-horse"
+HOSTADDR = {"hostaddr": "10.0.0.9"}
 
 
 @pytest.fixture
@@ -118,3 +119,36 @@ def test_a_parameter_of_the_settings_must_be_known(load: Any) -> None:
     with pytest.raises(ConfigError, match="sslmoed"):
         load("database: {host: h, parameters: {sslmoed: require}}")
     assert load("database: {host: h, parameters: {sslmode: require}}").foreign_url().query
+
+
+def test_the_address_of_another_host_leads_nobody_astray(load: Any, tmp_path: Path) -> None:
+    # libpq would connect there, and the pages would name the host.
+    path = tmp_path / "services"
+    path.write_text("[shop]\nhost=db.example\nhostaddr=10.0.0.9\n")
+    service = {"PGSERVICEFILE": str(path)}
+    file = "database: {host: here, parameters: {hostaddr: 10.0.0.9, sslmode: require}}"
+    for found in (
+        load(env={"PGHOSTADDR": "10.0.0.9"}, dsn="postgresql://h/d"),
+        load("database: {host: h}", {"PGHOSTADDR": "10.0.0.9"}),
+        load(env={**service, "PGSERVICE": "shop"}, dsn="postgresql://h/d"),
+        load(env=service, dsn="postgresql://h/d?service=shop"),
+        load(file, dsn="postgresql://h/d"),
+    ):
+        assert found.database.host == "h"
+        assert "hostaddr" not in found.database.parameters
+
+
+def test_the_address_of_the_host_itself_is_kept(load: Any, tmp_path: Path) -> None:
+    path = tmp_path / "services"
+    path.write_text("[shop]\nhost=db.example\nhostaddr=10.0.0.9\n")
+    variables = {"PGHOST": "db.example", "PGHOSTADDR": "10.0.0.9"}
+    for found in (
+        load(env=variables),
+        load(env=variables, dsn="postgresql:///orders"),
+        load(env={"PGSERVICEFILE": str(path), "PGSERVICE": "shop"}),
+        load(dsn="postgresql://db.example/d?hostaddr=10.0.0.9"),
+    ):
+        assert found.database.host == "db.example"
+        assert found.database.parameters == HOSTADDR
+    named_by_service = load(env={"PGSERVICEFILE": str(path)}, dsn="postgresql://?service=shop")
+    assert named_by_service.database.parameters == {"service": "shop", **HOSTADDR}

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from psycopg2.extensions import parse_dsn
 from sqlalchemy.engine import URL, make_url
 
+from backend.config_address import CONNECTION_PARAMETERS
 from backend.db_connector import DatabaseConnector
 from backend.domain.modes import Arm
 from backend.domain.steering import ClassKey, StatementSample
 from backend.errors import ServerError
 from backend.sandbox.arms import plan_arms
-from backend.sandbox.schema_copy import _client_environment, _pattern, _statements, run_all
+from backend.sandbox.schema_copy import _address, _pattern, _statements, run_all
 from backend.sandbox.statement_set import (
     MAX_CLASSES,
     PER_CLASS,
@@ -267,8 +269,18 @@ class TestDefinitions:
     def test_the_password_goes_into_the_environment(self) -> None:
         url = make_url("postgresql://u:secret@h:5433/db?sslmode=require&sslrootcert=/ca")
 
-        found = _client_environment(cast(URL, url), "-c x=1")
+        address, secret = _address(cast(URL, url))
 
-        assert found["PGPASSWORD"] == "secret"
-        assert (found["PGHOST"], found["PGPORT"], found["PGDATABASE"]) == ("h", "5433", "db")
-        assert (found["PGSSLMODE"], found["PGSSLROOTCERT"]) == ("require", "/ca")
+        assert secret == {"PGPASSWORD": "secret"}
+        found = parse_dsn(address)
+        assert (found["host"], found["port"], found["dbname"]) == ("h", "5433", "db")
+        assert "password" not in found
+
+    def test_no_parameter_is_lost_on_the_way(self) -> None:
+        # Without sslmode or require_auth the dump would come over a less safe connection.
+        given = {name: f"a '{name}'" for name in CONNECTION_PARAMETERS}
+
+        address, secret = _address(URL.create("postgresql", host="h", query=given))
+
+        assert parse_dsn(address) == {"host": "h", **given}
+        assert secret == {}

@@ -19,10 +19,9 @@ import psycopg2
 import psycopg2.extensions as pgext
 from psycopg2 import errors as pgerrors
 from psycopg2 import extras, sql
-from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 from sqlalchemy.engine import URL
 
-from backend.db_connector import Statement, tagged
+from backend.db_connector import Statement, libpq_arguments, tagged
 from backend.errors import ServerConnectionError, ServerError
 
 EXPLORER_APPLICATION = "autopilot_explorer"
@@ -177,10 +176,7 @@ class TrialSession:
             if not is_old or status != pgext.TRANSACTION_STATUS_IDLE:
                 return self._connection
             self.close()
-        dialect = PGDialect_psycopg2()  # type: ignore[no-untyped-call]
-        positional, arguments = dialect.create_connect_args(self._url)  # type: ignore[no-untyped-call]
-        if positional:
-            arguments["dsn"] = positional[0]
+        arguments = libpq_arguments(self._url)
         arguments.update(
             application_name=EXPLORER_APPLICATION,
             connect_timeout=self._connect_timeout_s,
