@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -29,6 +31,7 @@ def main(
     ),
 ) -> None:
     """Do the faults to real processes, print the table, write it to FOLDER/faults.json."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers and tuners end with it
     chosen = [f for f in ALL_FAULTS if not only or f.key.startswith(tuple(only))]
     results = results_in(folder / "repeats.jsonl")
     end_s = time.monotonic() + 60 * minutes
