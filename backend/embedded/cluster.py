@@ -16,7 +16,7 @@ from pathlib import Path
 from backend.embedded import autoconf, postmaster
 from backend.embedded.account import ServerAccount
 from backend.embedded.binaries import Binaries
-from backend.embedded.files import read_text, telling, write_atomically
+from backend.embedded.files import open_of_account, read_text, telling, write_atomically
 from backend.errors import EmbeddedServerError
 
 START_TIMEOUT_S = 300  # crash recovery replays up to max_wal_size and may take minutes
@@ -129,6 +129,10 @@ class Cluster:
     def _good_auto_conf(self) -> Path:
         return self.cluster_dir / "postgresql.auto.conf.good"
 
+    def _read(self, path: Path) -> str | None:
+        """The text of a file in the account's folders, which it may get back in another file."""
+        return read_text(path, account_uid=self.account.uid)
+
     def check_intact(self) -> None:
         """Refuse a cluster that was complete and is not any more; it is never made anew silently.
 
@@ -173,7 +177,7 @@ class Cluster:
                 remedy=_DISK_REMEDY if _tells_full_disk(said) else None,
             )
         with telling(f"cannot write the settings in {self.cluster_dir}"):
-            base = read_text(self.cluster_dir / "postgresql.conf") or ""
+            base = self._read(self.cluster_dir / "postgresql.conf") or ""
             write_atomically(
                 self.cluster_dir / "postgresql.conf",
                 base + "\ninclude = 'autopilot.conf'\n",
@@ -205,7 +209,7 @@ class Cluster:
     def _write_own_settings(self) -> None:
         path = self.cluster_dir / "autopilot.conf"
         text = _OWN_SETTINGS.format(name=self.name)
-        if read_text(path) != text:
+        if self._read(path) != text:
             write_atomically(path, text, owner=self._owner)
 
     def set_password(self, user: str, password: str) -> None:
@@ -244,7 +248,7 @@ class Cluster:
                 logger.warning("stale pid file in %s: the server had crashed", self.cluster_dir)
             began_at = self._rotate_log()
             self._write_own_settings()
-            auto_conf = read_text(self._auto_conf) or ""
+            auto_conf = self._read(self._auto_conf) or ""
         options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories="
         result = self.account.run(
             [
@@ -256,7 +260,7 @@ class Cluster:
         if result.returncode != 0:
             raise self._why_not_started(port, began_at, result.stderr)
         with telling(f"cannot keep a copy of {self._auto_conf}"):
-            if read_text(self._good_auto_conf) != auto_conf:
+            if self._read(self._good_auto_conf) != auto_conf:
                 write_atomically(self._good_auto_conf, auto_conf, owner=self._owner)
 
     def end_leftovers(self) -> None:
@@ -335,7 +339,7 @@ class Cluster:
     def log_tail(self, began_at: int = 0) -> str:
         """Return the log's last lines, none from before byte `began_at`."""
         try:
-            with self.log_path.open("rb") as stream:
+            with open_of_account(self.log_path, self.account.uid) as stream:
                 size = stream.seek(0, os.SEEK_END)
                 stream.seek(max(began_at, size - _LOG_TAIL_BYTES))
                 text = stream.read().decode(errors="replace")
@@ -358,11 +362,11 @@ class Cluster:
 
     def read_auto_conf(self) -> str:
         """Return the text of postgresql.auto.conf, '' when it is missing."""
-        return read_text(self._auto_conf) or ""
+        return self._read(self._auto_conf) or ""
 
     def read_good_auto_conf(self) -> str:
         """Return the text that the server last started with; without settings if never."""
-        text = read_text(self._good_auto_conf)
+        text = self._read(self._good_auto_conf)
         return autoconf.EMPTY if text is None else text
 
     def restart_settings(self) -> set[str]:

@@ -7,9 +7,11 @@ import errno
 import fcntl
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from backend.errors import EmbeddedServerError
 
@@ -45,14 +47,27 @@ def write_atomically(
         path: the file; its folder must exist.
         text: the new content.
         mode: permission bits of the new file.
-        owner: (uid, gid) for the new file; None leaves it ours.
+        owner: (uid, gid) for the new file, whose the folder must be; None leaves the file ours.
 
     Raises:
-        OSError: disk full, no permission.
+        OSError: disk full, no permission, or the folder is not the owner's.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if owner is not None:
+            _check_owner(path.parent, folder, owner[0])
+        _replace_in(folder, path.name, text, mode, owner)
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _replace_in(
+    folder: int, name: str, text: str, mode: int, owner: tuple[int, int] | None
+) -> None:
+    temporary = f".{name}.{secrets.token_hex(4)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    descriptor = os.open(temporary, flags, mode)
+    descriptor = os.open(temporary, flags, mode, dir_fd=folder)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
             os.fchmod(stream.fileno(), mode)
@@ -61,33 +76,64 @@ def write_atomically(
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=folder)
         raise
-    sync_folder(path.parent)
 
 
-def read_text(path: Path) -> str | None:
+def read_text(path: Path, *, account_uid: int | None = None) -> str | None:
     """Return a file's content, None when there is no such file. Odd bytes survive a rewrite.
 
+    Args:
+        path: the file.
+        account_uid: whose folder it must be in, and be no link there; None: it is a file of ours.
+
     Raises:
-        EmbeddedServerError: it may not be read.
+        EmbeddedServerError: it may not be read, or is a trap.
     """
     with telling(f"cannot read {path}"):
         try:
-            return path.read_text(encoding="utf-8", errors="surrogateescape")
+            if account_uid is None:
+                return path.read_text(encoding="utf-8", errors="surrogateescape")
+            with open_of_account(path, account_uid) as stream:
+                return stream.read().decode(errors="surrogateescape")
         except (FileNotFoundError, NotADirectoryError):
             return None
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames inside `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def open_of_account(path: Path, uid: int) -> BinaryIO:
+    """Open a file in a folder of the server's account for reading.
+
+    As root we could be led to a file that is not for others by a link that the account put there.
+
+    Raises:
+        OSError: it cannot be opened, or is no plain file in such a folder.
+    """
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
+        _check_owner(path.parent, folder, uid)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+        stream = os.fdopen(os.open(path.name, flags, dir_fd=folder), "rb")
     finally:
-        os.close(descriptor)
+        os.close(folder)
+    status = os.fstat(stream.fileno())
+    own = status.st_uid == uid or status.st_nlink == 1
+    if not (stat.S_ISREG(status.st_mode) and own):
+        stream.close()
+        raise PermissionError(f"{path} is not a plain file of the server's account")
+    return stream
+
+
+def _check_owner(folder: Path, descriptor: int, uid: int) -> None:
+    """Refuse a folder that is not the server's account's: a link of its may have led us there.
+
+    Whoever may use COPY TO PROGRAM in the server has the account's rights, and not ours.
+    """
+    found = os.fstat(descriptor).st_uid
+    if found != uid:
+        raise PermissionError(f"{folder} belongs to uid {found}, not to the server's uid {uid}")
 
 
 @contextlib.contextmanager

@@ -79,7 +79,7 @@ def disown_pid_file(cluster_dir: Path, owner: tuple[int, int]) -> bool:
     Returns whether there was such a file. The caller holds the lock and found no postmaster.
     """
     path = cluster_dir / "postmaster.pid"
-    text = read_text(path)
+    text = read_text(path, account_uid=owner[0])
     if text is None:
         return False
     with telling(f"cannot clear the stale pid file {path}"):

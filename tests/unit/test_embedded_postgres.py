@@ -9,6 +9,7 @@ import pwd
 import socket
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from backend.embedded import account, autoconf, binaries, files, place, postmast
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.errors import EmbeddedServerError
 
+NOBODY = (65534, 65534)
 AUTO_CONF = "# Do not edit\nwork_mem = '64MB'\nRandom_Page_Cost = '1.1'\nwork_mem = '8MB'\n"
 
 
@@ -161,6 +163,46 @@ class TestFiles:
         assert "free some space" in str(caught.value.remedy)
         assert path.read_text() == "old"
         assert len(list(tmp_path.iterdir())) == 1
+
+    @pytest.mark.skipif(os.getuid() != 0, reason="only root can be led to what is not for others")
+    def test_a_folder_that_is_not_the_accounts_is_a_trap(self, tmp_path: Path) -> None:
+        # What an account of the server might do to a root that starts it again.
+        ours, its = tmp_path / "ours", tmp_path / "its"
+        ours.mkdir()
+        (ours / "secret").write_text("s3cret")
+        its.mkdir()
+        os.chown(its, *NOBODY)
+        (its / "cluster").symlink_to(ours)
+        with pytest.raises(PermissionError, match="belongs to uid 0"):
+            files.write_atomically(its / "cluster" / "autopilot.conf", "x", owner=NOBODY)
+        assert [entry.name for entry in ours.iterdir()] == ["secret"]
+        with pytest.raises(EmbeddedServerError, match="belongs to uid 0"):
+            files.read_text(its / "cluster" / "secret", account_uid=NOBODY[0])
+
+    @pytest.mark.parametrize("make", [Path.symlink_to, Path.hardlink_to, os.mkfifo, os.mkdir])
+    def test_what_is_no_plain_file_of_the_account_is_not_read(
+        self, tmp_path: Path, make: Callable[..., None]
+    ) -> None:
+        secret, its = tmp_path / "secret", tmp_path / "its"
+        secret.write_text("s3cret")
+        its.mkdir()
+        trap = its / "postgresql.auto.conf"
+        make(trap, *([secret] if make in (Path.symlink_to, Path.hardlink_to) else []))
+        uid = os.getuid()
+        if os.getuid() == 0:
+            uid = NOBODY[0]
+            os.chown(its, *NOBODY)
+        elif make is Path.hardlink_to:
+            pytest.skip("a hard link to a file of its own harms nobody")
+        with pytest.raises(EmbeddedServerError):
+            files.read_text(trap, account_uid=uid)
+
+    def test_a_file_of_the_account_is_read_and_replaced(self, tmp_path: Path) -> None:
+        me = (os.getuid(), os.getgid())
+        path = tmp_path / "postgresql.auto.conf"
+        assert files.read_text(path, account_uid=me[0]) is None
+        files.write_atomically(path, "work_mem = '\udcff'\n", owner=me)
+        assert files.read_text(path, account_uid=me[0]) == "work_mem = '\udcff'\n"
 
     def test_the_lock_excludes_a_second_holder(self, tmp_path: Path) -> None:
         path = tmp_path / "lock"
