@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ from backend.steering.client.timings import BUCKETS_PER_OCTAVE
 from tests.query_steering import LOOK_ENTRY, LOOK_SQL, OTHER_ENTRY, entry_for
 
 HINT_SETS = Path(__file__).resolve().parents[2] / "backend/catalog/postgresql/hint_sets.yaml"
-SOON_S = time.time() + 1000
+LATE_S = 4e9  # in the year 2096: no run of the tests lasts until then
 
 
 def document(**changes: Any) -> bytes:
@@ -58,7 +57,7 @@ def document(**changes: Any) -> bytes:
         "functions": ["count"],
     }
     whole = {
-        "format": FORMAT, "version": 1, "parser": PARSER, "expires_at_s": SOON_S,
+        "format": FORMAT, "version": 1, "parser": PARSER, "expires_at_s": LATE_S,
         "entries": [entry],
     }  # fmt: skip
     for key, value in changes.items():
@@ -72,8 +71,8 @@ def document(**changes: Any) -> bytes:
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / "table.json"
     entries = (LOOK_ENTRY, OTHER_ENTRY, entry_for("SELECT 1", mode="off", search_path="a, 'b'"))
-    write_table(path, entries, expires_at_s=SOON_S)
-    assert parse_table(path.read_bytes()) == SteeringTable(entries, SOON_S)
+    write_table(path, entries, expires_at_s=LATE_S)
+    assert parse_table(path.read_bytes()) == SteeringTable(entries, LATE_S)
     assert os.listdir(tmp_path) == ["table.json"]
     assert path.stat().st_mode & 0o777 == 0o644
 
@@ -82,14 +81,14 @@ def test_what_cannot_be_written_leaves_the_old_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "table.json"
-    write_table(path, [LOOK_ENTRY], expires_at_s=SOON_S)
+    write_table(path, [LOOK_ENTRY], expires_at_s=LATE_S)
 
     def full(_descriptor: int) -> None:
         raise OSError("no space left")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="no space"):
-        write_table(path, [], expires_at_s=SOON_S)
+        write_table(path, [], expires_at_s=LATE_S)
     assert parse_table(path.read_bytes()).entries == (LOOK_ENTRY,)
     assert os.listdir(tmp_path) == ["table.json"]
 
@@ -224,11 +223,11 @@ def test_a_file_is_read_again_when_it_was_replaced(
         assert source.refresh().entries == ()
     assert len(caplog.records) == 1  # the file is missing: said once
 
-    write_table(path, [LOOK_ENTRY], expires_at_s=SOON_S)
+    write_table(path, [LOOK_ENTRY], expires_at_s=LATE_S)
     first = source.refresh()
     assert first.entries == (LOOK_ENTRY,)
     assert source.refresh() is first
-    write_table(path, [OTHER_ENTRY], expires_at_s=SOON_S)
+    write_table(path, [OTHER_ENTRY], expires_at_s=LATE_S)
     assert source.refresh().entries == (OTHER_ENTRY,)
 
     caplog.clear()
@@ -237,7 +236,7 @@ def test_a_file_is_read_again_when_it_was_replaced(
         assert source.refresh().entries == ()
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "version is 7" in caplog.text
-    write_table(path, [LOOK_ENTRY], expires_at_s=SOON_S)
+    write_table(path, [LOOK_ENTRY], expires_at_s=LATE_S)
     assert source.refresh() == first
 
 
