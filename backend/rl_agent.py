@@ -96,7 +96,7 @@ class KnobAgent(AgentParts):
         config = self._recalled(raw)
         if config is None:
             config = self._next_config(self._states(raw))
-        self._asked.add(config)
+        self._note_asked(config)
         return config
 
     def _recalled(self, raw: FloatArray) -> KnobConfig | None:
@@ -277,7 +277,7 @@ class KnobAgent(AgentParts):
         total = sum(terms.values())
         if math.isnan(total) or total == math.inf:
             raise ValueError(f"reward terms {terms} do not add up to a number")
-        self._asked.add(known)
+        self._note_asked(known)
         self._natives.remember(known)
         self._tells += 1
         losses: tuple[float | None, float | None] = (None, None)

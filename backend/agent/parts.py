@@ -70,7 +70,7 @@ class AgentParts:
         # What is tried before the critics choose: these, then points of a design.
         self._queue: list[KnobConfig] = list(dict.fromkeys(full or [defaults]))
         self._design_left = max(0, self.settings.design_size - len(self._queue))
-        self._asked: set[KnobConfig] = set()
+        self._asked: dict[KnobConfig, None] = {}  # the newest last, `buffer_size` at most
         self._tells = 0
         # Half-width of the trust region, and what its changes depend on.
         self._trust = self.settings.trust_start
@@ -104,6 +104,13 @@ class AgentParts:
             seed=self.seed,
         )
 
+    def _note_asked(self, config: KnobConfig) -> None:
+        """It is not asked for again, as long as the replay would remember it."""
+        self._asked.pop(config, None)
+        self._asked[config] = None
+        if len(self._asked) > self.settings.buffer_size:
+            del self._asked[next(iter(self._asked))]
+
     # -- checkpoints ------------------------------------------------------------------------
 
     def save(self, folder: Path | str) -> None:
@@ -119,7 +126,7 @@ class AgentParts:
             "settings": dataclasses.asdict(self.settings),
             "rng": self._rng.bit_generator.state,
             "queue": [dict(config) for config in self._queue],
-            "asked": [dict(config) for config in sorted(self._asked, key=repr)],
+            "asked": [dict(config) for config in self._asked],
             "natives": self._natives.pairs(),
             "counters": {name: getattr(self, name) for name in COUNTERS},
         }
@@ -162,7 +169,7 @@ class AgentParts:
             agent = cls(space, about["seed"], settings=wanted, state_width=about["state_width"])
             agent._rng.bit_generator.state = about["rng"]
             agent._queue = [space.validate(config) for config in about["queue"]]
-            agent._asked = {space.validate(config) for config in about["asked"]}
+            agent._asked = dict.fromkeys(space.validate(config) for config in about["asked"])
             agent._natives.restore(about["natives"])
             for name, kind in COUNTERS.items():
                 setattr(agent, name, kind(about["counters"][name]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from backend.agent.checkpoint import read_checkpoint
 from backend.domain.knobs import Knob, KnobConfig, KnobSpace
 from backend.errors import CheckpointError, KnobBoundsError, UnknownKnobError
 from backend.protocols import AskTellAgent
@@ -193,6 +195,22 @@ def test_a_missing_or_damaged_checkpoint_is_told(tmp_path: Path) -> None:
     np.savez(path, **arrays)
     with pytest.raises(CheckpointError, match="critic_0"):
         KnobAgent.load(tmp_path, SPACE)
+
+
+def test_a_checkpoint_does_not_grow_beyond_what_the_replay_holds(tmp_path: Path) -> None:
+    settings = dataclasses.replace(TINY, buffer_size=6)
+    learner = KnobAgent(SPACE, settings=settings)
+    told = drive(learner, 10)
+    learner.ask()
+    learner.save(tmp_path)
+    about, arrays = read_checkpoint(tmp_path / CHECKPOINT_FILE)
+    asked = [SPACE.validate(config) for config in about["asked"]]
+    assert asked[:5] == told[-5:]
+    assert len(asked) == len(arrays["replay.rewards"]) == 6
+    restored = KnobAgent.load(tmp_path, SPACE)
+    drive(restored, 1)
+    restored.save(tmp_path)
+    assert len(read_checkpoint(tmp_path / CHECKPOINT_FILE)[0]["asked"]) == 6
 
 
 def test_a_checkpoint_holds_no_pickle(tmp_path: Path) -> None:

@@ -3,89 +3,153 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 import psutil
+import sqlalchemy as sa
 
 from backend.domain.knobs import KnobConfig, KnobSpace
 from backend.targets.simulated_load import LoadScript
+from backend.telemetry import retention
+from backend.telemetry.schema import metadata
+from benchmarks.levels.processes import memory_folder
 from tests.faults.catalogue.fault import fault
 from tests.faults.catalogue.world import World
-from tests.scripted_tuner import ScriptedRun
-from tests.simulated_run import make_target
+from tests.scripted_tuner import SHORT, ScriptedRun
+from tests.simulated_run import Run, make_target
 
 _HOUR_S = 3600.0
-_WEEK_H = 7 * 24
-_SOME_H = 3
+_STEP_S = 2.5
+_LOOKS = 7 * 24
+"""So many times what is taken up is looked at, and the store pruned: hourly in a week."""
+_USUAL_DAYS = 30.0
+"""Of ``telemetry.retention_days``."""
 _MOST_GROWTH_BYTES = 64 << 20
 """Of memory, after the first quarter of the time."""
-_MOST_STORE_BYTES = 256 << 20
+_MOST_GROWTH_OF_STORE = 1.25
+"""From the first four sevenths of the time to the rest; without retention it would be 1.75."""
+_COME_AND_GO = ("windows", "window_queries", "trials", "changes", "events")
+"""Tables of which what is old goes; policy versions and what they rest on stay."""
 
 
 @dataclass(frozen=True)
 class Taken:
-    """What a tuner takes up after an hour."""
+    """What a tuner takes up; files by kind in bytes, rows of the store by table."""
 
     memory_bytes: int
-    store_bytes: int
+    files: dict[str, int]
+    rows: dict[str, int]
     threads: int
     descriptors: int
-    trials: int
+    processor_s: float
 
 
 @fault(12, "a week of operation in accelerated time (simulated)", repeats=1, in_ci=0)
 def week(world: World, number: int) -> None:
     """Memory, disk, threads and open files stay bounded."""
-    _operate(world, _WEEK_H)
+    _operate(world, 7 * 24, learns=False)
+
+
+@fault(12, "a day of operation with the agents, accelerated (simulated)", repeats=1, in_ci=0)
+def day_with_agents(world: World, number: int) -> None:
+    """The same with the knob agent and what Level 1 learns."""
+    _operate(world, 24, learns=True)
 
 
 @fault(12, "three hours of operation in accelerated time (simulated)", repeats=1)
 def three_hours(world: World, number: int) -> None:
-    """The same, shorter."""
-    _operate(world, _SOME_H)
+    """The same as a week, shorter."""
+    _operate(world, 3, learns=False)
 
 
-def _operate(world: World, hours: int) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        life = world.begin(operate, Path(folder), hours)
-        taken = [life.hear(300.0) for _ in range(hours)]
+def _operate(world: World, hours: int, *, learns: bool) -> None:
+    with tempfile.TemporaryDirectory(dir=memory_folder()) as folder:
+        life = world.begin(operate, Path(folder), hours, learns)
+        taken = [life.hear(600.0) for _ in range(_LOOKS)]
         assert life.ended() == 0
+    _be_bounded(taken)
+
+
+def _be_bounded(taken: Sequence[Taken]) -> None:
     settled = taken[len(taken) // 4 :]
-    assert taken[-1].trials > taken[0].trials > 0
-    assert {(hour.threads, hour.descriptors) for hour in settled} == {
+    early, late = slice(4 * len(taken) // 7), slice(4 * len(taken) // 7, None)
+    assert {(look.threads, look.descriptors) for look in settled} == {
         (settled[0].threads, settled[0].descriptors)
     }
-    assert max(h.memory_bytes for h in settled) < settled[0].memory_bytes + _MOST_GROWTH_BYTES
-    assert max(h.store_bytes for h in taken) < _MOST_STORE_BYTES, taken[-1]
+    growth = max(look.memory_bytes for look in settled) - settled[0].memory_bytes
+    assert growth < _MOST_GROWTH_BYTES, settled[-1]
+    sizes = [{"bytes": look.files["store"], **look.rows} for look in taken]
+    for name in ("bytes", *_COME_AND_GO):
+        before, after = (max(size[name] for size in sizes[part]) for part in (early, late))
+        assert 0 < after < _MOST_GROWTH_OF_STORE * before, (name, before, after)
 
 
-def operate(folder: Path, hours: int, told: Connection) -> None:
+def operate(folder: Path, hours: int, learns: bool, told: Connection) -> None:
     """Live as a tuner on a simulated server whose load swings by day and night.
 
-    Every candidate is another one, near what stands; tells what it takes up after each hour.
+    Tells what it takes up :data:`_LOOKS` times. What is recorded is averaged after a seventh of the
+    time and goes after two, and of changes as small a share of the usual number is kept, so that
+    the bounds are met within this time. Without learning every candidate is another one, near what
+    stands.
     """
+    days = 2 * hours / 7 / 24
+    retention.FULL_DETAIL *= days / 2
+    retention.CHANGES_KEPT = round(retention.CHANGES_KEPT * days / _USUAL_DAYS)
     target = make_target(load=LoadScript(swing=0.5, period_s=24 * _HOUR_S))
     draws = np.random.default_rng(0)
-    run = ScriptedRun(folder, target, lambda present: _near(target.space, present, draws))
-    process = psutil.Process()
-    for _ in range(hours):
-        run.go(_HOUR_S)
-        run.orchestrator.save_status()
-        run.orchestrator.save_knobs()
-        run.orchestrator.retain()
-        told.send(
-            Taken(
-                process.memory_info().rss,
-                sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()),
-                process.num_threads(),
-                process.num_fds(),
-                len(run.store.trials(limit=100_000)),
-            )
-        )
+    run = (
+        Run(folder, target, **SHORT)
+        if learns
+        else ScriptedRun(folder, target, lambda present: _near(target.space, present, draws))
+    )
+    telemetry = run.settings.telemetry.model_copy(update={"retention_days": days})
+    run.orchestrator.settings = run.settings.model_copy(update={"telemetry": telemetry})
+    for _ in range(_LOOKS):
+        _live(run, hours * _HOUR_S / _LOOKS, learns)
+        told.send(_taken(run, folder))
     run.orchestrator.end()
+
+
+def _live(run: Run, seconds: float, learns: bool) -> None:
+    """Let its jobs run as the scheduler would, each often enough."""
+    tuner = run.orchestrator
+    for step in range(round(seconds / _STEP_S)):
+        run.clock.advance(_STEP_S)
+        tuner.tune()
+        if step % 2:
+            tuner.observe()
+        if learns:
+            tuner._running.policies.learn()
+    tuner.save_status()
+    tuner.save_knobs()
+    tuner.retain()
+
+
+def _taken(run: Run, folder: Path) -> Taken:
+    files: Counter[str] = Counter()
+    for file in folder.rglob("*"):
+        if file.is_file():
+            kind = "store" if ".db" in file.name else file.relative_to(folder).parts[0]
+            files[kind] += file.stat().st_size
+    with run.store._reading() as connection:
+        rows = {
+            table.name: connection.execute(sa.select(sa.func.count()).select_from(table)).scalar()
+            for table in metadata.sorted_tables
+        }
+    process = psutil.Process()
+    return Taken(
+        process.memory_info().rss,
+        dict(files),
+        rows,
+        process.num_threads(),
+        process.num_fds(),
+        sum(process.cpu_times()[:2]),
+    )
 
 
 def _near(space: KnobSpace, present: KnobConfig, draws: np.random.Generator) -> KnobConfig:
