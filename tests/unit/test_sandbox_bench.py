@@ -62,7 +62,6 @@ class FakeSession:
 @pytest.fixture(autouse=True)
 def session(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TrialSession", FakeSession)
-    monkeypatch.setattr(module, "_COMES_BACK_S", 0.02)
     monkeypatch.setattr(module, "_POLL_S", 0.001)
     monkeypatch.setattr(FakeSession, "behaves", staticmethod(lambda *_: None))
     monkeypatch.setattr(FakeSession, "ran", [])
@@ -173,6 +172,7 @@ def test_a_server_that_does_not_come_back_fails_the_candidate(
     made = bench_of(A)
     behaving(monkeypatch, ServerConnectionError("lost"), "SELECT a")
     monkeypatch.setattr(FakeSession, "is_up", False)
+    monkeypatch.setattr(module, "_COMES_BACK_S", 0.02)
 
     with pytest.raises(CandidateFailedError, match="did not come back"):
         made.run_pass(Arm.CANDIDATE)
