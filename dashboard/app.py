@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dash
 from dash.exceptions import DependencyException
 from flask import Flask, Response, render_template, request
+from flask.json.provider import DefaultJSONProvider
 from werkzeug.exceptions import HTTPException
 
 from backend.errors import AutopilotError
@@ -69,6 +70,7 @@ def create_app(
     gate = Gate(settings, {*(page.path for page in PAGES), "/plain"}, record)
     vendor.bootstrap_folder()
     server = Flask("dashboard", static_folder=None, template_folder=str(paths.templates_folder()))
+    server.json = _JSON(server)
     server.config["MAX_CONTENT_LENGTH"] = MAX_REQUEST_BODY_BYTES
     server.jinja_options = {"finalize": lambda v: visible(v) if type(v) is str else v}
     app = _Pages(
@@ -98,6 +100,16 @@ def create_app(
     gate.install(server)
     callback_bodies.install(server, app)
     return app
+
+
+class _JSON(DefaultJSONProvider):
+    """JSON of requests; what is nested too deeply is none, as what is torn."""
+
+    def loads(self, s: str | bytes, **kwargs: Any) -> Any:
+        try:
+            return super().loads(s, **kwargs)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
 
 
 class _Pages(dash.Dash):

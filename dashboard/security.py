@@ -108,7 +108,7 @@ class RequestGuard:
         parts = urlsplit(origin) if origin.isascii() else None
         if (
             parts is None
-            or parts.scheme not in ("http", "https")
+            or parts.scheme not in (("https",) if req.is_secure else ("http", "https"))
             or parts.netloc.lower() != host.lower()
             or parts.path
         ):

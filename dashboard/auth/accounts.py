@@ -90,6 +90,13 @@ def _hash_of(name: str, user: UserSettings) -> str:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             raise ConfigError(f"{place}: {user.password_file} cannot be read: {reason}") from None
     if _HASH.fullmatch(text):
+        try:
+            check_password_hash(text, "")
+        except ValueError:  # a login would fail, and not only this user's
+            raise ConfigError(
+                f"{place} is a hash with parameters that scrypt does not take here",
+                remedy="make it with run.py password",
+            ) from None
         return text
     if text.startswith(("scrypt:", "pbkdf2:")):
         raise ConfigError(

@@ -1,8 +1,10 @@
 """How often somebody may try to log in: token buckets per address and overall.
 
 An address with its allowance used up waits, and so does everybody new when all together try too
-often. Addresses from which a login succeeded are spared the common bucket: strangers cannot lock
-an operator out.
+often. Strangers cannot lock an operator out: addresses from which a login succeeded, and this
+machine's own, are spared the common bucket, and a browser in which a user once logged in has an
+allowance of that user's, whatever comes from its address. (The idea of device cookies:
+https://owasp.org/www-community/Slow_Down_Online_Guessing_Attacks_with_Device_Cookies)
 """
 
 from __future__ import annotations
@@ -22,15 +24,20 @@ IPV6_PREFIX = 64
 """One customer's network; its addresses are as many as it likes."""
 
 
+LOOPBACK = "this machine"
+
+
 def network_of(address: str) -> str:
     """What an address is counted as: itself, or the /64 of an IPv6 address."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return "unknown"
+    if parsed.version == 6 and parsed.ipv4_mapped is not None:
+        parsed = parsed.ipv4_mapped
+    if parsed.is_loopback:
+        return LOOPBACK
     if parsed.version == 6:
-        if parsed.ipv4_mapped is not None:
-            return str(parsed.ipv4_mapped)
         return str(ipaddress.ip_network((parsed, IPV6_PREFIX), strict=False))
     return str(parsed)
 
@@ -71,18 +78,23 @@ class Attempts:
         self._addresses: OrderedDict[str, Bucket] = OrderedDict()
         self._proven: OrderedDict[str, None] = OrderedDict()
 
-    def admit(self, address: str) -> float:
-        """Count one attempt; returns 0, or the seconds to wait, and then it must not be made."""
-        network, now_s = network_of(address), self._clock()
+    def admit(self, address: str, known_user: str | None = None) -> float:
+        """Count one attempt; returns 0, or the seconds to wait, and then it must not be made.
+
+        Args:
+            address: where it comes from.
+            known_user: whose login it is to be, where that user once logged in in this browser.
+        """
+        source, now_s = _source(address, known_user), self._clock()
         with self._lock:
-            bucket = self._addresses.pop(network, None) or Bucket(
+            bucket = self._addresses.pop(source, None) or Bucket(
                 PER_ADDRESS, ADDRESS_REFILL_S, now_s
             )
-            self._addresses[network] = bucket
+            self._addresses[source] = bucket
             if len(self._addresses) > MOST_ADDRESSES:
                 self._addresses.popitem(last=False)
             wait_s = bucket.wait_s(now_s)
-            if network not in self._proven:
+            if not self._is_spared(source, known_user):
                 # Own allowance first: who has none left takes nothing from the common one.
                 wait_s = wait_s or self._overall.wait_s(now_s)
                 if wait_s == 0:
@@ -91,16 +103,23 @@ class Attempts:
                 bucket.take()
             return wait_s
 
-    def succeeded(self, address: str) -> None:
-        """The attempt was a login: it counts as none."""
-        network = network_of(address)
+    def succeeded(self, address: str, known_user: str | None = None) -> None:
+        """The attempt was a login: it counts as none. Arguments as for :meth:`admit`."""
+        network, source = network_of(address), _source(address, known_user)
         with self._lock:
-            if network not in self._proven:
+            if not self._is_spared(source, known_user):
                 self._overall.give_back()
-            bucket = self._addresses.get(network)
+            bucket = self._addresses.get(source)
             if bucket is not None:
                 bucket.give_back()
             self._proven.pop(network, None)
             self._proven[network] = None
             if len(self._proven) > MOST_ADDRESSES:
                 self._proven.popitem(last=False)
+
+    def _is_spared(self, source: str, known_user: str | None) -> bool:
+        return known_user is not None or source == LOOPBACK or source in self._proven
+
+
+def _source(address: str, known_user: str | None) -> str:
+    return network_of(address) if known_user is None else f"user {known_user}"

@@ -39,6 +39,10 @@ OPEN = frozenset(
 FOR_SCRIPTS = re.compile(r"/(api/.*|metrics|healthz)")
 VIEWER_MAY_POST = frozenset({CALLBACKS, "/login", "/logout"})
 """Callbacks refresh pages; commands that they would queue are refused where they are queued."""
+REFRESH = "refresh"
+"""What the page without scripts adds to its address when it loads itself anew."""
+KNOWN_KEY = "known"
+"""Where the signed cookie holds who logged in last in this browser."""
 _TICK = re.compile(r"[\w-]+-tick\.n_intervals")
 WRONG = "The name or the password is not right."
 
@@ -57,6 +61,8 @@ def session_cookie(port: int) -> str:
 
 def is_refresh() -> bool:
     """Whether the request is a page's own clock and nobody's doing."""
+    if request.path == "/plain":
+        return REFRESH in request.args
     if request.path != CALLBACKS:
         return False
     body = request.get_json(silent=True)
@@ -149,7 +155,9 @@ class Gate:
     def _try(self, name: str, password: str) -> tuple[Identity | None, float]:
         """Verify at the rate that is allowed: who it is, or None, and the seconds to wait."""
         address = request.remote_addr or ""
-        wait_s = self.attempts.admit(address)
+        # For that user alone: who may log in as a viewer gains no attempts at an operator.
+        known = name if session.get(KNOWN_KEY) == name else None
+        wait_s = self.attempts.admit(address, known)
         # The name may be a password that was typed into the wrong field.
         shown = name if self.accounts.knows(name) else "an unknown name"
         if wait_s:
@@ -161,7 +169,7 @@ class Gate:
             message = f"login failed: {shown} from {address}"
             self.trail.tell("warning", "login_failed", message, address=address)
         else:
-            self.attempts.succeeded(address)
+            self.attempts.succeeded(address, known)
         return found, 0.0
 
     # -- pages ------------------------------------------------------------------------------
@@ -183,15 +191,14 @@ class Gate:
             return _wait(Response(page), wait_s) if wait_s else (page, 401)
         self.sessions.end(session.get(SESSION_KEY))
         session.clear()
-        session[SESSION_KEY] = self.sessions.begin(found)
+        session[SESSION_KEY], session[KNOWN_KEY] = self.sessions.begin(found), found.name
         message = f"{found.name} ({found.role.value}) logged in from {request.remote_addr}"
         self.trail.tell("info", "login", message, address=request.remote_addr)
         return redirect(target, 303)
 
     def logout(self) -> AnyResponse:
         """End the session, here and in the browser."""
-        self.sessions.end(session.get(SESSION_KEY))
-        session.clear()
+        self.sessions.end(session.pop(SESSION_KEY, None))
         return redirect("/login", 303)
 
 

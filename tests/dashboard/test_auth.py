@@ -164,6 +164,8 @@ def test_bad_passwords_of_the_settings_are_told_without_repeating_them(tmp_path)
         (user(password=secret), ("dashboard.users.alice.password:", "10 characters")),
         (user(password="scrypt:1:2:3$broken" + secret), ("begins like a hash", "run.py password")),
         (user(password=generate_password_hash(secret, "pbkdf2")), ("none of scrypt",)),
+        (user(password=f"scrypt:9999:8:1$abcdefgh${128 * '0'}"), ("scrypt does not take",)),
+        (user(password=f"scrypt:32768:99:99$abcdefgh${128 * '0'}"), ("scrypt does not take",)),
         (user(password_file=tmp_path / "none"), ("password_file", "No such file")),
         (user(password_file=tmp_path), ("password_file", "directory")),
     ):
@@ -257,6 +259,33 @@ def test_an_address_that_logged_in_is_not_locked_out_by_strangers(clock):
     assert attempts.admit("10.9.9.9") > 0
     assert [attempts.admit("10.0.0.1") for _ in range(PER_ADDRESS)] == [0.0] * PER_ADDRESS
     assert attempts.admit("10.0.0.1") > 0
+
+
+def test_this_machine_is_not_locked_out_by_strangers(clock):
+    # Through a tunnel the operator gets in, whatever knocks at the proxy.
+    attempts = Attempts(clock)
+    while any(attempts.admit(f"10.1.{i}.1") == 0 for i in range(60)):
+        pass
+    for address in ("127.0.0.1", "::1", "::ffff:127.0.0.2", "127.8.8.8", "::1"):
+        assert attempts.admit(address) == 0
+    assert attempts.admit("127.0.0.1") > 0
+
+
+def test_a_known_browser_is_not_locked_out_by_its_own_address(clock):
+    attempts = Attempts(clock)
+    while any(attempts.admit(f"10.1.{i}.1") == 0 for i in range(60)):
+        pass
+    assert [attempts.admit("10.1.0.1", "alice") for _ in range(PER_ADDRESS)] == [0.0] * PER_ADDRESS
+    assert attempts.admit("10.9.9.9", "alice") > 0
+    assert attempts.admit("10.1.0.1", "wall") == 0
+
+
+def test_logins_of_a_known_browser_that_succeed_are_not_counted(clock):
+    attempts = Attempts(clock)
+    for _ in range(200):
+        assert attempts.admit("10.0.0.1", "alice") == 0
+        attempts.succeeded("10.0.0.1", "alice")
+    assert attempts._overall.wait_s(clock()) == 0
 
 
 def test_logins_that_succeed_are_not_counted(clock):

@@ -152,6 +152,10 @@ def test_behind_tls_cookies_are_for_tls_alone(protected):
         headers={"Host": HOST, "Origin": https},
     )
     assert answer.status_code == 303
+    plain = client.post(
+        "/login", base_url=https, headers={"Host": HOST, "Origin": f"http://{HOST}"}
+    )
+    assert plain.status_code == 403  # a page that was forged on the way, without TLS
     cookies = answer.headers.getlist("Set-Cookie")
     assert len(cookies) == 2
     assert all("Secure" in cookie for cookie in cookies)
@@ -201,6 +205,23 @@ def test_an_idle_session_ends_though_its_page_refreshes(store):
     assert browser.post("/_dash-update-component", click).status_code == 401
 
 
+def test_an_idle_session_ends_though_the_plain_page_loads_itself_anew(store):
+    app = guarded(store)
+    clock = [1000.0]
+    browser = Browser(app)
+    app.server.view_functions["login"].__self__.sessions._clock = lambda: clock[0]
+    browser.log_in("wall", VIEWER)
+    address = re.search(
+        r'http-equiv="refresh" content="10; url=([^"]+)"', browser.get("/plain").text
+    )
+    assert address
+    for _ in range(36):
+        assert browser.get(address[1]).status_code == 200
+        clock[0] += 100
+    clock[0] += 100
+    assert browser.get(address[1]).status_code == 303
+
+
 @pytest.mark.parametrize(
     ("target", "leads"),
     [
@@ -246,6 +267,24 @@ def test_attempts_are_limited_with_the_time_to_wait(store, protected, stranger):
     assert stranger.get("/api/status", **basic("alice", OPERATOR)).status_code == 429
     elsewhere = Browser(protected, "10.2.2.2")
     assert elsewhere.log_in("alice", OPERATOR).status_code == 303
+
+
+def test_who_shares_an_address_locks_nobody_out_who_was_in(protected, operator, stranger):
+    assert operator.address == stranger.address
+    operator.post("/logout")
+    while stranger.log_in("alice", "a wrong password").status_code == 401:
+        pass
+    assert stranger.log_in("alice", OPERATOR).status_code == 429
+    assert operator.log_in("alice", OPERATOR).status_code == 303
+
+
+def test_a_viewer_gains_no_attempts_at_an_operator(protected, stranger):
+    statuses = []
+    for _ in range(3):
+        stranger.log_in("wall", VIEWER)
+        stranger.post("/logout")
+        statuses += [stranger.log_in("alice", "a wrong password").status_code for _ in range(5)]
+    assert statuses == [401] * PER_ADDRESS + [429] * (len(statuses) - PER_ADDRESS)
 
 
 @pytest.mark.parametrize("method", ["get", "head", "options"])

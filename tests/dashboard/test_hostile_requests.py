@@ -157,6 +157,8 @@ def test_without_a_token_nothing_is_queued_and_nothing_breaks(
 @fuzzing
 @given(st.sampled_from(METHODS), PATHS, OTHER_HEADERS, BODIES, TYPES)
 @example("POST", "/api/commands", {}, b'{"kind": "pause"}', "application/json")
+@example("POST", "/api/commands", {}, b"[" * 100_000, "application/json")
+@example("POST", "/_dash-update-component", {}, b'{"a":' * 100_000, "application/json")
 def test_with_a_token_what_is_refused_is_refused_with_a_reason(
     site: Site, method: str, path: str, headers: dict[str, str], body: bytes, kind: str
 ) -> None:
