@@ -71,6 +71,10 @@ class Promotions:
         promotion = approval.promotion if self._deployment.mode is Mode.APPROVE else None
         if promotion is None or promotion.state is not PromotionState.APPROVED:
             return False
+        stands = self._deployment.versions.knobs_since()
+        if stands is not None and stands.trial_id == promotion.trial_id:
+            self._settle_deployed(promotion)  # a tuner was killed before it could say so
+            return True
         proven, version = self._store.trial(promotion.trial_id), self._deployment.version
         if proven is None or version is None or version.id != promotion.version_id:
             self._void(promotion, "what it was proven against does not stand any more")
@@ -89,11 +93,14 @@ class Promotions:
         except (AdjustmentError, KnobError) as error:
             self._void(promotion, error.message)
             return
-        version = self._deployment.version
+        self._settle_deployed(promotion)
+        self._deployed()
+
+    def _settle_deployed(self, promotion: PromotionRecord) -> None:
+        version = self._deployment.versions.knobs_since()
         told = f"policy version {version.id if version is not None else '?'}"
         self._permission.approval.settle(promotion, PromotionState.DEPLOYED, told)
         self._tell("info", f"the promotion of trial {promotion.trial_id} is deployed as {told}")
-        self._deployed()
 
     def _deployed(self) -> None:
         self._permission.limits.promoted()

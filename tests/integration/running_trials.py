@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import psycopg2
 from sqlalchemy.engine import URL
 
 from backend.config import Settings
+from backend.domain.knobs import KnobValue
 from backend.orchestrator import SystemOrchestrator
+from backend.protocols import Clock
 from benchmarks.harness.scripted import Proposes
 
 TICK_S = 0.05
@@ -57,11 +59,20 @@ class Clients:
             connection.close()
 
 
-def begun(settings: Settings) -> SystemOrchestrator:
-    """A tuner that is ready for its jobs and proposes nothing by itself."""
-    orchestrator = SystemOrchestrator(settings)
+def begun(
+    settings: Settings, proposals: Mapping[str, KnobValue] | None = None, clock: Clock | None = None
+) -> SystemOrchestrator:
+    """A tuner that is ready for its jobs.
+
+    Args:
+        settings: of the tuner.
+        proposals: what it proposes, and may be changed while it runs; None for nothing.
+        clock: time; None for the machine's.
+    """
+    orchestrator = SystemOrchestrator(settings, clock=clock)
     orchestrator.initialize_components()
-    orchestrator._components.learner = Proposes(lambda present: present)  # type: ignore[assignment]
+    agent = Proposes(lambda present: present.replace(proposals or {}))
+    orchestrator._components.learner = agent  # type: ignore[assignment]
     orchestrator.begin()
     return orchestrator
 

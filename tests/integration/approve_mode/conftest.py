@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 
 import run
 from backend.config import PathSettings, Settings
+from backend.domain.clock import SystemClock
 from backend.domain.experiment_plans import ExperimentPlanRecord, PromotionRecord, PromotionState
 from backend.domain.knobs import KnobValue
 from backend.domain.modes import CommandState
@@ -45,6 +47,16 @@ QUICK: Mapping[str, Any] = {
 }
 
 
+class SetClock(SystemClock):
+    """The machine's time of day, as somebody sets it."""
+
+    ahead = timedelta()
+
+    def now(self) -> datetime:
+        """The present moment, aware, in UTC."""
+        return super().now() + self.ahead
+
+
 class Approving:
     """A server with its clients, and tuners in mode ``approve`` that come and go.
 
@@ -70,13 +82,15 @@ class Approving:
         self.config_path = folder / "config.yaml"
         self.config_path.write_text(yaml.safe_dump({"paths": paths}))
         self.clients = Clients(server.dsn(), SLOW_UNDER, "on", EVERY_S)
+        self.clock = SetClock()
+        self.proposals: dict[str, KnobValue] = {}
         self.before = auto_conf(server)
         self.store = open_store(self.settings.store_url)
         self.tuner: SystemOrchestrator | None = None
 
     def start(self) -> SystemOrchestrator:
         """The next tuner, as a process would begin it."""
-        self.tuner = begun(self.settings)
+        self.tuner = begun(self.settings, self.proposals, self.clock)
         self.loop = self.tuner.loop
         return self.tuner
 
@@ -120,6 +134,10 @@ class Approving:
     def promotion(self) -> PromotionRecord:
         """The newest promotion."""
         return self.store.promotions()[-1]
+
+    def events(self, kind: str) -> list[str]:
+        """The messages of the events of a kind, oldest first."""
+        return [event.message for event in self.store.events(limit=1000) if event.kind == kind]
 
     def waits(self) -> bool:
         """Whether a promotion waits."""
