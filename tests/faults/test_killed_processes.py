@@ -126,7 +126,7 @@ def test_a_hung_tuner_loses_its_right_to_act(product):
     eventually(
         lambda: product.stands_again(candidate.last_good),
         "the watchdog takes the hung tuner's candidate off",
-        LEASE_TTL_S + LOOK_S + 5.0,
+        LEASE_TTL_S + LOOK_S + ROLLBACK_PROMISE_S,
     )
     eventually(
         lambda: "watchdog_rollback" in event_kinds(product, before), "the watchdog tells of it", 10
