@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from backend.advice.facts import Facts
-from backend.advice.finding import size
+from backend.advice.finding import all_cached, size
 from backend.advice.findings_storage import MIN_CHECKPOINTS
 from backend.telemetry.wording import duration, percent
 
-ALL_CACHED = 0.99
-MIN_BLOCKS = 1000
 MIN_OBSERVED_S = 60.0
 """A shorter observation says nothing by what it did not see."""
 FEW_REQUESTED = 0.05
@@ -26,11 +24,10 @@ def speaks_against(facts: Facts, knob: str) -> str:
 
 
 def _all_cached(facts: Facts) -> str:
-    seen = facts.observation
-    hits, reads = seen.total("blocks_hit"), seen.total("blocks_read")
-    if hits + reads < MIN_BLOCKS or hits < ALL_CACHED * (hits + reads):
+    cached = all_cached(facts.observation)
+    if cached is None:
         return ""
-    return f"{percent(hits / (hits + reads))} of the blocks are found in shared buffers as it is"
+    return f"{percent(cached)} of the blocks are found in shared buffers as it is"
 
 
 def _nothing_spills(facts: Facts) -> str:

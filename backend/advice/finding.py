@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from backend.advice.facts import Facts
+from backend.advice.observation import Observation
 from backend.domain.quantities import format_quantity
 from backend.expert_rules import MANUAL
 
@@ -60,8 +61,19 @@ class Finding:
         return f"{MANUAL}{self.page}"
 
 
+ALL_CACHED = 0.99
+MIN_BLOCKS = 1000
+
 Rule = Callable[[Facts], "Finding | None"]
 """Looks at the facts; None where it has nothing to tell."""
+
+
+def all_cached(seen: Observation) -> float | None:
+    """The share of blocks found in shared buffers where that is as good as all; else None."""
+    hits, reads = seen.total("blocks_hit"), seen.total("blocks_read")
+    if hits + reads < MIN_BLOCKS or hits < ALL_CACHED * (hits + reads):
+        return None
+    return hits / (hits + reads)
 
 
 def count(things: float) -> str:

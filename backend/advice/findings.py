@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from backend.advice import findings_sessions, findings_storage, findings_upkeep
+from backend.advice import (
+    findings_planner,
+    findings_sessions,
+    findings_storage,
+    findings_upkeep,
+)
 from backend.advice.facts import Facts
 from backend.advice.finding import Finding, Rule, Severity
 
 RULES: tuple[Rule, ...] = (
+    *findings_planner.RULES,
     *findings_storage.RULES,
     *findings_upkeep.RULES,
     *findings_sessions.RULES,

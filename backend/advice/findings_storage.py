@@ -16,7 +16,8 @@ MIN_CHECKPOINTS = 10
 """Fewer, since the statistics were reset, show no habit."""
 MANY_REQUESTED = 0.3
 MANY_FULL_PAGES = 0.5
-MIN_WAL_BYTES_PER_S = 100 * 1024.0
+MIN_WAL_BYTES_PER_S = 1024.0**2
+"""Less costs nobody anything, whatever it is made of."""
 MIN_BUFFERS_FULL_PER_S = 0.1
 SLOW_SYNC_MS = 10.0
 
@@ -140,7 +141,6 @@ def full_pages(facts: Facts) -> Finding | None:
         calls_for={
             "wal_compression": Direction.SET,
             "checkpoint_timeout": Direction.RAISE,
-            "max_wal_size": Direction.RAISE,
         },
     )
 

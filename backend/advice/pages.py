@@ -20,6 +20,9 @@ from backend.telemetry.wording import NOTHING, duration, milliseconds, number, p
 TEMPLATE = "advice.html"
 WIDTH = 100
 _STATEMENT_WIDTH = 60
+_RELOAD = (
+    "What you copy acts after SELECT pg_reload_conf(); where it says restart, after a restart."
+)
 # Their line breaks are ours: names in them are quoted in one line.
 _TEXTS = ("texts", "together")
 
@@ -65,14 +68,14 @@ def load(view: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
     told = f" (as stated: {', '.join(server['stated'])})" if server["stated"] else ""
     machine = (
         f"{size(memory) if memory else 'unknown memory'}, "
-        f"{number(server['cores']) if server['cores'] else 'unknown'} cores{told}"
+        f"{format(server['cores'], 'g') if server['cores'] else 'unknown'} cores{told}"
     )
     figures = (
         ("statements a second", number(seen["statements_per_s"])),
         ("mean time of a statement", milliseconds(seen["mean_ms"])),
         ("transactions a second", number(seen["transactions_per_s"])),
         ("sessions at work, on average", number(seen["active_sessions"])),
-        ("connections", number(seen["connections"])),
+        ("connections, on average", number(seen["connections"], 2)),
         ("blocks found in shared buffers", percent(seen["cache_hit_ratio"])),
         ("WAL a second", size(seen["wal_bytes_per_s"])),
         ("CPU of the machine", _unit(seen["cpu_percent"], "%")),
@@ -98,6 +101,8 @@ def _lines(view: Mapping[str, Any]) -> Iterator[str]:
     grounded = [knob for knob in view["knobs"] if knob["basis"] != Basis.RULE.value]
     if not grounded:
         yield "None, by what was measured."
+    elif not view["server"]["managed_by"]:
+        yield f"{_RELOAD}\n"
     for knob in grounded:
         yield from _knob(knob, view["server"]["managed_by"])
     yield from _rules_of_thumb(view)
@@ -147,7 +152,7 @@ def _knob(knob: Mapping[str, Any], managed_by: str) -> Iterator[str]:
     yield f"    {knob['manual']}"
     obstacle = _text(knob, ALTER_SYSTEM)["obstacle"]
     if obstacle:
-        yield from _wrapped(f"No ALTER SYSTEM: {obstacle}", "    ")
+        yield from _wrapped(f"Hindrance: {obstacle}", "    ")
     chosen = _text(knob, managed_by or ALTER_SYSTEM)
     yield f"    {chosen['text']}"
     if chosen["undo"]:
@@ -166,6 +171,8 @@ def _rules_of_thumb(view: Mapping[str, Any]) -> Iterator[str]:
     yield from _heading("By rules of thumb alone: expected effect not measured here")
     yield "These knobs stand at the server's defaults, and nothing seen speaks against the rules."
     wanted = view["server"]["managed_by"] or ALTER_SYSTEM
+    if wanted == ALTER_SYSTEM:
+        yield _RELOAD
     for reason, knobs in by_reason.items():
         yield ""
         yield from _wrapped(f"{reason[0].upper()}{reason[1:]}:", "")

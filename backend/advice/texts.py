@@ -162,7 +162,7 @@ def _system_obstacle(knob: Knob, reading: KnobReading, place: Place) -> str:
     role = sql_identifier(rights.role)
     if place.version < FIRST_WITH_PARAMETER_GRANTS:
         return f"role {role} may not: before version 15 a superuser is needed"
-    return f"role {role} may not; a superuser can grant it: " + grant_alter_system(
+    return f"role {role} may not: run it as a superuser, or grant it: " + grant_alter_system(
         rights.role, [knob.name]
     )
 

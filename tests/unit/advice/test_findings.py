@@ -22,6 +22,10 @@ def test_a_quiet_healthy_server_gives_none() -> None:
 
 
 SICK: dict[str, dict[str, Any]] = {
+    "dear-random-pages": {
+        "values": {"random_page_cost": 40.0}, "totals": {"blocks_hit": 80_000},
+    },
+    "planner-methods-off": {"values": {"enable_nestloop": False}},
     "cache-misses": {"totals": {"blocks_hit": 80_000, "blocks_read": 20_000}},
     "temporary-files": {"totals": {"temp_files": 3, "temp_bytes": 200e6}},
     "requested-checkpoints": {"totals": {"checkpoints_requested": 2, "wal_bytes": 3 * GIB}},
@@ -46,7 +50,7 @@ SICK: dict[str, dict[str, Any]] = {
     "heaviest-statement": {"queries": query()},
     "machine": {"means": {"host_cpu_percent": 97}},
     "disk": {"last": {"host_disk_free_bytes": 0.5 * GIB}},
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("key", sorted(SICK))
@@ -59,6 +63,14 @@ def test_each_finding_is_found_alone_with_its_evidence(key: str) -> None:
 
 
 HEALTHY: dict[str, dict[str, Any]] = {
+    "the server's own page costs": {"totals": {"blocks_hit": 80_000}},
+    "both page costs are raised": {
+        "values": {"random_page_cost": 8.0, "seq_page_cost": 2.0}, "totals": {"blocks_hit": 80_000},
+    },
+    "dear random pages, not cached": {
+        "values": {"random_page_cost": 40.0}, "totals": {"blocks_hit": 97_000, "blocks_read": 3000},
+    },
+    "a little WAL of full pages": {"totals": {"wal_bytes": 10e6, "wal_full_page_images": 1200}},
     "few blocks are read": {"totals": {"blocks_hit": 10, "blocks_read": 20}},
     "most blocks are cached": {"totals": {"blocks_hit": 990_000, "blocks_read": 10_000}},
     "one requested checkpoint": {"totals": {"checkpoints_requested": 1}},

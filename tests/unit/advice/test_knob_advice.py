@@ -64,6 +64,21 @@ def test_a_finding_turns_what_somebody_chose_by_a_step() -> None:
     assert advice["autovacuum_analyze_scale_factor"].proposed == 0.01
 
 
+def test_a_page_cost_that_somebody_chose_is_lowered_where_all_is_cached() -> None:
+    advice, _ = judged(facts({"random_page_cost": 40.0}, totals={"blocks_hit": 80_000}))
+    assert advice["random_page_cost"].basis is Basis.FINDING
+    assert advice["random_page_cost"].findings == ("dear-random-pages",)
+    assert advice["random_page_cost"].proposed == 1.1
+
+
+def test_full_pages_speak_for_rarer_checkpoints_and_not_for_more_wal() -> None:
+    """The limit on WAL is another finding's, where checkpoints are begun for it."""
+    totals = {"wal_bytes": 100e6, "wal_full_page_images": 10_000}
+    advice, _ = judged(facts({"max_wal_size": 2048}, totals=totals))
+    assert advice["checkpoint_timeout"].findings == ("full-page-images",)
+    assert "max_wal_size" not in advice
+
+
 def test_a_finding_never_turns_a_knob_the_other_way() -> None:
     requested = {"checkpoints_requested": 3}
     advice, withheld = judged(facts({"max_wal_size": 16384}, totals=requested))
