@@ -9,9 +9,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from backend.domain.modes import CommandState, Mode
-from backend.domain.steering import (
-    SteeringState,
-)
+from backend.domain.steering import SteeringState
 from dashboard import steering_detail, steering_head, steering_switch, steering_table
 from dashboard import steering_words as words
 from dashboard.operator_commands import make_command

@@ -132,5 +132,3 @@ class TestFinalComparison:
         truth = run.model.index_by_night(run.target.effective_config)
         assert truth > 2.0
         assert finals[-1].effect == pytest.approx(truth - 1, rel=0.2)
-        assert run.loop.final_trial is not None
-        assert run.loop.final_trial.record_id == finals[-1].id
