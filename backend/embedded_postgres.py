@@ -180,6 +180,15 @@ class EmbeddedPostgres:
         with self._existing() as cluster:
             self._start(cluster)
 
+    def bound_log(self) -> None:
+        """Put a log that has grown aside while the server runs; what is asked for now and then.
+
+        Raises:
+            EmbeddedServerError: it cannot be done.
+        """
+        with self._existing() as cluster:
+            cluster.bound_log()
+
     def stop(self, mode: str = "fast") -> None:
         """Stop the server; nothing happens when it does not run.
 

@@ -42,6 +42,8 @@ that comes back."""
 EVOLUTION = "evolution"
 """The process that runs when it is due, and not otherwise."""
 STOP_TIMEOUT_S = 20.0
+LOG_S = 600.0
+"""Between two looks at the embedded server's log."""
 READY = "running"
 """The last step told: everything has been started."""
 Progress = Callable[[str, float], None]
@@ -87,6 +89,7 @@ class Supervisor:
         self._children = {name: _Child(name, command) for name, command in commands.items()}
         self._on_progress, self._evolution_due = on_progress, evolution_due
         self._stopping = threading.Event()
+        self._log_due_s = time.monotonic() + LOG_S
         self._embedded = embedded_server(settings) if settings.is_embedded else None
         if settings.is_embedded:
             # What its process would refuse is told before anything has been started.
@@ -161,6 +164,7 @@ class Supervisor:
 
     def _watch(self) -> int:
         while not self._stopping.wait(0.2):
+            self._bound_log()
             for child in self._children.values():
                 code = child.process.poll() if child.process else None
                 if child.name == EVOLUTION:
@@ -173,6 +177,16 @@ class Supervisor:
                         return 0
                     self._plan_restart(child, code)
         return 0
+
+    def _bound_log(self) -> None:
+        """Keep the log of the embedded server small, which never does that itself."""
+        if self._embedded is None or time.monotonic() < self._log_due_s:
+            return
+        self._log_due_s = time.monotonic() + LOG_S
+        try:
+            self._embedded.bound_log()
+        except AutopilotError as error:
+            log.warning("the server's log: %s", error.message)
 
     def _watch_evolution(self, child: _Child, code: int | None) -> None:
         """Start it when it is due; one that was killed is due again."""

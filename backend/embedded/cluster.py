@@ -358,6 +358,21 @@ class Cluster:
         self.log_path.replace(self.log_path.with_suffix(".log.1"))
         return 0
 
+    def bound_log(self) -> None:
+        """Put aside what a running server has logged, where that has grown.
+
+        It appends to its file, and goes on where that is empty. A line written just then is lost.
+
+        Raises:
+            EmbeddedServerError: the log stays as it is.
+        """
+        if not self.log_path.exists() or self.log_path.stat().st_size <= _LOG_LIMIT_BYTES:
+            return
+        script = 'cp -- "$1" "$1.1" && : > "$1"'
+        result = self.account.run(["/bin/sh", "-c", script, "sh", self.log_path], timeout_s=30)
+        if result.returncode != 0:
+            raise EmbeddedServerError(f"{self.log_path} grows: {result.stderr.strip()}")
+
     # -- postgresql.auto.conf ----------------------------------------------------------------
 
     def read_auto_conf(self) -> str:

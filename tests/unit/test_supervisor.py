@@ -9,13 +9,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from backend import supervisor as supervisor_module
 from backend.config import Settings
 from backend.domain.clock import ManualClock
 from backend.domain.modes import Mode, Phase
 from backend.domain.records import EventRecord, StatusRecord
-from backend.errors import StoreError, WorkloadError
+from backend.errors import EmbeddedServerError, StoreError, WorkloadError
 from backend.run_options import RunOptions
-from backend.supervisor import Supervisor
+from backend.supervisor import LOG_S, Supervisor
 from backend.workload.mixes import MIXES
 
 
@@ -78,6 +79,32 @@ def test_a_locked_store_does_not_end_it(tmp_path: Path) -> None:
     store.locked = False
     running._plan_restart(child, 1)
     assert [event.kind for event in store.events] == ["process_died"]
+
+
+class Log:
+    """A server of which only the log is asked for; it cannot be made smaller."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def bound_log(self) -> None:
+        self.asked += 1
+        raise EmbeddedServerError("the disk is full")
+
+
+def test_the_servers_log_is_looked_at_now_and_then_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock()
+    monkeypatch.setattr(supervisor_module, "time", SimpleNamespace(monotonic=clock.monotonic_s))
+    running, server = supervisor(Store(), tmp_path), Log()
+    running._embedded = server  # type: ignore[assignment]
+    asked = []
+    for _ in range(4):
+        running._bound_log()
+        asked.append(server.asked)
+        clock.advance(LOG_S / 2)
+    assert asked == [0, 0, 1, 1]
 
 
 def test_its_processes_know_whom_to_watch(tmp_path: Path) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import psutil
+import psycopg2.errors
 import pytest
 
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.errors import EmbeddedServerError
 from tests.integration.embedded_servers import is_dead, postmaster_pid, query
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -65,6 +67,21 @@ class TestLife:
         server.start()
         assert server.log_path.stat().st_size < 1024 * 1024
         assert server.log_path.with_suffix(".log.1").stat().st_size == 5 * 1024 * 1024
+
+    def test_the_log_of_a_running_server_is_put_aside_and_goes_on(
+        self, server: EmbeddedPostgres
+    ) -> None:
+        server.bound_log()
+        assert not server.log_path.with_suffix(".log.1").exists()
+        with server.log_path.open("ab") as stream:
+            stream.truncate(5 * 1024 * 1024)
+        server.bound_log()
+        assert server.log_path.stat().st_size < 1024 * 1024
+        assert server.log_path.with_suffix(".log.1").stat().st_size == 5 * 1024 * 1024
+        with pytest.raises(psycopg2.errors.UndefinedTable):
+            query(server, "SELECT * FROM there_is_none")
+        eventually(lambda: "there_is_none" in server.log_path.read_text(), "it logs on")
+        assert server.log_path.stat().st_size < 1024 * 1024
 
     def test_destroy_leaves_neither_file_nor_process(self, open_dir: Path) -> None:
         server = EmbeddedPostgres(open_dir)
