@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import zipfile
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from backend.errors import CheckpointError
@@ -28,12 +30,21 @@ def write_checkpoint(
         arrays: numbers.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_unfinished(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, about=np.array(json.dumps(about)), **arrays)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def _remove_unfinished(path: Path) -> None:
+    """Remove what processes that were killed while they wrote have left beside ``path``."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        writer = left.suffix[1:]
+        if writer.isdigit() and not psutil.pid_exists(int(writer)):
+            left.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[np.generic]]]:

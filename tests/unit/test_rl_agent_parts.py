@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.agent.action_grid import ActionGrid
+from backend.agent.checkpoint import write_checkpoint
 from backend.agent.native_values import NativeValues
 from backend.agent.normalisation import RunningNormaliser, rank_gumbel
 from backend.agent.replay import Replay
@@ -204,3 +207,12 @@ def test_unmoved_coordinates_keep_their_native_value() -> None:
     fresh = natives.decode(SPACE.encode({**SPACE.default_config(), "work_mem": 123456}))
     assert fresh["work_mem"] == 123000
     assert fresh["limit"] == -1
+
+
+def test_what_killed_writers_left_behind_goes_with_the_next_checkpoint(tmp_path: Path) -> None:
+    dead, beside = 2**30, tmp_path / f".other.npz.{2**30}"
+    left, in_use = tmp_path / f".agent.npz.{dead}", tmp_path / f".agent.npz.{os.getppid()}"
+    for file in (left, in_use, beside):
+        file.write_bytes(b"half")
+    write_checkpoint(tmp_path / "agent.npz", {}, {})
+    assert set(tmp_path.iterdir()) == {tmp_path / "agent.npz", in_use, beside}
