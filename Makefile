@@ -57,7 +57,7 @@ contracts: install-dev ## import-linter
 
 audit: install-dev ## bandit on the code, pip-audit on what is installed
 	$(BIN)/bandit -q -c pyproject.toml -r backend dashboard run.py
-	$(BIN)/pip-audit --progress-spinner off
+	$(BIN)/python -m tests.dependency_audit
 
 check: lint types contracts test ## all that a commit should pass
 
