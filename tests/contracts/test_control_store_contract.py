@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
@@ -17,8 +16,7 @@ from backend.protocols import Store
 from backend.telemetry import open_store, opening
 from backend.telemetry.connections import make_engine, store_url
 from tests.contracts import records as full
-
-OpenStore = Callable[[], Store]
+from tests.contracts.conftest import OpenStore
 
 
 def test_an_empty_store_answers(store: Store) -> None:

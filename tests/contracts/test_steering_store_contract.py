@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from datetime import timedelta, timezone
@@ -29,8 +28,8 @@ from backend.protocols import Store
 from backend.telemetry.codec import from_document, to_document
 from backend.telemetry.redaction import MAX_STATEMENT_LENGTH
 from tests.contracts import records as full
+from tests.contracts.conftest import OpenStore
 
-OpenStore = Callable[[], Store]
 OTHER_KEY = ClassKey(full.CLASS_KEY.fingerprint, "public")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -29,7 +28,6 @@ from backend.telemetry.schema import POSTGRESQL_SCHEMA, metadata
 from backend.telemetry.summary import summary_text
 from tests.contracts import records as full
 
-OpenStore = Callable[[], Store]
 OTHER_KEY = ClassKey(full.CLASS_KEY.fingerprint, "public")
 
 
