@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 
 from sqlalchemy.engine import URL
 
 from backend.commands.grants import grant_script
 from backend.config import Settings
-from backend.db_connector import DatabaseConnector, quoted_identifier
-from tests.foreign_server import ForeignServer
+from backend.db_connector import EXPLORER_ROLE, DatabaseConnector, quoted_identifier
+from tests.foreign_server import AnyServer, ForeignServer, Roles, roles_of
 
 ROLE = "o'ne\"ill; \\! x"
 ROLE_PASSWORD = "tuner's pass"
+ADVISER, CLIENT = "adviser", "shop_app"
 
 
-def settings_for(server: ForeignServer, role: str = ROLE, **sections: object) -> Settings:
-    """Settings for a server, as a role."""
+def settings_for(
+    server: ForeignServer, role: str = ROLE, dbname: str | None = None, **sections: object
+) -> Settings:
+    """Settings for a database of a server, as a role."""
     database = {
         "host": server.host,
         "port": server.port,
         "user": role,
         "password": ROLE_PASSWORD,
-        "dbname": server.dbname,
+        "dbname": dbname or server.dbname,
     }
     return Settings.model_validate({"database": database, **sections})
 
@@ -46,13 +51,59 @@ def psql(server: ForeignServer, script: str, dbname: str | None = None) -> str:
     return done.stderr
 
 
-def make_role(server: ForeignServer, settings: Settings, mode: str, role: str = ROLE) -> None:
-    """Make a role by the printed script and nothing else, twice: what is there stays."""
-    script = grant_script(settings, mode=mode, role=role, server_version=server.version)
-    psql(server, script)
-    psql(server, script)
+def make_role(
+    server: ForeignServer,
+    settings: Settings,
+    mode: str,
+    role: str = ROLE,
+    *,
+    explorer: bool = False,
+) -> None:
+    """Make a role by the printed script and nothing else, twice: what is there stays.
+
+    With ``explorer``, the explorer's role too.
+    """
+    script = grant_script(
+        settings, mode=mode, role=role, server_version=server.version, explorer=explorer
+    )
+    database = settings.database.dbname
+    psql(server, script, database)
+    psql(server, script, database)
+    for name in (role, EXPLORER_ROLE) if explorer else (role,):
+        set_password(server, name)
+
+
+def set_password(server: ForeignServer, role: str) -> None:
+    """Give a role the password of all roles here."""
     password = ROLE_PASSWORD.replace("'", "''")
     server.run(f"ALTER ROLE {quoted_identifier(role)} PASSWORD '{password}'")
+
+
+def make_roles(server: ForeignServer) -> None:
+    """An adviser, a tuner and an explorer by the printed script, and an application's role."""
+    server.run(f"CREATE ROLE {CLIENT} LOGIN")
+    set_password(server, CLIENT)
+    make_role(server, settings_for(server), "advise", role=ADVISER)
+    make_role(server, settings_for(server), "auto", explorer=True)
+    server.run(f"ALTER DATABASE {server.dbname} OWNER TO {CLIENT}")
+    server.roles = Roles(ADVISER, ROLE, EXPLORER_ROLE, CLIENT, ROLE_PASSWORD)
+
+
+@contextmanager
+def own_database(server: AnyServer, name: str) -> Iterator[None]:
+    """A new database, of the application's where it has a role, with the grants for the product."""
+    roles, quoted = roles_of(server), quoted_identifier(name)
+    with closing(DatabaseConnector(server.dsn("postgres"))) as admin:
+        admin.execute(f"DROP DATABASE IF EXISTS {quoted} WITH (FORCE)")
+        admin.execute(f"CREATE DATABASE {quoted}" + (f" OWNER {CLIENT}" if roles else ""))
+    if isinstance(server, ForeignServer) and roles:
+        settings = settings_for(server, dbname=name)
+        make_role(server, settings, "auto", explorer=True)
+    try:
+        yield
+    finally:
+        with closing(DatabaseConnector(server.dsn("postgres"))) as admin:
+            admin.execute(f"DROP DATABASE {quoted} WITH (FORCE)")
 
 
 def drop_role(server: ForeignServer, role: str = ROLE) -> None:

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Union
 
@@ -25,6 +25,20 @@ from backend.embedded_postgres import EmbeddedPostgres
 TIMEOUT_S = 120
 PASSWORD = "owner's-pass"
 STATEMENTS = "pg_stat_statements"
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Who connects besides the owner, all with one password; none of them is a superuser.
+
+    Adviser, tuner and explorer are what ``run.py grants`` prints, the client owns the databases.
+    """
+
+    adviser: str
+    tuner: str
+    explorer: str
+    client: str
+    password: str
 
 
 class ForeignServer:
@@ -55,7 +69,7 @@ class ForeignServer:
         )
         self._folder, self.cluster_dir = folder, folder / "cluster"
         self.port = free_port()
-        self.tuner_url: URL | None = None
+        self.roles: Roles | None = None
         if self._account.switch:
             shutil.chown(folder, self._account.uid, self._account.gid)
         self.has_statements = any(bin_dir.parent.glob(f"**/{STATEMENTS}.so"))
@@ -160,7 +174,6 @@ class ForeignServer:
 AnyServer = Union[EmbeddedPostgres, ForeignServer]
 EVERY_SERVER = (
     "embedded_server",
-    "debian_server",
     "least_server",
     "server_14",
     "server_16",
@@ -174,10 +187,42 @@ def has_statements(server: AnyServer) -> bool:
     return isinstance(server, EmbeddedPostgres) or server.has_statements
 
 
-def tuner_dsn(server: AnyServer) -> URL:
-    """The address as the tuner's role, where the server has one that is not its owner."""
-    own = server.tuner_url if isinstance(server, ForeignServer) else None
-    return own or server.dsn()
+def tuner_dsn(server: AnyServer, dbname: str | None = None) -> URL:
+    """The address as the tuner's role: the owner's, where there are no roles."""
+    roles = roles_of(server)
+    return _as_role(server, dbname, roles.tuner if roles else None)
+
+
+def adviser_dsn(server: AnyServer, dbname: str | None = None) -> URL:
+    """The address as a role that may look and advise: the owner's, where there are no roles."""
+    roles = roles_of(server)
+    return _as_role(server, dbname, roles.adviser if roles else None)
+
+
+def client_dsn(server: AnyServer, dbname: str | None = None) -> URL:
+    """The address as an application's role: the owner's, where there are no roles."""
+    roles = roles_of(server)
+    return _as_role(server, dbname, roles.client if roles else None)
+
+
+def explorer_dsn(server: AnyServer, dbname: str | None = None) -> URL:
+    """The address as the role under which statements are tried."""
+    if isinstance(server, EmbeddedPostgres):
+        return server.explorer_dsn(dbname)
+    assert server.roles is not None, "this server has an owner and nobody else"
+    return _as_role(server, dbname, server.roles.explorer)
+
+
+def roles_of(server: AnyServer) -> Roles | None:
+    """Who connects to a server on which the product is no superuser; None elsewhere."""
+    return server.roles if isinstance(server, ForeignServer) else None
+
+
+def _as_role(server: AnyServer, dbname: str | None, role: str | None) -> URL:
+    address, roles = server.dsn(dbname), roles_of(server)
+    if role is None or roles is None:
+        return address
+    return address.set(username=role, password=roles.password)
 
 
 @contextmanager

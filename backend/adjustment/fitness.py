@@ -30,7 +30,8 @@ def restart_needed(
         if not reading.may_alter:
             raise AdjustmentError(
                 f"our role may not set {goal.name}",
-                remedy="run.py grants prints the SQL that allows it",
+                remedy="run.py grants prints the SQL for each knob that is tried; for another one: "
+                f"GRANT ALTER SYSTEM ON PARAMETER {goal.name} (version 15 on)",
             )
         if reading.override is not None:
             raise AdjustmentError(

@@ -7,7 +7,12 @@ from contextlib import closing
 
 from backend.catalog.knobs import load_catalog
 from backend.config import Settings
-from backend.db_connector import NEWEST_VERSION, OLDEST_VERSION, quoted_identifier
+from backend.db_connector import (
+    EXPLORER_ROLE,
+    NEWEST_VERSION,
+    OLDEST_VERSION,
+    quoted_identifier,
+)
 from backend.domain.modes import Mode
 from backend.domain.server import HostFacts
 from backend.errors import ConfigError
@@ -15,6 +20,7 @@ from backend.servers import postgres_target
 from backend.steering.export.quoting import comment, quoted_text
 from backend.targets.postgresql_privileges import (
     FIRST_WITH_PARAMETER_GRANTS,
+    explorer_grants,
     grants,
     may_change_settings,
 )
@@ -23,9 +29,16 @@ APPLICATION = "autopilot_grants"
 
 
 def grant_script(
-    settings: Settings, *, mode: str, role: str | None = None, server_version: int | None = None
+    settings: Settings,
+    *,
+    mode: str,
+    role: str | None = None,
+    server_version: int | None = None,
+    explorer: bool = False,
 ) -> str:
     """The script for a mode; the server is asked for its version where none is given.
+
+    With ``explorer``, it also makes the role under which statements are tried.
 
     Raises:
         ConfigError: no such mode or version.
@@ -41,7 +54,8 @@ def grant_script(
     version = _checked(server_version) if server_version is not None else _asked(settings)
     database, name = settings.database.dbname, role or settings.database.user
     knobs = knobs_in_play(settings, version)
-    return "\n".join(script(wanted, name, database, version, knobs)) + "\n"
+    lines = script(wanted, name, database, version, knobs, explorer=explorer)
+    return "\n".join(lines) + "\n"
 
 
 def knobs_in_play(settings: Settings, version: int) -> tuple[str, ...]:
@@ -51,26 +65,35 @@ def knobs_in_play(settings: Settings, version: int) -> tuple[str, ...]:
 
 
 def script(
-    mode: Mode, role: str, database: str, version: int, knobs: tuple[str, ...]
+    mode: Mode,
+    role: str,
+    database: str,
+    version: int,
+    knobs: tuple[str, ...],
+    *,
+    explorer: bool = False,
 ) -> Iterator[str]:
     """The script, line by line."""
     major = version // 10000
     yield comment(f"What the autopilot needs in mode {mode.value} on PostgreSQL {major}: no more.")
     yield comment(f"Run it as a superuser in database {database}:")
     yield comment("    run.py grants ... | psql --dbname=<that database>")
-    yield comment("It makes the role where there is none, without a password: set one with")
+    yield comment("It makes a role where there is none, without a password: set one with")
     yield comment("\\password in psql, and keep it in ~/.pgpass.")
     yield "\\set ON_ERROR_STOP on"
     yield from _guard(database)
     yield "BEGIN;"
-    creation = f"CREATE ROLE {quoted_identifier(role)} LOGIN"
-    there = f"SELECT FROM pg_roles WHERE rolname = {quoted_text(role)}"  # nosec B608
-    yield f"SELECT {quoted_text(creation)}"
-    yield f" WHERE NOT EXISTS ({there}) \\gexec"
+    yield from _creation(role)
     for grant in grants(mode, role, database, version, knobs):
         if grant.purpose:
             yield comment(f"{grant.purpose}:")
         yield grant.statement
+    if explorer:
+        yield comment("try statements (steering.explore, steering.dsn): a role that only reads:")
+        yield from _creation(EXPLORER_ROLE)
+        place = quoted_identifier(database)
+        yield f"GRANT CONNECT ON DATABASE {place} TO {quoted_identifier(EXPLORER_ROLE)};"
+        yield from explorer_grants(EXPLORER_ROLE, version)
     yield "COMMIT;"
     if may_change_settings(mode) and version < FIRST_WITH_PARAMETER_GRANTS:
         yield comment(f"Mode {mode.value} is not possible with this role: before version 15 only a")
@@ -80,6 +103,13 @@ def script(
     yield comment("(shared_preload_libraries) and made in this database:")
     yield comment("    CREATE EXTENSION IF NOT EXISTS pg_stat_statements;")
     yield comment("Look at the result with: run.py doctor")
+
+
+def _creation(role: str) -> Iterator[str]:
+    creation = f"CREATE ROLE {quoted_identifier(role)} LOGIN"
+    there = f"SELECT FROM pg_roles WHERE rolname = {quoted_text(role)}"  # nosec B608
+    yield f"SELECT {quoted_text(creation)}"
+    yield f" WHERE NOT EXISTS ({there}) \\gexec"
 
 
 def _guard(database: str) -> Iterator[str]:

@@ -66,6 +66,10 @@ def grants(
         Optional[int],
         typer.Option("--server-version", help="14 to 18; default: the server is asked."),
     ] = None,
+    explorer: Annotated[
+        bool,
+        typer.Option("--explorer", help="Also the role under which statements are tried."),
+    ] = False,
     config: ConfigOption = None,
     dsn: DsnOption = None,
     data_dir: DataDirOption = None,
@@ -78,5 +82,8 @@ def grants(
     from backend.commands.grants import grant_script
 
     typer.echo(
-        grant_script(settings, mode=mode, role=role, server_version=server_version), nl=False
+        grant_script(
+            settings, mode=mode, role=role, server_version=server_version, explorer=explorer
+        ),
+        nl=False,
     )

@@ -16,11 +16,9 @@ from backend.db_connector import EXPLORER_ROLE
 from backend.embedded.database import setup_cursor
 from backend.embedded.files import read_text
 from backend.embedded.place import random_password, write_password
+from backend.targets.postgresql_privileges import EXPLORER_TEMP_FILE_LIMIT, explorer_grants
 
 PASSWORD_FILE = "explorer-password"  # nosec B105
-TEMP_FILE_LIMIT = "2GB"
-"""Of temporary files for each process of a session: a plan on trial may not fill the disk."""
-_FIRST_VERSION_OF_PARAMETER_GRANTS = 150000
 
 
 def explorer_address(address: URL, home: Path) -> URL | None:
@@ -49,7 +47,7 @@ def ensure_explorer_role(address: URL, home: Path) -> None:
     known = read_text(home / PASSWORD_FILE)
     password = known.strip() if known else random_password()
     with setup_cursor(address, "postgres") as cursor:
-        limit = f"temp_file_limit={TEMP_FILE_LIMIT}"
+        limit = f"temp_file_limit={EXPLORER_TEMP_FILE_LIMIT}"
         cursor.execute(
             "SELECT %s = ANY(COALESCE(rolconfig, '{}')) FROM pg_catalog.pg_roles"
             " WHERE rolname = %s",
@@ -59,26 +57,16 @@ def ensure_explorer_role(address: URL, home: Path) -> None:
         exists, is_limited = found is not None, found == (True,)
         if exists and is_limited and known:
             return
-        steps = [] if exists else ["CREATE ROLE {role}"]
-        steps += [
-            "ALTER ROLE {role} LOGIN PASSWORD {verifier}",
-            "ALTER ROLE {role} SET default_transaction_read_only = on",
-            "ALTER ROLE {role} SET temp_file_limit = {limit}",
-            "GRANT pg_read_all_data TO {role}",
-        ]
-        if cursor.connection.server_version >= _FIRST_VERSION_OF_PARAMETER_GRANTS:
-            steps.append("GRANT SET ON PARAMETER pg_stat_statements.track TO {role}")
         # Made here, so that no log of the server can show the password.
         verifier = extensions.encrypt_password(
             password, EXPLORER_ROLE, scope=cursor.connection, algorithm="scram-sha-256"
         )
-        # One message is one transaction: there is never half a role.
-        cursor.execute(
-            sql.SQL("; ".join(steps)).format(
-                role=sql.Identifier(EXPLORER_ROLE),
-                verifier=sql.Literal(verifier),
-                limit=sql.Literal(TEMP_FILE_LIMIT),
-            )
+        login = sql.SQL("ALTER ROLE {role} LOGIN PASSWORD {verifier};").format(
+            role=sql.Identifier(EXPLORER_ROLE), verifier=sql.Literal(verifier)
         )
+        creation = sql.SQL("CREATE ROLE {role};").format(role=sql.Identifier(EXPLORER_ROLE))
+        grants = map(sql.SQL, explorer_grants(EXPLORER_ROLE, cursor.connection.server_version))
+        # One message is one transaction: there is never half a role.
+        cursor.execute(sql.SQL(" ").join([*([] if exists else [creation]), login, *grants]))
     if not known:  # last: what the file holds is in force
         write_password(home / PASSWORD_FILE, password)

@@ -16,6 +16,8 @@ FIRST_WITH_PARAMETER_GRANTS = 150000
 LOCK_DATABASE = "postgres"
 """Where the one-tuner lock is held."""
 PARAMETERS_A_LINE = 4
+EXPLORER_TEMP_FILE_LIMIT = "2GB"
+"""Of temporary files for each process of a session: a plan on trial may not fill the disk."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,20 @@ def grants(
     for start in range(0, len(knobs), PARAMETERS_A_LINE):
         purpose = "set these knobs and no others" if start == 0 else ""
         yield Grant(purpose, alter_system(role, knobs[start : start + PARAMETERS_A_LINE]))
+
+
+def explorer_grants(role: str, version: int) -> Iterator[str]:
+    """What the role needs under which statements are tried: it reads every table, writes nothing.
+
+    Its temporary files are bounded, and from version 15 on it may keep what it runs out of
+    pg_stat_statements.
+    """
+    name = quoted_identifier(role)
+    yield f"ALTER ROLE {name} SET default_transaction_read_only = on;"
+    yield f"ALTER ROLE {name} SET temp_file_limit = '{EXPLORER_TEMP_FILE_LIMIT}';"
+    yield f"GRANT pg_read_all_data TO {name};"
+    if version >= FIRST_WITH_PARAMETER_GRANTS:
+        yield f"GRANT SET ON PARAMETER pg_stat_statements.track TO {name};"
 
 
 def _parameter(name: str) -> str:

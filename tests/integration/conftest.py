@@ -11,11 +11,12 @@ import pytest
 from sqlalchemy import Engine
 
 from backend.catalog import load_catalog
+from backend.commands.grants import knobs_in_play
 from backend.domain.server import HostFacts
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.targets.postgresql_privileges import alter_system
-from tests.foreign_roles import ROLE, address_of, make_role, settings_for
-from tests.foreign_server import ForeignServer, foreign_server
+from tests.foreign_roles import make_roles, settings_for
+from tests.foreign_server import AnyServer, ForeignServer, client_dsn, foreign_server, roles_of
 from tests.query_steering import LOOK_ENTRY, OTHER_ENTRY, Sent, steered_engine
 from tests.server_programs import bin_dir
 
@@ -57,10 +58,10 @@ def debian_server() -> Iterator[EmbeddedPostgres]:
             server.destroy()
 
 
-@pytest.fixture(scope="session", params=["embedded_server", "debian_server"])
-def server(request: pytest.FixtureRequest) -> EmbeddedPostgres:
-    """A started server, of each kind in turn."""
-    found: EmbeddedPostgres = request.getfixturevalue(request.param)
+@pytest.fixture(scope="session", params=["embedded_server", "least_server"])
+def server(request: pytest.FixtureRequest) -> AnyServer:
+    """A started server: the product's own as its superuser, then a user's with least privilege."""
+    found: AnyServer = request.getfixturevalue(request.param)
     return found
 
 
@@ -81,18 +82,28 @@ def server_15() -> Iterator[ForeignServer]:
 
 @pytest.fixture(scope="session")
 def least_server() -> Iterator[ForeignServer]:
-    """The same, and the tuner connects under a role that the printed grants made.
-
-    Besides what they grant, it may set what the tests write and the agent does not try.
-    """
+    """The same, where the product's roles have what ``run.py grants`` prints, and nothing more."""
     if not (DEBIAN_BIN_DIR / "postgres").exists():
         pytest.skip(f"no PostgreSQL 15 in {DEBIAN_BIN_DIR} (apt-get install postgresql-15)")
     with foreign_server(DEBIAN_BIN_DIR) as server:
-        make_role(server, settings_for(server), "auto")
-        names = (*load_catalog(server.version, NO_HOST).names, *WRITTEN_BY_TESTS)
-        server.run(alter_system(ROLE, names))
-        server.tuner_url = address_of(server, ROLE)
+        make_roles(server)
         yield server
+
+
+@pytest.fixture
+def any_knob(server: AnyServer) -> Iterator[None]:
+    """The right to settings that the printed grants leave out, as an owner gives it by hand."""
+    roles = roles_of(server)
+    if not isinstance(server, ForeignServer) or roles is None:
+        yield
+        return
+    printed = knobs_in_play(settings_for(server), server.version)
+    catalogued = load_catalog(server.version, NO_HOST).names
+    more = [name for name in (*catalogued, *WRITTEN_BY_TESTS) if name not in printed]
+    grant = alter_system(roles.tuner, more)
+    server.run(grant)
+    yield
+    server.run(grant.replace("GRANT", "REVOKE", 1).replace(" TO ", " FROM ", 1))
 
 
 @pytest.fixture(scope="session")
@@ -119,9 +130,9 @@ def _of_version(major: int) -> Iterator[ForeignServer]:
 
 
 @pytest.fixture
-def steered(embedded_server: EmbeddedPostgres) -> Iterator[tuple[Engine, Sent]]:
-    """An engine of one connection for `LOOK` and `OTHER`."""
+def steered(server: AnyServer) -> Iterator[tuple[Engine, Sent]]:
+    """An engine of one connection for `LOOK` and `OTHER`, of an application."""
     with steered_engine(
-        embedded_server.dsn(), LOOK_ENTRY, OTHER_ENTRY, pool_size=1, max_overflow=0
+        client_dsn(server), LOOK_ENTRY, OTHER_ENTRY, pool_size=1, max_overflow=0
     ) as both:
         yield both

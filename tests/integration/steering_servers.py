@@ -10,7 +10,7 @@ import psycopg2
 from sqlalchemy.engine import URL
 
 from backend.domain.server import HostFacts
-from backend.embedded_postgres import EmbeddedPostgres
+from tests.foreign_server import AnyServer
 
 AMPLE = HostFacts(memory_bytes=64 << 30, cpu_count=16.0)
 
@@ -26,6 +26,6 @@ def session(url: URL) -> Iterator[Any]:
         connection.close()
 
 
-def owner(server: EmbeddedPostgres) -> contextlib.AbstractContextManager[Any]:
+def owner(server: AnyServer) -> contextlib.AbstractContextManager[Any]:
     """A cursor of the role that owns everything, in autocommit."""
     return session(server.dsn())

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import Engine, TextClause, exc, text
 from sqlalchemy.engine import URL
 
-from backend.embedded_postgres import EmbeddedPostgres
 from backend.steering.client import ClassTimings
+from tests.foreign_server import AnyServer, client_dsn
 from tests.query_steering import (
     DIVIDE,
     DIVIDE_ENTRY,
@@ -33,8 +33,8 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def url(embedded_server: EmbeddedPostgres) -> URL:
-    return embedded_server.dsn()
+def url(server: AnyServer) -> URL:
+    return client_dsn(server)
 
 
 # -- transactions -------------------------------------------------------------------------------

@@ -17,7 +17,6 @@ from backend.catalog.hint_sets import load_hint_sets
 from backend.db_connector import DatabaseConnector
 from backend.domain.plans import DEFAULT_HINT_SET
 from backend.domain.server import HostFacts
-from backend.embedded_postgres import EmbeddedPostgres
 from backend.steering.client import (
     SampledClass,
     SteeringEntry,
@@ -28,6 +27,7 @@ from backend.steering.client import (
 from backend.steering.running.runner import StatementRunner
 from backend.steering.statements.read_only import ReadOnlyCheck
 from backend.steering.statements.sample_book import SampleBook, samples_from_plug_ins
+from tests.foreign_server import AnyServer, client_dsn
 from tests.query_steering import (
     LOOK_ENTRY,
     SEARCH_PATH,
@@ -47,8 +47,8 @@ ADD_CLASS = fingerprint("SELECT $1 + 1 AS added, 'x'")
 
 
 @pytest.fixture(scope="module")
-def url(embedded_server: EmbeddedPostgres) -> URL:
-    return embedded_server.dsn()
+def url(server: AnyServer) -> URL:
+    return client_dsn(server)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, exc, text
 
-from backend.embedded_postgres import EmbeddedPostgres
+from tests.foreign_server import AnyServer, client_dsn
 from tests.query_steering import (
     DIVIDE,
     LOOK,
@@ -60,9 +60,9 @@ BY_ANOTHER_WAY = ("commit", "rollback", "stream", "many", "unseen commit")
 
 
 @pytest.fixture(scope="module")
-def both(embedded_server: EmbeddedPostgres) -> Iterator[tuple[tuple[Engine, Sent], Engine]]:
+def both(server: AnyServer) -> Iterator[tuple[tuple[Engine, Sent], Engine]]:
     """An engine that steers at random, and one that never does."""
-    url = embedded_server.dsn()
+    url = client_dsn(server)
     entries = (LOOK_ENTRY, OTHER_ENTRY, AGAIN)
     options = {"query_steering_default_share": 0.3, "query_steering_seed": 1}
     with steered_engine(url, *entries, **options) as steered, steered_engine(url) as (plain, _):

@@ -11,8 +11,9 @@ from sqlalchemy import Engine, event, exc, text
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import QueuePool
 
-from backend.embedded_postgres import EmbeddedPostgres
 from backend.steering.client import ClassTimings
+from tests.foreign_server import AnyServer, client_dsn
+from tests.integration.steering_servers import owner
 from tests.query_steering import (
     DIVIDE,
     DIVIDE_ENTRY,
@@ -35,8 +36,8 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def url(embedded_server: EmbeddedPostgres) -> URL:
-    return embedded_server.dsn()
+def url(server: AnyServer) -> URL:
+    return client_dsn(server)
 
 
 # -- settings of the application's own ----------------------------------------------------------
@@ -102,12 +103,12 @@ def test_another_search_path_is_another_statement(steered: tuple[Engine, Sent]) 
 
 
 def test_a_class_whose_settings_the_server_refuses_is_given_up(
-    url: URL, caplog: pytest.LogCaptureFixture
+    server: AnyServer, url: URL, caplog: pytest.LogCaptureFixture
 ) -> None:
     revoke = "REVOKE EXECUTE ON FUNCTION pg_catalog.set_config FROM PUBLIC"
-    with steered_engine(url) as (engine, _), engine.begin() as connection:
-        connection.execute(text("CREATE ROLE modest LOGIN PASSWORD 'modest'"))
-        connection.execute(text(revoke))
+    with owner(server) as cursor:
+        cursor.execute("CREATE ROLE modest LOGIN PASSWORD 'modest'")
+        cursor.execute(revoke)
     try:
         modest = url.set(username="modest", password="modest")
         with steered_engine(modest, LOOK_ENTRY) as (engine, sent), engine.connect() as connection:
@@ -119,9 +120,9 @@ def test_a_class_whose_settings_the_server_refuses_is_given_up(
             assert sent == ["SELECT current_setting('work_mem') AS work_mem, %(x)s AS x"]
         assert "steered no more" in caplog.text
     finally:
-        with steered_engine(url) as (engine, _), engine.begin() as connection:
-            connection.execute(text(revoke.replace("REVOKE", "GRANT").replace("FROM", "TO")))
-            connection.execute(text("DROP ROLE modest"))
+        with owner(server) as cursor:
+            cursor.execute(revoke.replace("REVOKE", "GRANT").replace("FROM", "TO"))
+            cursor.execute("DROP ROLE modest")
 
 
 def test_a_setting_that_the_server_does_not_know_is_not_sent(url: URL) -> None:

@@ -11,13 +11,13 @@ import pytest
 
 from backend.catalog.hint_sets import HintSetCatalog, load_hint_sets
 from backend.domain.plans import DEFAULT_HINT_SET, HintSet, PlanRun
-from backend.embedded_postgres import EmbeddedPostgres
 from backend.errors import KnobError, ServerError
 from backend.steering.client.planner_settings import SETTINGS
 from backend.steering.plans.plan_text import without_constants
 from backend.steering.proof.verification import Verification, VerificationResult
 from backend.steering.running.runner import StatementRunner
 from backend.steering.statements.read_only import ReadOnlyVerdict
+from tests.foreign_server import AnyServer, explorer_dsn
 from tests.integration.steering_servers import AMPLE, owner
 
 pytestmark = pytest.mark.integration
@@ -43,7 +43,7 @@ BAD_COSTS = "-c random_page_cost=200"
 
 
 @pytest.fixture(scope="module")
-def server(server: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
+def server(server: AnyServer) -> Iterator[AnyServer]:
     """A server of each kind, with the tables of this module."""
     with owner(server) as cursor:
         cursor.execute(SCHEMA)
@@ -53,21 +53,21 @@ def server(server: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
 
 
 @pytest.fixture
-def catalog(server: EmbeddedPostgres) -> HintSetCatalog:
+def catalog(server: AnyServer) -> HintSetCatalog:
     return load_hint_sets(server.version, AMPLE)
 
 
 @pytest.fixture
-def runner(server: EmbeddedPostgres, catalog: HintSetCatalog) -> Iterator[StatementRunner]:
-    made = StatementRunner(server.dsn(), catalog)
+def runner(server: AnyServer, catalog: HintSetCatalog) -> Iterator[StatementRunner]:
+    made = StatementRunner(explorer_dsn(server), catalog)
     yield made
     made.close()
 
 
 @pytest.fixture
-def misled(server: EmbeddedPostgres, catalog: HintSetCatalog) -> Iterator[StatementRunner]:
+def misled(server: AnyServer, catalog: HintSetCatalog) -> Iterator[StatementRunner]:
     """A runner in whose session the planner avoids indexes."""
-    url = server.dsn().update_query_dict({"options": BAD_COSTS})
+    url = explorer_dsn(server).update_query_dict({"options": BAD_COSTS})
     made = StatementRunner(url, catalog)
     yield made
     made.close()
@@ -128,16 +128,16 @@ class Forger(StatementRunner):
 
 
 def test_another_answer_is_never_proven_however_fast(
-    server: EmbeddedPostgres, catalog: HintSetCatalog
+    server: AnyServer, catalog: HintSetCatalog
 ) -> None:
-    with contextlib.closing(Forger(server.dsn(), catalog)) as runner:
+    with contextlib.closing(Forger(explorer_dsn(server), catalog)) as runner:
         _, result = carried_through(runner, NO_SEQSCAN, by_kind(3))
     assert not result.proven
     assert "answers" in result.reason
 
 
 def test_a_change_of_the_servers_settings_is_noticed(
-    server: EmbeddedPostgres, runner: StatementRunner
+    server: AnyServer, runner: StatementRunner
 ) -> None:
     made = Verification(
         runner, NO_SEQSCAN, by_kind(3), min_gain=0.1, alpha=0.005, max_timeout_s=20.0
@@ -164,7 +164,7 @@ def test_a_change_of_the_servers_settings_is_noticed(
 
 
 def test_settings_in_force_are_as_show_prints_them(
-    server: EmbeddedPostgres, runner: StatementRunner
+    server: AnyServer, runner: StatementRunner
 ) -> None:
     in_force = runner.in_force(SETTINGS)
     assert len(in_force) > 35
@@ -180,7 +180,7 @@ def test_settings_in_force_are_as_show_prints_them(
 def test_only_planner_settings_are_told(runner: StatementRunner) -> None:
     assert runner.in_force([]) == {}
     with pytest.raises(ServerError, match="no planner setting"):
-        runner.in_force(["data_directory"])
+        runner.in_force(["port"])
 
 
 # -- plans as text ---------------------------------------------------------------------------------
@@ -219,7 +219,7 @@ def masked(line: str) -> str:
 @pytest.mark.parametrize("statement", STATEMENTS)
 @pytest.mark.parametrize("hint_set", [DEFAULT_HINT_SET, NO_HASH, NO_SEQSCAN])
 def test_the_text_is_that_of_explain_but_for_constants(
-    server: EmbeddedPostgres, runner: StatementRunner, statement: str, hint_set: HintSet
+    server: AnyServer, runner: StatementRunner, statement: str, hint_set: HintSet
 ) -> None:
     shown = runner.plan_text(ReadOnlyVerdict(statement), hint_set)
     with owner(server) as cursor:

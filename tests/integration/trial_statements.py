@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from backend.domain.plans import DEFAULT_HINT_SET, HintSet, PlanRun
-from backend.embedded_postgres import EmbeddedPostgres
 from backend.steering.running.runner import StatementRunner
 from backend.steering.statements.read_only import ReadOnlyVerdict
+from tests.foreign_server import AnyServer
 from tests.integration.steering_servers import owner
 
 GROUPS = (
@@ -19,7 +19,7 @@ def run_one(runner: StatementRunner, statement: str, timeout_s: float = 20.0) ->
     return runner.run(ReadOnlyVerdict(statement), [DEFAULT_HINT_SET], [timeout_s])[0]
 
 
-def state_of(server: EmbeddedPostgres, runner: StatementRunner) -> tuple[str, str]:
+def state_of(server: AnyServer, runner: StatementRunner) -> tuple[str, str]:
     with owner(server) as cursor:
         cursor.execute(
             "SELECT state, query FROM pg_stat_activity WHERE pid = %s",

@@ -59,6 +59,20 @@ def test_settings_decide_which_knobs_are_in_play() -> None:
     assert set(knobs_in_play(slow, 170000)) > set(knobs_in_play(FOREIGN, 170000))
 
 
+@pytest.mark.parametrize("version", [14, 15, 18])
+def test_the_explorer_reads_and_nothing_else(version: int) -> None:
+    plain = grant_script(FOREIGN, mode="observe", server_version=version)
+    script = grant_script(FOREIGN, mode="observe", server_version=version, explorer=True)
+    more = "\n".join(line for line in script.splitlines() if line not in plain.splitlines())
+    assert 'GRANT pg_read_all_data TO "autopilot_explorer"' in more
+    assert 'GRANT CONNECT ON DATABASE "app" TO "autopilot_explorer"' in more
+    assert "SET default_transaction_read_only = on" in more
+    assert "SET temp_file_limit = '2GB'" in more
+    assert ("SET ON PARAMETER pg_stat_statements.track" in more) is (version >= 15)
+    assert '"me"' not in more
+    assert more.count("GRANT ") == (3 if version >= 15 else 2)
+
+
 def test_names_stay_names() -> None:
     database = {"host": "h", "user": "me", "dbname": HOSTILE}
     settings = Settings.model_validate({"database": database})

@@ -29,6 +29,7 @@ pytestmark = pytest.mark.integration
 # -- applying and undoing ---------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("any_knob")
 def test_all_knobs_that_need_no_restart_at_once(tuner: Tuner, server: AnyServer) -> None:
     space = tuner.catalog.space(tunable_only=False)
     before = auto_conf(server)
@@ -162,6 +163,7 @@ def test_a_humans_value_stays(tuner: Tuner, server: AnyServer, human: Callable[.
     assert tuner.states() == {ChangeState.CONFLICT, ChangeState.ROLLED_BACK}
 
 
+@pytest.mark.usefixtures("any_knob")
 def test_kept_changes_are_undone_on_request(
     tuner: Tuner, server: AnyServer, human: Callable[..., Any]
 ) -> None:
@@ -191,6 +193,7 @@ def test_arms_change_places_many_times(tuner: Tuner, server: AnyServer) -> None:
 # -- restarts ---------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("any_knob")
 def test_restart_knobs(tuner: Tuner, human: Callable[..., Any]) -> None:
     before = human("SHOW shared_buffers")
     batch = tuner.apply(shared_buffers="64MB", wal_buffers="8MB", work_mem=65536)
@@ -201,6 +204,7 @@ def test_restart_knobs(tuner: Tuner, human: Callable[..., Any]) -> None:
     assert human("SHOW work_mem") == [("4MB",)]
 
 
+@pytest.mark.usefixtures("any_knob")
 def test_wal_buffers_may_choose_for_themselves(tuner: Tuner, human: Callable[..., Any]) -> None:
     batch = tuner.apply(wal_buffers=2048)
     second = tuner.apply(wal_buffers=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -21,25 +22,25 @@ from backend.errors import StaleEpochError
 from backend.targets.postgresql import PostgresTarget
 from backend.telemetry import SqlStore
 from backend.watchdog import run_watchdog
+from tests.foreign_server import AnyServer, tuner_dsn
 from tests.integration.tuned_servers import Tuner, auto_conf
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[3]
 _TUNER = """
-import sys, threading
+import json, sys, threading
 from sqlalchemy.engine import make_url
 from backend.catalog import load_catalog
 from backend.db_connector import DatabaseConnector
 from backend.domain.clock import SystemClock
-from backend.embedded_postgres import EmbeddedPostgres
 from backend.domain.server import HostFacts
 from backend.lease import TunerLease
 from backend.parameter_adjuster import ParameterAdjuster
 from backend.targets.postgresql import PostgresTarget
 from backend.telemetry import open_store
 
-url, store_url, ttl_s, *hang = sys.stdin.readline().strip().split(" ")
+url, store_url, ttl_s, *hang = json.loads(sys.stdin.readline())
 store = open_store(store_url)
 target = PostgresTarget(DatabaseConnector(make_url(url)))
 catalog = load_catalog(target.describe().version, HostFacts(8 << 30, 4.0))
@@ -65,23 +66,23 @@ except Exception as error:
 """
 
 
-@pytest.fixture(scope="session", params=["embedded_server", "debian_server"])
-def server(request: pytest.FixtureRequest) -> EmbeddedPostgres:
-    """Servers of ours alone: one is started again after a crash."""
-    found: EmbeddedPostgres = request.getfixturevalue(request.param)
+@pytest.fixture(scope="session", params=["embedded_server", "least_server"])
+def server(request: pytest.FixtureRequest) -> AnyServer:
+    """One of our own, and one on which tuner and watchdog have what is printed and no more."""
+    found: AnyServer = request.getfixturevalue(request.param)
     return found
 
 
 @pytest.fixture
 def watched(
-    server: EmbeddedPostgres, tmp_path: Path, store: SqlStore, human: Callable[..., Any]
+    server: AnyServer, tmp_path: Path, store: SqlStore, human: Callable[..., Any]
 ) -> Iterator[None]:
     """A watchdog beside the server."""
     stop = threading.Event()
 
     def connect() -> PostgresTarget:
         return PostgresTarget(
-            DatabaseConnector(server.dsn(), application_name=WATCHDOG_APPLICATION)
+            DatabaseConnector(tuner_dsn(server), application_name=WATCHDOG_APPLICATION)
         )
 
     thread = threading.Thread(
@@ -96,7 +97,7 @@ def watched(
 
 
 def start_tuner(
-    server: EmbeddedPostgres, tmp_path: Path, ttl_s: float, *more: str
+    server: AnyServer, tmp_path: Path, ttl_s: float, *more: str
 ) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, "-c", _TUNER],
@@ -107,8 +108,8 @@ def start_tuner(
     )
     assert process.stdin is not None
     assert process.stdout is not None
-    address = server.dsn().render_as_string(hide_password=False)
-    process.stdin.write(" ".join([address, f"sqlite:///{tmp_path}/store.db", str(ttl_s), *more]))
+    address = tuner_dsn(server).render_as_string(hide_password=False)
+    process.stdin.write(json.dumps([address, f"sqlite:///{tmp_path}/store.db", ttl_s, *more]))
     process.stdin.write("\n")
     process.stdin.flush()
     if process.stdout.readline() != "applied\n":
@@ -121,7 +122,7 @@ def start_tuner(
 @pytest.mark.faults
 @pytest.mark.usefixtures("watched")
 def test_a_killed_tuner_leaves_the_last_good_configuration(
-    server: EmbeddedPostgres, tmp_path: Path, store: SqlStore, human: Callable[..., Any]
+    server: AnyServer, tmp_path: Path, store: SqlStore, human: Callable[..., Any]
 ) -> None:
     process = start_tuner(server, tmp_path, ttl_s=60)
     try:
@@ -140,7 +141,7 @@ def test_a_killed_tuner_leaves_the_last_good_configuration(
 @pytest.mark.faults
 @pytest.mark.usefixtures("watched")
 def test_a_stopped_tuner_is_rolled_back_and_may_not_act_when_it_wakes(
-    server: EmbeddedPostgres, tmp_path: Path, store: SqlStore, human: Callable[..., Any]
+    server: AnyServer, tmp_path: Path, store: SqlStore, human: Callable[..., Any]
 ) -> None:
     process = start_tuner(server, tmp_path, ttl_s=2.0)
     try:
@@ -162,7 +163,7 @@ def test_a_stopped_tuner_is_rolled_back_and_may_not_act_when_it_wakes(
 @pytest.mark.slow
 @pytest.mark.usefixtures("watched")
 def test_a_tuner_that_hangs_inside_a_transaction_is_ended(
-    server: EmbeddedPostgres, tmp_path: Path, store: SqlStore, human: Callable[..., Any]
+    server: AnyServer, tmp_path: Path, store: SqlStore, human: Callable[..., Any]
 ) -> None:
     """It locks the store, so that nobody could even note that its epoch is over."""
     process = start_tuner(server, tmp_path, 1.0, "hang")
@@ -177,13 +178,16 @@ def test_a_tuner_that_hangs_inside_a_transaction_is_ended(
 
 @pytest.mark.faults
 def test_after_everything_died_the_next_start_reconciles(
-    server: EmbeddedPostgres, tmp_path: Path, store: SqlStore, human: Callable[..., Any]
+    server: AnyServer, tmp_path: Path, store: SqlStore, human: Callable[..., Any]
 ) -> None:
     process = start_tuner(server, tmp_path, ttl_s=60)
     process.kill()
     process.communicate()
     server.stop("immediate")
-    server.start_or_recover()
+    if isinstance(server, EmbeddedPostgres):
+        server.start_or_recover()
+    else:
+        server.start()
     assert human("SHOW work_mem") == [("64MB",)]
     tuner = Tuner(server, store)
     try:

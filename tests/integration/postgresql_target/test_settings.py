@@ -40,6 +40,7 @@ def test_values_go_in_and_come_back_in_native_units(target: PostgresTarget) -> N
     assert (reading.source, reading.entry) == ("default", None)
 
 
+@pytest.mark.usefixtures("any_knob")
 def test_a_knob_that_waits_for_a_restart(server: AnyServer, target: PostgresTarget) -> None:
     before = target.read_knobs(["max_locks_per_transaction"])["max_locks_per_transaction"]
     try:
@@ -75,6 +76,7 @@ def test_what_the_server_refuses(
         target.write_entries(entries)
 
 
+@pytest.mark.usefixtures("any_knob")
 def test_a_string_stays_a_string(target: PostgresTarget) -> None:
     hostile = "x'; DROP TABLE y; -- \\ \" $1 %s"
     try:

@@ -9,9 +9,9 @@ from sqlalchemy.engine import URL
 
 from backend.catalog.hint_sets import HintSetCatalog, load_hint_sets
 from backend.db_connector import DatabaseConnector
-from backend.embedded_postgres import EmbeddedPostgres
 from backend.steering.running.runner import StatementRunner
 from backend.steering.statements.read_only import ReadOnlyCheck, ReadOnlyVerdict
+from tests.foreign_server import AnyServer, explorer_dsn
 from tests.integration.steering_servers import AMPLE, owner
 
 SCHEMA = """
@@ -50,25 +50,15 @@ CREATE TABLE trial.halves (id int) PARTITION BY RANGE (id);
 CREATE FOREIGN TABLE trial.half_elsewhere PARTITION OF trial.halves
     FOR VALUES FROM (0) TO (9) SERVER trial_server;
 ANALYZE trial.parents, trial.children;
-DO $$ BEGIN
-    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'autopilot_reader') THEN
-        CREATE ROLE autopilot_reader LOGIN PASSWORD 'reader-pw';
-    END IF;
-END $$;
-GRANT USAGE ON SCHEMA trial TO autopilot_reader;
-GRANT SELECT ON trial.parents, trial.children TO autopilot_reader;
-GRANT USAGE ON SEQUENCE trial.numbers TO autopilot_reader;
 """
 CLEAN_UP = """
 DROP SCHEMA trial CASCADE;
 DROP FOREIGN DATA WRAPPER trial_wrapper CASCADE;
-DROP OWNED BY autopilot_reader;
-DROP ROLE autopilot_reader;
 """
 
 
 @pytest.fixture(scope="module")
-def server(server: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
+def server(server: AnyServer) -> Iterator[AnyServer]:
     """A server of each kind, with the schema ``trial``."""
     with owner(server) as cursor:
         cursor.execute(SCHEMA)
@@ -78,13 +68,13 @@ def server(server: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
 
 
 @pytest.fixture
-def catalog(server: EmbeddedPostgres) -> HintSetCatalog:
+def catalog(server: AnyServer) -> HintSetCatalog:
     return load_hint_sets(server.version, AMPLE)
 
 
 @pytest.fixture
-def url(server: EmbeddedPostgres) -> URL:
-    return server.dsn().set(username="autopilot_reader", password="reader-pw")
+def url(server: AnyServer) -> URL:
+    return explorer_dsn(server)
 
 
 @pytest.fixture

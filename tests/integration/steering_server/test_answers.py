@@ -9,10 +9,10 @@ from sqlalchemy.engine import URL
 
 from backend.catalog.hint_sets import HintSetCatalog
 from backend.domain.plans import DEFAULT_HINT_SET, RunOutcome
-from backend.embedded_postgres import EmbeddedPostgres
 from backend.steering.running import trial_session
 from backend.steering.running.runner import StatementRunner
 from backend.steering.statements.read_only import ReadOnlyVerdict
+from tests.foreign_server import AnyServer
 from tests.integration.steering_servers import owner
 from tests.integration.trial_statements import GROUPS, NO_HASH, run_one, state_of
 
@@ -68,7 +68,7 @@ def test_equals_that_a_limit_cuts_do_not_spoil_an_answer(
 
 
 def test_all_arms_see_one_state_of_the_data(
-    server: EmbeddedPostgres, runner: StatementRunner, monkeypatch: pytest.MonkeyPatch
+    server: AnyServer, runner: StatementRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = trial_session.TrialSession.copy_out
 
@@ -95,7 +95,7 @@ def test_parameters_and_comments_arrive_as_written(runner: StatementRunner, chec
 
 
 def test_an_answer_too_large_is_broken_off(
-    url: URL, catalog: HintSetCatalog, server: EmbeddedPostgres
+    url: URL, catalog: HintSetCatalog, server: AnyServer
 ) -> None:
     runner = StatementRunner(url, catalog, max_answer_bytes=100_000)
     for rows in (3_000, 100_000_000):  # at the end, and in the midst of it

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from backend.db_connector import DatabaseConnector
-from backend.embedded_postgres import EmbeddedPostgres
 from backend.steering.statements.read_only import ReadOnlyCheck
+from tests.foreign_server import AnyServer, explorer_dsn
 from tests.integration.steering_servers import owner, session
 
 pytestmark = pytest.mark.integration
@@ -103,7 +103,7 @@ SELECT current_setting('work_mem'), current_setting('autopilot.mark', true), cur
 class Bench:
     """The check, and a session of the server's superuser to run what it lets through."""
 
-    def __init__(self, server: EmbeddedPostgres, check: ReadOnlyCheck, cursor: Any) -> None:
+    def __init__(self, server: AnyServer, check: ReadOnlyCheck, cursor: Any) -> None:
         self.check, self._server, self._cursor = check, server, cursor
         self.let_through = 0
 
@@ -125,13 +125,13 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(server: EmbeddedPostgres) -> Iterator[Bench]:
+def bench(server: AnyServer) -> Iterator[Bench]:
     with owner(server) as cursor:
         cursor.execute(
             "CREATE OR REPLACE FUNCTION trial.liar_of_volatile(int) RETURNS int LANGUAGE sql "
             "VOLATILE AS 'UPDATE trial.parents SET kind = $1; SELECT 1'"
         )
-    connector = DatabaseConnector(server.dsn())
+    connector = DatabaseConnector(explorer_dsn(server))
     bystander = server.dsn().update_query_dict({"application_name": "bystander"})
     with session(bystander), session(server.dsn()) as cursor:
         yield Bench(server, ReadOnlyCheck(connector), cursor)

@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy.engine import URL
 
 from backend.db_connector import DatabaseConnector
-from backend.embedded_postgres import EmbeddedPostgres
 from backend.errors import ServerConnectionError
 from backend.steering.statements.read_only import ReadOnlyCheck
+from tests.foreign_server import AnyServer
 from tests.integration.steering_servers import owner
 from tests.integration.trial_statements import GROUPS
 
@@ -126,7 +126,7 @@ def test_somebody_may_vouch_for_a_volatile_function(check: Any) -> None:
     assert "careless" in check("SELECT trial.careless(1)", "other.careless").refusal
 
 
-def test_a_volatile_cast_spoils_the_whole_database(server: EmbeddedPostgres, check: Any) -> None:
+def test_a_volatile_cast_spoils_the_whole_database(server: AnyServer, check: Any) -> None:
     with owner(server) as cursor:
         cursor.execute(
             "CREATE FUNCTION trial.to_box(trial.parents) RETURNS box LANGUAGE sql VOLATILE "
@@ -140,7 +140,7 @@ def test_a_volatile_cast_spoils_the_whole_database(server: EmbeddedPostgres, che
 
 
 @pytest.fixture
-def tenant(server: EmbeddedPostgres) -> Iterator[None]:
+def tenant(server: AnyServer) -> Iterator[None]:
     with owner(server) as cursor:
         cursor.execute(
             "CREATE ROLE trial_tenant; CREATE SCHEMA trial_tenant AUTHORIZATION trial_tenant; "
