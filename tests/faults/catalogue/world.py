@@ -227,9 +227,11 @@ class World(RunningProduct):
         return self.wait_for_candidate()
 
     def child(self, name: str) -> psutil.Process | None:
-        """The tuner with trials, for who waits for its candidate."""
+        """The tuner with trials, for who waits for its candidate; None: it ended just now."""
         assert name == "tuner"
-        return psutil.Process(self.trials().process.pid)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return psutil.Process(self.trials().process.pid)
+        return None
 
     def beside(self, name: str) -> Place:
         """The same server and settings with another store."""
