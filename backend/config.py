@@ -120,9 +120,10 @@ class Level1Section(Section):
     )
     max_settle_s: float = Field(
         5,
-        ge=0,
+        ge=2,
         le=3600,
-        description="Knobs that take longer to show their effect (checkpoints) are not tried.",
+        description="Knobs that take longer to show their effect (checkpoints) are not tried; the "
+        "quickest take 2 s.",
     )
     baseline_s: float = Field(
         60, ge=10, le=3600, description="Real seconds observed before anything is tried."

@@ -46,6 +46,9 @@ As many may be lost in all as it has, at least twice this: a load that swings fo
 """
 MAX_EXCUSES = 3
 """How often a trial goes on after the safety monitor took its candidate off under more load."""
+STOPPED = "stopped by the safety monitor"
+NO_WAY_BACK = "what stood before is far worse by now, says the safety monitor: what stands stays"
+"""Where a recheck returned to it."""
 MAX_STRADDLE_S = 60.0
 """How long to wait for statements that began before a switch; then the trial is given up."""
 
@@ -267,12 +270,11 @@ class Trial:
         verdict = self._judge_safety(window, incumbents[-1] if incumbents else None, log_ratio)
         if verdict.action is not SafetyAction.ROLLBACK:
             return False
-        reasons = ("stopped by the safety monitor", *verdict.reasons)
+        candidate = self._arm is Arm.CANDIDATE
+        reasons = (STOPPED if candidate else NO_WAY_BACK, *verdict.reasons)
         excuse = self._excuse(measured, halves, incumbents[-1] if incumbents else None)
         if not excuse:
             self.stopped_log_ratio = log_ratio if incumbents else None
-            # What is too dangerous to return to leaves a recheck's candidate standing.
-            candidate = self._arm is Arm.CANDIDATE
             self._finish(Verdict.REJECT if candidate else Verdict.ACCEPT, reasons)
         elif self._excuses >= MAX_EXCUSES:
             self._finish(Verdict.INCONCLUSIVE, (*reasons, excuse))

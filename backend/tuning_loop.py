@@ -86,7 +86,6 @@ class TuningLoop:
         self.phase = Phase.STARTING
         self.paused = False
         self.trial: Trial | None = None
-        self.final_trial: Trial | None = None
         self.blocked: tuple[str, ...] = ()
         self.resting = False  # set from outside: statements are on trial
         self._state: NDArray[np.float64] | None = None
@@ -291,7 +290,6 @@ class TuningLoop:
             self.phase = Phase.FINISHED
         elif not hindrance:
             self._start(self._comparison.plan(self.workloads))
-            self.final_trial = self.trial
 
     def _hindrance(self) -> str:
         """What keeps the final comparison from beginning; "" for nothing."""

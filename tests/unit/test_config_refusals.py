@@ -36,6 +36,7 @@ def load(tmp_path, monkeypatch):
         ("workload: {name: other}", ["workload.name", "'oltp'", "got 'other'"]),
         ("level0: {knob: {gamma: 1}}", ["level0.knob.gamma", "less than 1", "got 1"]),
         ("safety: {rollback_threshold: .inf}", ["safety.rollback_threshold", "finite", "got inf"]),
+        ("level1: {max_settle_s: 0}", ["level1.max_settle_s", "equal to 2", "got 0"]),
         ("level1: {alpha: .nan}", ["level1.alpha", "finite", "got nan"]),
         ("level0: {knob: {hidden_layers: [8, 0]}}", ["level0.knob.hidden_layers.1", "got 0"]),
         ("level0: {knob: {hidden_layers: []}}", ["level0.knob.hidden_layers", "at least 1"]),

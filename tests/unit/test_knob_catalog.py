@@ -21,6 +21,7 @@ from backend.catalog.entries import (
     writable_entry,
 )
 from backend.catalog.knobs import KNOBS_FILE, parse_catalog
+from backend.config import Level1Section
 from backend.domain.knobs import KnobValue
 from backend.domain.server import HostFacts
 from backend.errors import (
@@ -351,6 +352,14 @@ def test_a_missing_field_is_named(data: Any) -> None:
 def test_other_shapes_are_refused(broken: object) -> None:
     with pytest.raises(CatalogError):
         parse_catalog(broken)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_least_settling_that_settings_allow_leaves_knobs_to_try(version: int) -> None:
+    least = next(
+        m.ge for m in Level1Section.model_fields["max_settle_s"].metadata if hasattr(m, "ge")
+    )
+    assert len(load_catalog(version, HOST).space(max_settle_s=least)) > 10
 
 
 # -- documentation ----------------------------------------------------------------------------

@@ -146,6 +146,29 @@ def test_what_is_wrong_is_told_with_file_and_line(
     assert "open" not in str(raised.value).replace(str(file.parent), "")
 
 
+def test_a_walk_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bottom = tmp_path / "a" / "b" / "c"
+    bottom.mkdir(parents=True)
+    (bottom / "q.sql").write_text("SELECT 1")
+    (bottom / "up").symlink_to(tmp_path)
+    (tmp_path / "link.sql").symlink_to(bottom)
+    assert len(read(tmp_path).samples) == 1  # links to folders lead nowhere
+    monkeypatch.setattr(sql_files, "MAX_DEPTH", 3)
+    with pytest.raises(SteeringError, match="more than 3 folders deep"):
+        read(tmp_path)
+    monkeypatch.setattr(sql_files, "MAX_ENTRIES", 2)
+    with pytest.raises(SteeringError, match="more than 2 files and folders"):
+        read(tmp_path)
+
+
+def test_files_have_a_bound_in_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.sql").write_text("SELECT 1")
+    monkeypatch.setattr(sql_files, "MAX_TOTAL_LENGTH", 15)
+    with pytest.raises(SteeringError, match=r"b\.sql.*more than 15 characters in all"):
+        read(tmp_path)
+
+
 def test_paths_that_hold_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SteeringError, match=r"missing.sql is no file"):
         read(tmp_path / "missing.sql")

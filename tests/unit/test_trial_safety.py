@@ -11,7 +11,7 @@ import pytest
 from backend.domain.modes import Arm, SafetyAction, TrialKind, Verdict
 from backend.domain.safety import SafetyVerdict
 from backend.gate import GateSettings
-from backend.trials import MAX_EXCUSES, TrialPlan
+from backend.trials import MAX_EXCUSES, NO_WAY_BACK, TrialPlan
 from tests.trial_bench import ALLOW, Bench, contended, plan, seed_that_ends_in_the_other_arm
 
 
@@ -24,6 +24,16 @@ def test_the_safety_monitor_ends_a_trial_at_once():
     assert trial.reasons == ("stopped by the safety monitor", "far too slow")
     assert bench.server.log[-1] == "leave"
     assert trial.stopped_log_ratio == pytest.approx(math.log(3), abs=0.03)
+
+
+def test_a_recheck_that_cannot_go_back_keeps_what_stands_and_says_so():
+    made = plan(TrialKind.RECHECK, deployed=Arm.CANDIDATE, other_values={"work_mem": None})
+    bench = Bench(made, effect=3.0)
+    bench.safety = lambda ratio: SafetyVerdict(SafetyAction.ROLLBACK, ("far too slow",))
+    trial = bench.run()
+    assert trial.verdict is Verdict.ACCEPT
+    assert trial.reasons == (NO_WAY_BACK, "far too slow")
+    assert "stopped" not in NO_WAY_BACK
 
 
 def test_the_safety_monitor_sees_candidates_only_with_their_ratio():

@@ -20,6 +20,12 @@ from backend.steering.statements.sql_text import Piece, UnclosedError, pieces
 
 MAX_FILE_BYTES = 16 * 1024**2
 MAX_FILES = 1000
+MAX_TOTAL_LENGTH = 4 * MAX_FILE_BYTES
+"""Of the texts of all files, in characters."""
+MAX_ENTRIES = 20_000
+"""Files and folders that are looked at below a folder."""
+MAX_DEPTH = 20
+"""Of folders in folders."""
 MAX_SAMPLES = 5000
 """Of all files together."""
 
@@ -47,12 +53,20 @@ def read_sql_files(paths: Sequence[Path], *, search_path: str, at: datetime) -> 
     Raises:
         SteeringError: a path is missing, unreadable, too large, not UTF-8, or has a quoted text
             or comment without end; the message names the file and, where there is one, the line.
+            Or they are too many, too deep or too large in all.
     """
-    gathered = Gathered()
+    gathered, left = Gathered(), MAX_TOTAL_LENGTH
     for path in _files(paths):
         reader = _FileReader(path, search_path, at, gathered)
+        contents = _contents(path)
+        left -= len(contents)
+        if left < 0:
+            raise SteeringError(
+                f"{path}: these files have more than {MAX_TOTAL_LENGTH} characters in all",
+                remedy=_SPLIT_REMEDY,
+            )
         try:
-            for piece in pieces(_contents(path)):
+            for piece in pieces(contents):
                 reader.read(piece)
         except UnclosedError as error:
             raise SteeringError(
@@ -163,8 +177,40 @@ def _files(paths: Sequence[Path]) -> list[Path]:
 
 
 def _inside(folder: Path) -> Iterator[Path]:
-    for parent, _folders, names in os.walk(folder):
-        yield from (Path(parent, name) for name in names if name.lower().endswith(".sql"))
+    """The files of SQL in a folder and its folders; links to folders are not followed.
+
+    A folder below it that may not be read is left out.
+    """
+    folders, seen = [(folder, 1)], 0
+    while folders:
+        parent, depth = folders.pop()
+        if depth > MAX_DEPTH:
+            raise SteeringError(
+                f"{parent} lies more than {MAX_DEPTH} folders deep", remedy=_SPLIT_REMEDY
+            )
+        for entry in _entries(parent, must=parent == folder):
+            seen += 1
+            if seen > MAX_ENTRIES:
+                raise SteeringError(
+                    f"{folder} holds more than {MAX_ENTRIES} files and folders",
+                    remedy=_SPLIT_REMEDY,
+                )
+            if entry.is_dir(follow_symlinks=False):
+                folders.append((Path(entry.path), depth + 1))
+            elif entry.name.lower().endswith(".sql") and not entry.is_dir():
+                yield Path(entry.path)
+
+
+def _entries(folder: Path, *, must: bool) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except OSError as error:
+        if must:
+            raise SteeringError(
+                f"{folder} cannot be read: {error.strerror}",
+                remedy="name a folder that the tuner may read",
+            ) from error
 
 
 def _contents(path: Path) -> str:
