@@ -43,6 +43,8 @@ CONNECTION_PARAMETERS = frozenset(
 https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 """
 
+LONGEST_HOST = 253
+"""Characters of a name in the domain name system (RFC 1035, without the last dot)."""
 _VARIABLES = {"PGHOST": "host", "PGPORT": "port", "PGUSER": "user", "PGDATABASE": "dbname"}
 _NAMES_A_SERVER = ("PGHOST", "PGHOSTADDR", "PGSERVICE")
 _DEFAULT_HOST = "localhost"
@@ -72,14 +74,29 @@ def address_of_url(dsn: str, environ: Mapping[str, str]) -> dict[str, Any]:
         ConfigError: it is no URL of PostgreSQL, holds an option that is not known, or names a
             service that there is not.
     """
+    if dsn.count("@") > 1:
+        # Part of a password would be taken for the host, and told as such.
+        raise ConfigError(
+            "the database URL has more than one @",
+            remedy="write an @ inside a name, password or path as %40, or leave the password to "
+            "~/.pgpass",
+        )
     url = parse_url(dsn, "the database URL")
     if url.get_backend_name() not in ("postgresql", "postgres"):
-        raise ConfigError(f"database kind {url.get_backend_name()!r} is not supported")
+        raise ConfigError(
+            f"database kind {url.get_backend_name()!r:.40} is not supported",
+            remedy="write it as postgresql://user@host:5432/dbname",
+        )
     query = {
         key: value if isinstance(value, str) else ",".join(value)
         for key, value in url.query.items()
     }
     host = unquote(url.host) if url.host else query.pop("host", None)
+    if host and len(host) > LONGEST_HOST:
+        raise ConfigError(
+            f"the host of the database URL has {len(host)} characters: {host:.40}...",
+            remedy=f"a name, an address or a socket's folder has at most {LONGEST_HOST}",
+        )
     check_parameters(query, "the database URL")
     service = _of_service(query.get("service"), environ)
     if host:

@@ -65,7 +65,16 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
         "check host and port, that the server is up, and that its listen_addresses lets this "
         "machine in",
     ),
-    (r'database ".*" does not exist', "check the name of the database"),
+    (
+        r"No route to host|Network is unreachable|timed out|timeout expired",
+        "nothing answers there: check host and port, that the machine is up, and that routes and "
+        "firewalls between let this one through",
+    ),
+    (
+        r'database ".*" does not exist',
+        "check the name of the database: in the URL, PGDATABASE or database.dbname; where none of "
+        "them says it, it is shop",
+    ),
     (r'role ".*" does not exist', "make the role: run.py grants prints its SQL"),
     (r"is not permitted to log in", "ALTER ROLE ... LOGIN for this role"),
     (

@@ -350,7 +350,8 @@ class DatabaseConnector:
         self, error: psycopg2.Error, connection: pgext.connection | None
     ) -> NoReturn:
         code = error.pgcode or ""
-        text = " ".join((error.diag.message_primary or str(error)).split())
+        told = (error.diag.message_primary or str(error)).strip().splitlines()
+        text = "; ".join(" ".join(line.split()) for line in told)
         message = self._without_password(text) or type(error).__name__
         lost = connection is None or connection.closed or code in _SERVER_SHUTS_DOWN
         if lost:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from backend.config import PathSettings, Settings
+from backend.errors import ConfigError
 from backend.run_options import RunOptions
 
 ConfigOption = Annotated[
@@ -73,9 +74,18 @@ def options_of(
         duration_days: simulated days, None for a run without an end.
         fast_mode: the workload's day passes 100 times as fast.
         given: mode, port, workload, scale, queries and seed; None where not given.
+
+    Raises:
+        ConfigError: ``dsn`` is empty: no other server may take the place of the one that was meant.
     """
-    if dsn:  # it may hold a password, which the options of a run must not
-        os.environ["DATABASE_URL"] = dsn
+    if dsn is not None:
+        if not dsn.strip():
+            raise ConfigError(
+                "--dsn is empty: which server is meant?",
+                remedy="look at the variable that it comes from, or leave --dsn out for the "
+                "embedded server",
+            )
+        os.environ["DATABASE_URL"] = dsn  # it may hold a password, which a run's options must not
     overrides: dict[str, Any] = {}
     for name, value in given.items():
         if value is None:

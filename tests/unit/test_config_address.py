@@ -46,6 +46,25 @@ def test_a_socket_is_a_host(load: Any, dsn: str) -> None:
     assert load(dsn=dsn).database.host == "/run/pg"
 
 
+@pytest.mark.parametrize(
+    ("dsn", "message"),
+    [
+        (f"postgresql://me:{SECRET}@b/ck@h/d", "more than one @"),
+        (f"postgresql://me:a@{SECRET}?x@h/d", "more than one @"),
+        (f"postgresql://me@{'h' * 300}/d", "300 characters"),
+        (f"mysql://me:{SECRET}@h/d", "'mysql' is not supported"),
+    ],
+)
+def test_a_url_that_is_misunderstood_is_refused_and_its_password_not_told(
+    load: Any, dsn: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load(dsn=dsn)
+    assert caught.value.remedy
+    assert SECRET not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
 def test_libpqs_variables_name_a_server(load: Any) -> None:
     found = load(env={"PGHOST": "h", "PGPORT": "77", "PGUSER": "me", "PGDATABASE": "d"})
     assert place(found.database) == ("h", 77, "me", "d")

@@ -29,6 +29,8 @@ from backend.connection_remedies import GENERAL, connection_remedy
         ('definition of service "shop" not found', "PGSERVICEFILE"),
         ('could not translate host name "nowhere" to address', "name resolution"),
         ("connection to server failed: Connection refused", "listen_addresses"),
+        ("connection to server failed: No route to host", "firewalls"),
+        ("connection to server failed: Connection timed out", "firewalls"),
         ('FATAL: database "nope" does not exist', "name of the database"),
         ('FATAL: permission denied for database "postgres"', "one-tuner lock"),
         ('FATAL: too many connections for role "x"', "CONNECTION LIMIT"),

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from backend.commands.options import settings_of
 from backend.domain.modes import Mode
 from backend.errors import ConfigError
 from backend.run_options import ENVIRONMENT_KEY, FAST_MODE_FACTOR, RunOptions
@@ -73,3 +74,9 @@ def test_the_command_line_wins_over_the_file(tmp_path, monkeypatch):
     assert found.logging.level == "DEBUG"
     with pytest.raises(ConfigError, match=r"dashboard\.prt"):
         RunOptions(str(path), {"dashboard": {"prt": 1}}).settings()
+
+
+def test_an_empty_dsn_is_no_word_for_the_embedded_server() -> None:
+    """``--dsn "$SERVER"`` with nothing in the variable must not start another server."""
+    with pytest.raises(ConfigError, match="--dsn is empty"):
+        settings_of(None, None, " ")
