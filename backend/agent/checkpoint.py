@@ -8,7 +8,7 @@ import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import psutil
@@ -54,14 +54,29 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[np.ge
         CheckpointError: there is none, or it is damaged.
     """
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        with path.open("rb") as stream:
+            _refuse_packed(stream)
+            with np.load(stream, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError("there is something else than arrays in it")
         about = json.loads(str(arrays.pop("about")))
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged file makes zipfile and numpy raise a dozen kinds
         raise damaged(path, error) from error
     if not isinstance(about, dict):
         raise damaged(path, TypeError("no description in it"))
     return about, arrays
+
+
+def _refuse_packed(stream: BinaryIO) -> None:
+    """Ours are not compressed; a few kilobytes of another's could fill the memory."""
+    length = stream.seek(0, os.SEEK_END)
+    with zipfile.ZipFile(stream) as archive:
+        entries = archive.infolist()
+    compressed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+    if compressed or sum(entry.file_size for entry in entries) > length:
+        raise ValueError("it is packed")
+    stream.seek(0)
 
 
 def damaged(path: Path, error: Exception) -> CheckpointError:
