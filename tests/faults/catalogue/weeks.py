@@ -19,9 +19,10 @@ from backend.telemetry import retention
 from backend.telemetry.schema import metadata
 from benchmarks.levels.processes import memory_folder
 from tests.faults.catalogue.fault import fault
-from tests.faults.catalogue.world import World
+from tests.faults.catalogue.world import WAIT_S, World
 from tests.scripted_tuner import SHORT, ScriptedRun
 from tests.simulated_run import Run, make_target
+from tests.waiting import eventually
 
 _HOUR_S = 3600.0
 _STEP_S = 2.5
@@ -35,6 +36,12 @@ _MOST_GROWTH_OF_STORE = 1.25
 """From the first four sevenths of the time to the rest; without retention it would be 1.75."""
 _COME_AND_GO = ("windows", "window_queries", "trials", "changes", "events")
 """Tables of which what is old goes; policy versions and what they rest on stay."""
+
+_LOSSES = 40
+_MOST_SESSIONS = 3
+_SLACK = 5
+"""Threads or files that come late, such as a worker's; one a loss would be 20."""
+_OURS = "FROM pg_stat_activity WHERE application_name = 'autopilot_tuner'"
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,27 @@ def day_with_agents(world: World, number: int) -> None:
 def three_hours(world: World, number: int) -> None:
     """The same as a week, shorter."""
     _operate(world, 3, learns=False)
+
+
+@fault(12, "all connections lost 40 times: sessions, threads and open files", repeats=1)
+def connections_lost(world: World, number: int) -> None:
+    """A tuner that connects anew leaves nothing of the connections before."""
+    tuner = psutil.Process(world.trials().process.pid)
+    seen = []
+    for _ in range(_LOSSES):
+        lost = _sessions(world)
+        world.execute(f"SELECT pg_terminate_backend(pid) {_OURS}")
+        fresh = eventually(lambda lost=lost: _sessions(world) - lost, "it connects anew", WAIT_S)
+        seen.append((len(fresh), tuner.num_threads(), tuner.num_fds()))
+    sessions, threads, descriptors = zip(*seen, strict=True)
+    assert max(sessions) <= _MOST_SESSIONS, seen
+    for counts in (threads, descriptors):
+        half = len(counts) // 2
+        assert max(counts[half:]) <= max(counts[:half]) + _SLACK, seen
+
+
+def _sessions(world: World) -> set[int]:
+    return {pid for (pid,) in world.query(f"SELECT pid {_OURS}")}
 
 
 def _operate(world: World, hours: int, *, learns: bool) -> None:
