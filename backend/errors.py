@@ -61,6 +61,10 @@ class ServerConnectionError(ServerError):
     """No connection, or the connection was lost."""
 
 
+class OtherServerError(ServerConnectionError):
+    """The address leads to another server than before: a stand-by took over, or is one."""
+
+
 class RefusedValueError(ServerError):
     """The server does not take a value."""
 

@@ -21,6 +21,7 @@ from backend.domain.records import EventRecord, StatusRecord
 from backend.errors import (
     AutopilotError,
     LockNotAvailableError,
+    OtherServerError,
     ServerConnectionError,
     StaleEpochError,
 )
@@ -234,10 +235,10 @@ class SystemOrchestrator:
             self._turns.advance_tuner(self._tick)
             if loop.phase is Phase.FINISHED and not self._stop.is_set():
                 self._finish()
+        except (StaleEpochError, LockNotAvailableError, OtherServerError) as error:
+            self._lost_right(error)
         except ServerConnectionError as error:
             self._lost_server(error)
-        except (StaleEpochError, LockNotAvailableError) as error:
-            self._lost_right(error)
 
     def _tick(self, may_begin: bool) -> bool:
         """Let the loop act; whether a trial runs now."""

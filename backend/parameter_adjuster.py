@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from backend.adjustment.elsewhere import Elsewhere
 from backend.adjustment.epoch import EpochGuard
 from backend.adjustment.fitness import restart_needed
 from backend.adjustment.intent import Intents, new_batch_id, row_id
@@ -24,7 +25,7 @@ from backend.catalog.entries import entry_text, same_entry, writable_entry
 from backend.domain.knobs import Knob, KnobValue
 from backend.domain.modes import ChangeState
 from backend.domain.records import ChangeRecord
-from backend.domain.server import KnobReading
+from backend.domain.server import KnobReading, ServerIdentity
 from backend.errors import (
     AdjustmentError,
     AutopilotError,
@@ -67,6 +68,7 @@ class ParameterAdjuster:
         journal: where intent is written first.
         catalog: what may be written at all, within which bounds.
         clock: time.
+        identity: which server that is; noted with each change. The target ends on no other one.
         sleep: waits between two looks at the server; injectable for tests.
     """
 
@@ -77,6 +79,7 @@ class ParameterAdjuster:
         catalog: KnobCatalog,
         clock: Clock,
         *,
+        identity: ServerIdentity = ServerIdentity(),  # noqa: B008 - frozen
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._target = target
@@ -85,7 +88,8 @@ class ParameterAdjuster:
         self._readback = Readback(target, self._knob, clock, sleep)
         self._guard = EpochGuard(journal)
         self._restorer = Restorer(target, journal, self._readback, self._knob, self._guard)
-        self._intents = Intents(journal, clock)
+        self._intents = Intents(journal, clock, identity)
+        self._elsewhere = Elsewhere(journal, identity)
 
     # -- changing ---------------------------------------------------------------------------
 
@@ -225,15 +229,28 @@ class ParameterAdjuster:
     def reconcile(self, epoch: int) -> ReconcileResult:
         """Undo everything that the journal holds open: on start, and after a lost connection.
 
-        Per knob, what stood before its oldest open change is put back. Idempotent.
+        Per knob, what stood before its oldest open change is put back. What was changed on another
+        server is left behind there, and undone when that one answers again. Idempotent.
 
         Raises:
             StaleEpochError: somebody else has the lease.
             ServerConnectionError: the server cannot be reached; everything stays open.
         """
-        self._intents.forget_undone()
+        left = self.leave_behind(epoch)
+        taken_up = self._elsewhere.take_up()
         opened = list(self._journal.open_changes())
-        return self._restorer.restore(opened, epoch, ChangeState.ROLLED_BACK, "reconciled")
+        result = self._restorer.restore(opened, epoch, ChangeState.ROLLED_BACK, "reconciled")
+        return result + ReconcileResult(left_behind=left, taken_up=taken_up)
+
+    def leave_behind(self, epoch: int) -> tuple[ChangeRecord, ...]:
+        """Settle what is open on another server than this one; those changes. Writes to neither.
+
+        Raises:
+            StaleEpochError: somebody else has the lease.
+        """
+        self._guard.check(epoch)
+        self._intents.forget_undone()
+        return self._elsewhere.leave_behind()
 
     # -- inside -----------------------------------------------------------------------------
 

@@ -104,6 +104,9 @@ class Journal(Protocol):
     def open_changes(self) -> Sequence[ChangeRecord]:
         """Changes that are PENDING or APPLIED (neither kept nor undone), oldest first."""
 
+    def changes_left_behind(self) -> Sequence[ChangeRecord]:
+        """Changes that stand on a server from which another took over, oldest first."""
+
     def acquire_lease(self, holder: str, ttl_s: float) -> int:
         """Begin an epoch: returns its number, greater than any before."""
 

@@ -18,6 +18,7 @@ from typing import Protocol
 
 import psutil
 
+from backend.adjustment.elsewhere import LEFT_BEHIND, what_was_left
 from backend.catalog import load_catalog
 from backend.domain.clock import SystemClock
 from backend.domain.records import EventRecord, LeaseRecord
@@ -194,7 +195,12 @@ class Watchdog:
             info = self._target.describe()
             catalog = load_catalog(info.version, info.host)
             self._adjuster = ParameterAdjuster(
-                self._target, self._store, catalog, self._clock, sleep=self._sleep
+                self._target,
+                self._store,
+                catalog,
+                self._clock,
+                identity=info.identity,
+                sleep=self._sleep,
             )
         return self._target, self._adjuster
 
@@ -225,6 +231,10 @@ class Watchdog:
             self._record("error", "watchdog_waits", f"{self._reason}; {message}", {})
 
     def _tell(self, result: ReconcileResult) -> None:
+        if result.left_behind:
+            self._record("error", LEFT_BEHIND, what_was_left(result.left_behind), {})
+            if not (result.rolled_back or result.conflicts):
+                return
         undone = sorted({row.knob for row in result.rolled_back})
         kept = sorted({row.knob for row in result.conflicts})
         message = f"{self._reason}: the last good configuration stands again"

@@ -205,6 +205,7 @@ CHANGE_TONES: Mapping[ChangeState, str] = {
     ChangeState.ROLLED_BACK: "neutral",
     ChangeState.CONFLICT: "warn",
     ChangeState.FAILED: "bad",
+    ChangeState.LEFT_BEHIND: "bad",
 }
 COMMAND_TONES: Mapping[CommandState, tuple[str, str]] = {
     CommandState.QUEUED: ("info", "hourglass-split"),

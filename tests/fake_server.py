@@ -250,6 +250,9 @@ class FakeJournal:
         wanted = (ChangeState.PENDING, ChangeState.APPLIED)
         return [row for row in self.rows.values() if row.state in wanted]
 
+    def changes_left_behind(self) -> Sequence[ChangeRecord]:
+        return [row for row in self.rows.values() if row.state is ChangeState.LEFT_BEHIND]
+
     def acquire_lease(self, holder: str, ttl_s: float) -> int:
         epoch = len(self.leases) + 1
         expires_at = self.clock.now() + timedelta(seconds=ttl_s)

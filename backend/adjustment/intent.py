@@ -9,7 +9,7 @@ from dataclasses import replace
 from backend.adjustment.readback import Goal
 from backend.domain.modes import ChangeState
 from backend.domain.records import ChangeRecord
-from backend.domain.server import KnobReading
+from backend.domain.server import KnobReading, ServerIdentity
 from backend.protocols import Clock, Journal
 
 
@@ -20,9 +20,10 @@ class Intents:
     rows again instead of adding new ones each time.
     """
 
-    def __init__(self, journal: Journal, clock: Clock) -> None:
+    def __init__(self, journal: Journal, clock: Clock, here: ServerIdentity) -> None:
         self._journal = journal
         self._clock = clock
+        self._here = here
         self._last_undone: dict[object, tuple[ChangeRecord, ...]] = {}
 
     def note(
@@ -48,6 +49,8 @@ class Intents:
                 state=ChangeState.PENDING,
                 created_at=now,
                 trial_id=trial_id,
+                timeline=self._here.timeline,
+                place=self._here.place,
             )
             for goal in goals
         )

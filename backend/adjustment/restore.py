@@ -27,7 +27,8 @@ class ReconcileResult:
     """What became of changes that were to be undone.
 
     ``conflicts`` were changed by somebody else meanwhile and stay so; ``unsettled`` could not be
-    undone yet and remain open in the journal, for the reasons in ``problems``.
+    undone yet and remain open in the journal, for the reasons in ``problems``. ``left_behind`` were
+    made on another server than the one that answers now, ``taken_up`` on this one, which is back.
     """
 
     rolled_back: tuple[ChangeRecord, ...] = ()
@@ -35,6 +36,8 @@ class ReconcileResult:
     unsettled: tuple[ChangeRecord, ...] = ()
     problems: tuple[str, ...] = ()
     restarted: bool = False
+    left_behind: tuple[ChangeRecord, ...] = ()
+    taken_up: tuple[ChangeRecord, ...] = ()
 
     @property
     def clean(self) -> bool:
@@ -49,6 +52,8 @@ class ReconcileResult:
             self.unsettled + other.unsettled,
             self.problems + other.problems,
             self.restarted or other.restarted,
+            self.left_behind + other.left_behind,
+            self.taken_up + other.taken_up,
         )
 
 

@@ -97,6 +97,7 @@ class ChangeState(str, Enum):
     PENDING: written to the journal, perhaps on the server. APPLIED: read back. KEPT: part of the
     deployed policy version. ROLLED_BACK: what stood before stands again. CONFLICT: a human
     changed the knob meanwhile, the human's value stays. FAILED: it never took effect.
+    LEFT_BEHIND: another server took over; it is undone when the one it was made on is back.
     """
 
     PENDING = "pending"
@@ -105,6 +106,7 @@ class ChangeState(str, Enum):
     ROLLED_BACK = "rolled back"
     CONFLICT = "conflict"
     FAILED = "failed"
+    LEFT_BEHIND = "left behind"
 
 
 class CommandKind(str, Enum):

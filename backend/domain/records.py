@@ -143,7 +143,8 @@ class ChangeRecord:
     """One journalled knob change. Values are native; None stands for "no entry".
 
     ``before_entry`` and ``after_entry`` are what postgresql.auto.conf held and will hold;
-    ``before_value`` is the effective value before.
+    ``before_value`` is the effective value before. ``timeline`` and ``place`` tell the server
+    it was made on (see ``ServerIdentity``).
     """
 
     batch_id: str
@@ -160,6 +161,8 @@ class ChangeRecord:
     trial_id: int | None = None
     settled_at: datetime | None = None
     detail: str = ""
+    timeline: str = ""
+    place: str = ""
 
 
 @dataclass(frozen=True)

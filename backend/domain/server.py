@@ -21,10 +21,33 @@ class HostFacts:
 
 
 @dataclass(frozen=True)
+class ServerIdentity:
+    """Which server answers; its address does not tell, since a stand-by takes that over.
+
+    ``timeline`` is ``system identifier/timeline`` as PostgreSQL has them: restarts keep it, a
+    stand-by that is promoted begins a new one. A stand-by's ends in ``standby``; "": nobody knows.
+    ``place`` is the address that the server itself gives.
+    https://www.postgresql.org/docs/current/continuous-archiving.html#BACKUP-TIMELINES
+    """
+
+    timeline: str = ""
+    place: str = ""
+
+    def is_not(self, timeline: str) -> bool:
+        """Whether that timeline is known to be another server's than this one."""
+        return bool(self.timeline and timeline) and self.timeline != timeline
+
+    def __str__(self) -> str:
+        """Return both, for people."""
+        return f"{self.place} (timeline {self.timeline})"
+
+
+@dataclass(frozen=True)
 class ServerInfo:
     """Identity and capabilities of a server.
 
-    ``server_id`` is stable over restarts (PostgreSQL's system identifier) and never a secret.
+    ``server_id`` is stable over restarts (PostgreSQL's system identifier) and never a secret; a
+    stand-by has its primary's, ``identity`` tells them apart.
     ``capabilities`` maps a capability's name (``alter_system``, ``reload``, ``restart``,
     ``statement_statistics``, ``read_all_stats``, ...) to whether we have it;
     ``missing`` holds, for each we lack, the reason and the SQL that would grant it.
@@ -39,6 +62,7 @@ class ServerInfo:
     host: HostFacts
     capabilities: Mapping[str, bool] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
+    identity: ServerIdentity = ServerIdentity()
 
     def can(self, capability: str) -> bool:
         """Whether the server and our role offer the capability."""

@@ -29,6 +29,7 @@ from backend.errors import (
 from backend.host_metrics import HostSampler
 from backend.targets import postgresql_privileges as privileges
 from backend.targets.postgresql_checkup import Item, check_up
+from backend.targets.postgresql_identity import SameServer
 from backend.targets.postgresql_lock import TunerLock
 from backend.targets.postgresql_metrics import MetricReader
 from backend.targets.postgresql_probe import probe
@@ -109,12 +110,14 @@ class PostgresTarget:
     ) -> None:
         self._connector = connector
         self._restarter = restarter
-        self._lock = TunerLock(connector.in_database(privileges.LOCK_DATABASE))
+        locking = connector.in_database(privileges.LOCK_DATABASE)
+        self._lock = TunerLock(locking)
         self._monotonic_s = monotonic_s
         # Snapshots have a session of their own: knobs that are being tried (jit_above_cost = 0)
         # would otherwise compile our little statements, and settings that prevent that must not
         # show up where knobs are read.
         self._observer = connector.sibling(jit="off", max_parallel_workers_per_gather="0")
+        SameServer(connector, self._observer, locking)
         self._metrics = MetricReader(self._observer, metric_names, monotonic_s)
         self._statements = StatementStatistics(self._observer)
         self._statistics_due_s = -math.inf
@@ -294,7 +297,11 @@ class PostgresTarget:
         return int(self._connector.fetch(_END_SESSIONS, (TUNER_APPLICATION, own))[0]["ended"])
 
     def hold_tuner_lock(self) -> bool:
-        """Take, or verify that we still hold, the one-tuner lock; False: another has it."""
+        """Take, or verify that we still hold, the one-tuner lock; False: another has it.
+
+        Raises:
+            OtherServerError: it would be another server's.
+        """
         return self._lock.hold()
 
     def close(self) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from backend.db_connector import DatabaseConnector
-from backend.errors import ServerConnectionError
+from backend.errors import OtherServerError, ServerConnectionError
 
 # "autopilt" in ASCII: a key that nobody else is likely to have chosen.
 TUNER_LOCK_KEY = int.from_bytes(b"autopilt", "big")
+_STANDBY = "SELECT pg_is_in_recovery() AS standby"
+_TRY = """
+SELECT pg_try_advisory_lock(%s) AS held, pg_backend_pid() AS pid, pg_is_in_recovery() AS standby
+"""
 
 
 class TunerLock:
@@ -24,6 +28,7 @@ class TunerLock:
     def __init__(self, connector: DatabaseConnector) -> None:
         self._connector = connector
         self._pid: int | None = None
+        self._on_standby = False
 
     @property
     def session_pid(self) -> int | None:
@@ -34,24 +39,33 @@ class TunerLock:
         """Take the lock, or verify that our session still holds it; False: another tuner has it.
 
         Raises:
+            OtherServerError: the stand-by that we are connected to has become a primary.
             ServerConnectionError: the server cannot be reached.
         """
         if self._pid is not None and self._connector.is_connected:
             try:
                 # Our session answers, so it lives, so it holds the lock.
-                self._connector.fetch("SELECT 1", reconnect=False)
-                return True
+                row = self._connector.fetch(_STANDBY, reconnect=False)[0]
             except ServerConnectionError:
                 pass
+            else:
+                self._same_role(row["standby"])
+                return True
         self._pid = None
-        rows = self._connector.fetch(
-            "SELECT pg_try_advisory_lock(%s) AS held, pg_backend_pid() AS pid", (TUNER_LOCK_KEY,)
-        )
-        if rows[0]["held"]:
-            self._pid = rows[0]["pid"]
+        row = self._connector.fetch(_TRY, (TUNER_LOCK_KEY,))[0]
+        if row["held"]:
+            self._pid, self._on_standby = row["pid"], row["standby"]
             return True
         self._connector.close()
         return False
+
+    def _same_role(self, on_standby: bool) -> None:
+        """A stand-by that is promoted keeps its sessions; nobody would be told otherwise."""
+        if on_standby != self._on_standby:
+            raise OtherServerError(
+                f"the stand-by at {self._connector.address} has become a primary",
+                remedy="everything about it is read anew",
+            )
 
     def release(self) -> None:
         """Give the lock back by ending its session. Idempotent."""

@@ -12,6 +12,7 @@ from backend.domain.server import HostFacts, ServerInfo
 from backend.errors import ServerConnectionError, ServerError
 from backend.host_metrics import find_postmaster, host_facts
 from backend.targets import postgresql_privileges as privileges
+from backend.targets.postgresql_identity import identity_of, system_identifier
 from backend.targets.postgresql_statements import StatementStatistics
 
 _SERVER = """
@@ -82,6 +83,7 @@ def probe(
         host=host,
         capabilities={name: name not in missing for name in names},
         missing=missing,
+        identity=identity_of(connector),
     )
     return info, postmaster, data_directory if postmaster is not None else None
 
@@ -140,13 +142,8 @@ def _may_alter_any_knob(connector: DatabaseConnector, version: int) -> bool:
 
 
 def _server_id(connector: DatabaseConnector) -> str:
-    try:
-        rows = connector.fetch("SELECT system_identifier::text AS id FROM pg_control_system()")
-        return str(rows[0]["id"])
-    except ServerConnectionError:
-        raise
-    except ServerError:  # a managed service may hide it
-        return hashlib.sha256(connector.address.encode()).hexdigest()[:19]
+    hidden = hashlib.sha256(connector.address.encode()).hexdigest()[:19]
+    return system_identifier(connector) or hidden
 
 
 def _data_directory(connector: DatabaseConnector) -> str | None:

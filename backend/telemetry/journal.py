@@ -55,6 +55,13 @@ class JournalTables(Connections):
         with self._reading() as connection:
             return [from_row(ChangeRecord, row) for row in connection.execute(query).mappings()]
 
+    def changes_left_behind(self) -> Sequence[ChangeRecord]:
+        """Changes that stand on a server from which another took over, oldest first."""
+        wanted = change_table.c.state == ChangeState.LEFT_BEHIND.value
+        query = sa.select(change_table).where(wanted).order_by(change_table.c.id)
+        with self._reading() as connection:
+            return [from_row(ChangeRecord, row) for row in connection.execute(query).mappings()]
+
     # -- lease ------------------------------------------------------------------------------
 
     def acquire_lease(self, holder: str, ttl_s: float) -> int:

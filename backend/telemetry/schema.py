@@ -23,7 +23,7 @@ from backend.telemetry.columns import (
     time,
 )
 
-SCHEMA_REVISION = "0005"
+SCHEMA_REVISION = "0006"
 """The newest migration: a store that carries it opens without looking further."""
 
 POSTGRESQL_SCHEMA = "autopilot"
@@ -192,6 +192,8 @@ changes = sa.Table(
     sa.Column("trial_id", sa.BigInteger, nullable=True),
     time("settled_at", nullable=True),
     text("detail"),
+    sa.Column("timeline", sa.Text, nullable=False, server_default=""),
+    sa.Column("place", sa.Text, nullable=False, server_default=""),
     sa.Index("ix_changes_state", "state"),
     sqlite_autoincrement=True,
 )
