@@ -20,6 +20,7 @@ from backend.servers import postgres_target
 from backend.steering.export.quoting import comment, quoted_text
 from backend.targets.postgresql_privileges import (
     FIRST_WITH_PARAMETER_GRANTS,
+    database_name,
     explorer_grants,
     grants,
     may_change_settings,
@@ -38,6 +39,7 @@ def grant_script(
 ) -> str:
     """The script for a mode; the server is asked for its version where none is given.
 
+    It is for the settings' database; where they name no server, for the one that psql is in.
     With ``explorer``, it also makes the role under which statements are tried.
 
     Raises:
@@ -52,7 +54,8 @@ def grant_script(
             remedy=f"choose one of {', '.join(m.value for m in Mode)}",
         ) from None
     version = _checked(server_version) if server_version is not None else _asked(settings)
-    database, name = settings.database.dbname, role or settings.database.user
+    database = None if settings.is_embedded else settings.database.dbname
+    name = role or settings.database.user
     knobs = knobs_in_play(settings, version)
     lines = script(wanted, name, database, version, knobs, explorer=explorer)
     return "\n".join(lines) + "\n"
@@ -67,7 +70,7 @@ def knobs_in_play(settings: Settings, version: int) -> tuple[str, ...]:
 def script(
     mode: Mode,
     role: str,
-    database: str,
+    database: str | None,
     version: int,
     knobs: tuple[str, ...],
     *,
@@ -76,12 +79,16 @@ def script(
     """The script, line by line."""
     major = version // 10000
     yield comment(f"What the autopilot needs in mode {mode.value} on PostgreSQL {major}: no more.")
-    yield comment(f"Run it as a superuser in database {database}:")
+    place = "the database to be tuned" if database is None else f"database {database}"
+    yield comment(f"Run it as a superuser in {place}:")
     yield comment("    run.py grants ... | psql --dbname=<that database>")
     yield comment("It makes a role where there is none, without a password: set one with")
     yield comment("\\password in psql, and keep it in ~/.pgpass.")
     yield "\\set ON_ERROR_STOP on"
-    yield from _guard(database)
+    if database is None:
+        yield '\\echo in database :"DBNAME":'
+    else:
+        yield from _guard(database)
     yield "BEGIN;"
     yield from _creation(role)
     for grant in grants(mode, role, database, version, knobs):
@@ -91,8 +98,8 @@ def script(
     if explorer:
         yield comment("try statements (steering.explore, steering.dsn): a role that only reads:")
         yield from _creation(EXPLORER_ROLE)
-        place = quoted_identifier(database)
-        yield f"GRANT CONNECT ON DATABASE {place} TO {quoted_identifier(EXPLORER_ROLE)};"
+        explorers = quoted_identifier(EXPLORER_ROLE)
+        yield f"GRANT CONNECT ON DATABASE {database_name(database)} TO {explorers};"
         yield from explorer_grants(EXPLORER_ROLE, version)
     yield "COMMIT;"
     if may_change_settings(mode) and version < FIRST_WITH_PARAMETER_GRANTS:

@@ -53,32 +53,35 @@ def alter_system(role: str, knobs: Sequence[str]) -> str:
     return f"GRANT ALTER SYSTEM ON PARAMETER {names} TO {quoted_identifier(role)};"
 
 
+def database_name(database: str | None) -> str:
+    """A database as a script for psql names it; None: the one that psql is connected to."""
+    return ':"DBNAME"' if database is None else quoted_identifier(database)
+
+
 def may_change_settings(mode: Mode) -> bool:
     """Whether the mode writes to the server."""
     return mode in (Mode.APPROVE, Mode.AUTO)
 
 
 def grants(
-    mode: Mode, role: str, database: str, version: int, knobs: Sequence[str]
+    mode: Mode, role: str, database: str | None, version: int, knobs: Sequence[str]
 ) -> Iterator[Grant]:
-    """What the role needs for a mode, statement by statement.
+    """What the role needs for a mode, statement by statement, for psql.
 
     Args:
         mode: how far the tuner may go.
         role: who the tuner connects as.
-        database: the tuned database.
+        database: the tuned database; None: the one that psql is connected to.
         version: the server's, such as 170010.
         knobs: the settings that may be tried.
     """
     name = quoted_identifier(role)
-    for place in dict.fromkeys((database, LOCK_DATABASE)):
-        purpose = (
-            "connect to the tuned database"
-            if place == database
-            else "hold the lock that lets one tuner act on a server"
-        )
-        statement = f"GRANT CONNECT ON DATABASE {quoted_identifier(place)} TO {name};"
-        yield Grant(purpose, statement)
+    places = {
+        database_name(LOCK_DATABASE): "hold the lock that lets one tuner act on a server",
+        database_name(database): "connect to the tuned database",
+    }
+    for place, purpose in places.items():
+        yield Grant(purpose, f"GRANT CONNECT ON DATABASE {place} TO {name};")
     yield Grant("read statistics and settings of all roles", monitor(role))
     if not may_change_settings(mode) or version < FIRST_WITH_PARAMETER_GRANTS:
         return

@@ -8,6 +8,7 @@ import pytest
 
 from backend.commands.grants import grant_script, knobs_in_play
 from backend.config import Settings
+from backend.db_connector import EXPLORER_ROLE
 from backend.errors import ConfigError
 
 HOSTILE = 'x"; DROP TABLE y; --\n\\! touch z'
@@ -50,6 +51,17 @@ def test_before_version_15_nothing_but_looking_can_be_granted() -> None:
     script = grant_script(FOREIGN, mode="auto", server_version=14)
     assert "not possible" in script
     assert "mode advise" in script
+
+
+def test_where_no_server_was_named_it_is_the_database_that_psql_is_in() -> None:
+    """The first command of the README: before, it was for database shop and did nothing."""
+    nobodys = Settings.model_validate({"database": {"user": "me"}})
+    script = grant_script(nobodys, mode="observe", server_version=17, explorer=True)
+    assert "shop" not in script
+    for role in ("me", EXPLORER_ROLE):
+        assert f'GRANT CONNECT ON DATABASE :"DBNAME" TO "{role}";' in script
+    assert 'GRANT CONNECT ON DATABASE "postgres" TO "me";' in script
+    assert "\\quit" not in script
 
 
 def test_settings_decide_which_knobs_are_in_play() -> None:

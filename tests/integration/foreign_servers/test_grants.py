@@ -95,6 +95,22 @@ def test_in_another_database_nothing_is_done(
     assert server.run("SELECT 1 FROM pg_roles WHERE rolname LIKE 'o''ne%'") == []
 
 
+def test_without_a_named_server_it_is_the_database_that_psql_is_in(
+    server_15: ForeignServer,
+) -> None:
+    database, role = "x\"'; \\! touch $HOME/y", "unnamed"
+    name = quoted_identifier(database)
+    server_15.run(f"CREATE DATABASE {name}")
+    script = grant_script(Settings(), mode="auto", role=role, server_version=server_15.version)
+    try:
+        assert psql(server_15, script, dbname=database) == ""
+        may = f"SELECT datname FROM pg_database WHERE datacl::text LIKE '%{role}=c/%' ORDER BY 1"
+        assert server_15.run(may) == [("postgres",), (database,)]
+    finally:
+        server_15.run(f"DROP DATABASE {name}")
+        drop_role(server_15, role)
+
+
 def test_a_hostile_name_of_a_database_stays_a_name(server_15: ForeignServer) -> None:
     database = "x'; \\! touch $HOME/y; \"q :elsewhere"
     name = quoted_identifier(database)
