@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -34,7 +35,7 @@ from backend.rl_agent import KnobAgent
 from backend.state_features import OFFERED_COLUMNS, STATE_WIDTH
 from backend.targets.simulated_model import DEFAULT_SPACE
 from backend.telemetry import open_store
-from benchmarks.results_file import ResultsFile
+from benchmarks.results_file import JsonLine, ResultsFile
 from benchmarks.surrogates.command import guarded
 from benchmarks.tuners import TUNERS, make_tuner
 
@@ -77,26 +78,17 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(JsonLine):
     """A finished run: log indexes against the default configuration, exact and as measured."""
 
     cell: Cell
     exact: Sequence[float]
     measured: Sequence[float]
 
-    def line(self) -> str:
-        """One line of JSON."""
-        return json.dumps(asdict(self))
-
     @classmethod
-    def of_line(cls, line: str) -> Run:
-        """The run behind a line.
-
-        Raises:
-            ValueError, TypeError, KeyError: it is none.
-        """
-        fields = json.loads(line)
-        return cls(Cell(**fields.pop("cell")), **fields)
+    def of_fields(cls, fields: dict[str, Any]) -> Run:
+        """The run behind what JSON made of it."""
+        return cls(**{**fields, "cell": Cell(**fields["cell"])})
 
     @property
     def left(self) -> float:

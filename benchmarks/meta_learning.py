@@ -27,7 +27,7 @@ from backend.evolution.learning_run import LearningRun, learn
 from backend.evolution.problems import ModelProblem, Problem, by_workload, curriculum, fit
 from backend.offline_training import Recorded, TrainingData, training_data
 from backend.telemetry import open_store
-from benchmarks.results_file import ResultsFile
+from benchmarks.results_file import JsonLine, ResultsFile
 
 WINDOWS = 300
 TEST_SHARE = 0.37
@@ -54,21 +54,16 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Kept:
+class Kept(JsonLine):
     """A finished cell with its numbers."""
 
     cell: Cell
     numbers: Mapping[str, Any] = field(default_factory=dict)
 
-    def line(self) -> str:
-        """One line of JSON."""
-        return json.dumps({"cell": asdict(self.cell), "numbers": dict(self.numbers)})
-
     @classmethod
-    def of_line(cls, line: str) -> Kept:
-        """The run behind a line."""
-        read = json.loads(line)
-        return cls(Cell(**read["cell"]), read["numbers"])
+    def of_fields(cls, fields: dict[str, Any]) -> Kept:
+        """The run behind what JSON made of it."""
+        return cls(Cell(**fields["cell"]), fields["numbers"])
 
     @property
     def run(self) -> LearningRun:

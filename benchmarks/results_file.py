@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 
 class KeyedCell(Protocol):
@@ -28,6 +30,29 @@ class KeptRun(Protocol):
 
 
 RunT = TypeVar("RunT", bound=KeptRun)
+LineT = TypeVar("LineT", bound="JsonLine")
+
+
+class JsonLine:
+    """Base of a dataclass that is kept as a line of JSON."""
+
+    def line(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def of_line(cls: type[LineT], line: str) -> LineT:
+        """What stands behind a line.
+
+        Raises:
+            ValueError, TypeError, KeyError: nothing of this class.
+        """
+        return cls.of_fields(json.loads(line))
+
+    @classmethod
+    def of_fields(cls: type[LineT], fields: dict[str, Any]) -> LineT:
+        """The same from what JSON made of the fields; those that are no plain values are made."""
+        raise NotImplementedError
 
 
 class ResultsFile(Generic[RunT]):

@@ -19,7 +19,8 @@ from backend.gate import GateSettings
 from backend.safety_monitor import SafetyMonitor, safety_limits
 from backend.sample_filter import Reference
 from backend.targets.simulated import SimulatedDatabase
-from backend.trials import ArmSwitch, SafetyJudge, Trial, TrialPlan
+from backend.trial_danger import SafetyJudge
+from backend.trials import ArmSwitch, Trial, TrialPlan
 from benchmarks.filter_experiment.scenario import configuration_at, doubling_server
 
 TICK_S = 0.5

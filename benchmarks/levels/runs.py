@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from backend.trials import Trial
 from benchmarks.levels.demonstration import Demonstration
 from benchmarks.levels.processes import memory_folder
 from benchmarks.levels.server import USUAL
+from benchmarks.results_file import JsonLine
 
 ARMS = ("0", "0+1", "0+1+2")
 """Levels at work. Gate, probation and rechecks are in all of them: without them nothing stands."""
@@ -94,21 +94,16 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Kept:
+class Kept(JsonLine):
     """A finished run."""
 
     cell: Cell
     result: Result
 
-    def line(self) -> str:
-        """One line of JSON."""
-        return json.dumps({"cell": asdict(self.cell), "result": asdict(self.result)})
-
     @classmethod
-    def of_line(cls, line: str) -> Kept:
-        """The run behind a line."""
-        read = json.loads(line)
-        return cls(Cell(**read["cell"]), Result(**read["result"]))
+    def of_fields(cls, fields: dict[str, Any]) -> Kept:
+        """The run behind what JSON made of it."""
+        return cls(Cell(**fields["cell"]), Result(**fields["result"]))
 
 
 class Watch:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results_file import ResultsFile
+from benchmarks.results_file import JsonLine, ResultsFile
 
 STAGES = ("search", "single", "greedy", "ours", "compare", "unseen")
 
@@ -41,24 +41,15 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Piece:
+class Piece(JsonLine):
     """A finished measurement."""
 
     cell: Cell
     found: Found
 
-    def line(self) -> str:
-        """One line of JSON."""
-        return json.dumps(asdict(self))
-
     @classmethod
-    def of_line(cls, line: str) -> Piece:
-        """The piece behind a line.
-
-        Raises:
-            ValueError, TypeError, KeyError: it is none.
-        """
-        fields = json.loads(line)
+    def of_fields(cls, fields: dict[str, Any]) -> Piece:
+        """The piece behind what JSON made of it."""
         return cls(Cell(**fields["cell"]), fields["found"])
 
 

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from benchmarks.results_file import ResultsFile
+from benchmarks.results_file import JsonLine, ResultsFile
 from benchmarks.steering.matrix import LatencyMatrix
 from benchmarks.steering.peers import make_explorer
 
@@ -62,7 +63,7 @@ class Spent:
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(JsonLine):
     """A finished cell: one entry of ``spent`` for each budget."""
 
     cell: Cell
@@ -75,18 +76,9 @@ class Run:
         reachable_s = self.default_s - self.oracle_s
         return (self.default_s - self.spent[budget].total_s) / reachable_s if reachable_s else 1.0
 
-    def line(self) -> str:
-        """One line of JSON."""
-        return json.dumps(asdict(self))
-
     @classmethod
-    def of_line(cls, line: str) -> Run:
-        """The run behind a line.
-
-        Raises:
-            ValueError, TypeError, KeyError: it is none.
-        """
-        fields = json.loads(line)
+    def of_fields(cls, fields: dict[str, Any]) -> Run:
+        """The run behind what JSON made of it."""
         cell = Cell(**{**fields["cell"], "budgets_s": tuple(fields["cell"]["budgets_s"])})
         spent = [Spent(**entry) for entry in fields["spent"]]
         return cls(**{**fields, "cell": cell, "spent": spent})

@@ -19,7 +19,7 @@ import numpy as np
 
 from backend.protocols import AskTellAgent
 from backend.rl_agent import KnobAgent, KnobAgentSettings
-from benchmarks.results_file import ResultsFile
+from benchmarks.results_file import JsonLine, ResultsFile
 from benchmarks.surrogates.forest import TREES, Surrogate, fit_surrogate
 from benchmarks.surrogates.problem import Goal, Problem, Score
 from benchmarks.surrogates.recording import Recording, read_recording
@@ -73,7 +73,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(JsonLine):
     """A finished cell: exact objectives in order (lower is better) and CPU seconds of ask + tell.
 
     The first evaluation was told and not asked: ``ask_tell_cpu_s`` is one shorter. ``measured`` is
@@ -94,18 +94,9 @@ class Run:
         chosen_by = measured if len(measured) else objectives
         return Score(objectives, self.default, self.best, chosen_by)
 
-    def line(self) -> str:
-        """One line of JSON."""
-        return json.dumps(asdict(self))
-
     @classmethod
-    def of_line(cls, line: str) -> Run:
-        """The run behind a line.
-
-        Raises:
-            ValueError, TypeError, KeyError: it is none.
-        """
-        fields = json.loads(line)
+    def of_fields(cls, fields: dict[str, Any]) -> Run:
+        """The run behind what JSON made of it."""
         return cls(**{**fields, "cell": Cell(**fields["cell"])})
 
 
