@@ -122,7 +122,7 @@ class Observer:
     def judge_candidate(
         self, window: MetricsWindow, baseline: MetricsWindow | None, log_ratio: float | None
     ) -> SafetyVerdict:
-        """The safety monitor's word on a window under a candidate; see trials.SafetyJudge."""
+        """The safety monitor's word on a window under a candidate; see trial_danger.SafetyJudge."""
         return self._parts.monitor.judge(
             window, baseline=baseline, log_ratio=log_ratio, candidate_active=True
         )

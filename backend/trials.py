@@ -7,7 +7,6 @@ Whatever happens, it ends with the deployed arm on the server; deploying is the 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Protocol
@@ -16,29 +15,22 @@ from backend.data_collector import why_no_window, window_between
 from backend.domain.knobs import KnobValue
 from backend.domain.load import SampleQuality
 from backend.domain.metrics import MetricsSnapshot, MetricsWindow
-from backend.domain.modes import Arm, SafetyAction, TrialState, Verdict
+from backend.domain.modes import Arm, TrialState, Verdict
 from backend.domain.records import TrialRecord
-from backend.domain.safety import SafetyVerdict
 from backend.gate import Judgement
 from backend.protocols import Clock
 from backend.sample_filter import (
     COMPARABLE,
     UNFILTERED,
     latency_index,
-    load_distance,
-    load_factor,
     load_profile,
-    offers_more,
-    outside_events,
-    paired_log_ratio,
     sample_quality,
 )
+from backend.trial_danger import Danger, Halves, SafetyJudge
 from backend.trial_evidence import MeasuredWindow, TrialEvidence, TrialPlan
 
-__all__ = ["ArmSwitch", "MeasuredWindow", "SafetyJudge", "Trial", "TrialPlan"]
+__all__ = ["ArmSwitch", "MeasuredWindow", "Trial", "TrialPlan"]
 
-Halves = tuple[MetricsWindow, MetricsWindow]
-"""A window's first and second half."""
 MAX_VOID_WINDOWS = 6
 """Windows in a row that may be void before the trial is given up as inconclusive.
 
@@ -61,19 +53,6 @@ class ArmSwitch(Protocol):
 
     def leave(self, batch_id: str, reason: str) -> None:
         """Undo the batch."""
-
-
-class SafetyJudge(Protocol):
-    """Judges a window measured under a candidate; see safety_monitor."""
-
-    def __call__(
-        self, window: MetricsWindow, baseline: MetricsWindow | None, log_ratio: float | None
-    ) -> SafetyVerdict:
-        """``baseline``: the newest incumbent window, ``log_ratio``: against the incumbents.
-
-        Before the trial's first incumbent window: no baseline, and the ratio is against the
-        plan's reference.
-        """
 
 
 class Trial:
@@ -109,7 +88,7 @@ class Trial:
         self.finished_at: datetime | None = None
         self.stopped_log_ratio: float | None = None  # of the window that the monitor rejected by
         self._collect, self._switch, self._clock = collect, switch, clock
-        self._on_window, self._judge_safety = on_window, judge_safety
+        self._on_window, self._danger = on_window, Danger(plan, judge_safety)
         self._evidence = TrialEvidence(plan)
         self._arm = plan.deployed
         self._batch_id: str | None = None
@@ -262,72 +241,20 @@ class Trial:
         Then nothing is proven against the candidate: it is taken off at once all the same, since
         the incumbent's turn is next, and the trial goes on, a few times. A recheck swaps the arms.
         """
-        window, incumbents = measured.window, self._newest_others(measured.window)
-        ratio = paired_log_ratio([window], incumbents, self.plan.shares)
-        log_ratio = ratio[0] if ratio else None
-        if not incumbents and self.plan.deployed is Arm.INCUMBENT:
-            log_ratio = self._log_ratio_to_reference(window)
-        verdict = self._judge_safety(window, incumbents[-1] if incumbents else None, log_ratio)
-        if verdict.action is not SafetyAction.ROLLBACK:
+        alarm = self._danger.judge(
+            measured, halves, self.windows(self._arm), self.windows(self._arm.other)
+        )
+        if alarm is None:
             return False
         candidate = self._arm is Arm.CANDIDATE
-        reasons = (STOPPED if candidate else NO_WAY_BACK, *verdict.reasons)
-        excuse = self._excuse(measured, halves, incumbents[-1] if incumbents else None)
-        if not excuse:
-            self.stopped_log_ratio = log_ratio if incumbents else None
+        reasons = (STOPPED if candidate else NO_WAY_BACK, *alarm.reasons)
+        if not alarm.excuse:
+            self.stopped_log_ratio = alarm.log_ratio
             self._finish(Verdict.REJECT if candidate else Verdict.ACCEPT, reasons)
         elif self._excuses >= MAX_EXCUSES:
-            self._finish(Verdict.INCONCLUSIVE, (*reasons, excuse))
+            self._finish(Verdict.INCONCLUSIVE, (*reasons, alarm.excuse))
         self._excuses += 1
         return True
-
-    def _newest_others(self, window: MetricsWindow) -> list[MetricsWindow]:
-        """The last two windows of the other arm, only the comparable one where one is."""
-        newest = self.windows(self._arm.other)[-2:]
-        if not self.plan.filtered:
-            return newest
-        return [found for found in newest if self._comparable(window, found)] or newest
-
-    def _comparable(self, a: MetricsWindow, b: MetricsWindow) -> bool:
-        distance = load_distance(load_profile(a), load_profile(b), a.duration_s, self._costs_ms)
-        return load_factor(distance) >= COMPARABLE
-
-    def _offers_more(self, a: MetricsWindow, b: MetricsWindow) -> bool:
-        return offers_more(load_profile(a), load_profile(b), self._costs_ms)
-
-    def _excuse(
-        self, measured: MeasuredWindow, halves: Halves, incumbent: MetricsWindow | None
-    ) -> str:
-        """Why something else than the candidate may have made the window slow; "" for nothing.
-
-        Less load excuses nothing: clients that wait for slow answers send less. But a rush that
-        was over within the window is less load on the whole, and made it slow all the same.
-        """
-        window = measured.window
-        if self._rolls_back(window, incumbent):
-            return ""
-        if incumbent is None:
-            # The reference is older, perhaps of another load: enough to stop, not to condemn.
-            return "the trial has no incumbent window yet: compared with the reference alone"
-        spoilt = measured.quality.value < self.plan.min_quality
-        apart = spoilt or not self._comparable(window, incumbent)
-        risen = (apart and self._offers_more(window, incumbent)) or (
-            not self._comparable(*halves)
-            and any(self._offers_more(half, incumbent) for half in halves)
-        )
-        if self.plan.filtered and (outside_events(window) or risen):
-            return "the load had risen, or was disturbed"
-        return ""
-
-    def _rolls_back(self, window: MetricsWindow, incumbent: MetricsWindow | None) -> bool:
-        """Whether the safety monitor would stop the candidate even without the latency index."""
-        verdict = self._judge_safety(window, incumbent, None)
-        return verdict.action is SafetyAction.ROLLBACK
-
-    def _log_ratio_to_reference(self, window: MetricsWindow) -> float | None:
-        """Stand-in for the ratio to the incumbents, where a trial begins with the candidate."""
-        index = latency_index([window], self.plan.shares)
-        return math.log(index.value) if index is not None and index.value > 0 else None
 
     def _void(self, reason: str) -> None:
         self._void_in_row += 1

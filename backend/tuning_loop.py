@@ -32,9 +32,10 @@ from backend.recheck import Rechecks
 from backend.rollout import Rollout
 from backend.sample_filter import IndexChain, load_profile, sample_quality
 from backend.state_features import state_vector
+from backend.trial_danger import SafetyJudge
 from backend.trial_history import TrialHistory
 from backend.trial_planner import RunSchedule, TrialPlanner
-from backend.trials import MeasuredWindow, SafetyJudge, Trial, TrialPlan
+from backend.trials import MeasuredWindow, Trial, TrialPlan
 from backend.workloads import Shift, Workloads
 
 

@@ -11,7 +11,7 @@ import pytest
 from backend.domain.modes import Arm, SafetyAction, TrialKind, Verdict
 from backend.domain.safety import SafetyVerdict
 from backend.gate import GateSettings
-from backend.trials import MAX_EXCUSES, NO_WAY_BACK, TrialPlan
+from backend.trials import MAX_EXCUSES, NO_WAY_BACK, STOPPED, TrialPlan
 from tests.trial_bench import ALLOW, Bench, contended, plan, seed_that_ends_in_the_other_arm
 
 
@@ -132,6 +132,36 @@ def test_a_rush_that_is_over_within_the_window_proves_nothing(start_s):
     bench.server.slow = lambda at_s: 4.0 if load(at_s) > 1 else 1.0
     trial = bench.run()
     assert trial.verdict in (Verdict.ACCEPT, Verdict.INCONCLUSIVE)
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_one_window_a_little_past_the_limit_proves_nothing(which):
+    """Chance can do that; it is taken off, and all that the trial measures decides."""
+    bench = Bench(plan(TrialKind.PROMOTION), effect=0.75)
+    bench.safety = rolls_back_what_is_slower
+    slow = iter([1.0] * (which - 1) + [1.7])
+    own, stood = 1.0, False
+
+    def slowness(at_s: float) -> float:
+        nonlocal own, stood
+        if bench.server.other_stands and not stood:
+            own = next(slow, 1.0)
+        stood = bench.server.other_stands
+        return own if stood else 1.0
+
+    bench.server.slow = slowness
+    trial = bench.run()
+    assert max(ratio for ratio in bench.judged if ratio is not None) > math.log(1.15)
+    assert trial.verdict is Verdict.ACCEPT
+
+
+def test_a_candidate_that_stays_a_little_past_the_limit_is_rejected_at_its_second_window():
+    bench = Bench(plan(), effect=1.25)
+    bench.safety = rolls_back_what_is_slower
+    trial = bench.run()
+    assert bench.order.count("C") == 2
+    assert trial.verdict is Verdict.REJECT
+    assert trial.reasons == (STOPPED, "slower")
 
 
 def test_a_candidate_that_chokes_its_clients_is_rejected():
