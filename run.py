@@ -39,6 +39,7 @@ from backend.commands.steering import app as steering
 from backend.config import Settings
 from backend.config_dashboard import DashboardSettings
 from backend.errors import AutopilotError
+from backend.printable import printable
 from backend.run_options import RunOptions
 
 errors = Console(stderr=True)
@@ -172,10 +173,15 @@ def main() -> None:
     try:
         app()
     except AutopilotError as error:
-        errors.print(f"Error: {error.message}", style="red", markup=False)
+        errors.print(f"Error: {_shown(error.message)}", style="red", markup=False)
         if error.remedy:
-            errors.print(f"Remedy: {error.remedy}", markup=False)
+            errors.print(f"Remedy: {_shown(error.remedy)}", markup=False)
         sys.exit(1)
+
+
+def _shown(text: str) -> str:
+    """An error's text for the terminal; a server's name for something may be in it."""
+    return printable(text, keep="\n")
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ from backend.errors import (
     ServerError,
     UnsupportedServerError,
 )
+from backend.printable import printable
 
 STATEMENT_TAG = "/* autopilot */"
 TUNER_APPLICATION = "autopilot_tuner"
@@ -351,7 +352,7 @@ class DatabaseConnector:
     ) -> NoReturn:
         code = error.pgcode or ""
         told = (error.diag.message_primary or str(error)).strip().splitlines()
-        text = "; ".join(" ".join(line.split()) for line in told)
+        text = printable("; ".join(" ".join(line.split()) for line in told))
         message = self._without_password(text) or type(error).__name__
         lost = connection is None or connection.closed or code in _SERVER_SHUTS_DOWN
         if lost:

@@ -7,17 +7,24 @@ import logging
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 
 from backend.config import Settings
+from backend.printable import printable
 from backend.telemetry.redaction import redact
 
+_FOR_US_ALONE = 0o600  # errors of statements hold values of other people's applications
 FORMAT = "%(asctime)s %(levelname)-7s %(processName)s %(name)s: %(message)s"
 
 
 class RedactingFormatter(logging.Formatter):
-    """Formats a record and removes what looks like a password or a URL with one."""
+    """Formats a record and removes what looks like a password or a URL with one.
+
+    Foreign text in it neither reaches the terminal that shows it nor poses as another record: what
+    does not print is a space, and further lines are indented.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """The formatted, redacted line (with its traceback)."""
-        return redact(super().format(record))
+        text = printable(redact(super().format(record)), keep="\n\t")
+        return text.replace("\n", "\n  ")
 
 
 def configure_logging(settings: Settings, process: str) -> None:
@@ -35,6 +42,7 @@ def configure_logging(settings: Settings, process: str) -> None:
             maxBytes=settings.logging.max_bytes,
             backupCount=settings.logging.backup_count,
             encoding="utf-8",
+            chmod=_FOR_US_ALONE,
         )
         handler.setLevel(level)
         handler.setFormatter(formatter)

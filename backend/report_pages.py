@@ -11,6 +11,7 @@ from pathlib import Path
 import jinja2
 
 from backend.errors import StoreError
+from backend.printable import printable
 from backend.report_data import FinalReport
 from backend.report_tables import facts, tables, verdict_text
 from backend.telemetry import wording
@@ -33,7 +34,7 @@ def _lines(report: FinalReport) -> Iterator[str]:
     yield verdict_text(report)
     yield ""
     for name, value in facts(report):
-        yield f"{name + ':':<10} {one_line(value)}"
+        yield f"{name + ':':<10} {printable(value)}"
     for table in tables(report):
         yield ""
         yield table.heading
@@ -48,14 +49,9 @@ def _lines(report: FinalReport) -> Iterator[str]:
             yield table.note
 
 
-def one_line(text: str) -> str:
-    """Keep control characters of foreign texts away from terminals."""
-    return "".join(c if c.isprintable() else " " for c in text)
-
-
 def aligned(rows: Sequence[Sequence[str]]) -> Iterable[str]:
     """Rows of cells as lines, column under column."""
-    cells = [[one_line(cell) for cell in row] for row in rows]
+    cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
     for row in cells:
         padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))

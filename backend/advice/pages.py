@@ -14,7 +14,8 @@ from backend.advice.advice import Advice
 from backend.advice.finding import count, size
 from backend.advice.knob_advice import Basis
 from backend.advice.texts import ALTER_SYSTEM
-from backend.report_pages import aligned, one_line, template
+from backend.printable import printable
+from backend.report_pages import aligned, template
 from backend.telemetry.wording import NOTHING, duration, milliseconds, number, percent
 
 TEMPLATE = "advice.html"
@@ -223,10 +224,10 @@ def _wrapped(text: str, indent: str, *, first: str | None = None) -> list[str]:
 def _printable(value: Any, *, lines: bool = False) -> Any:
     """The values with every text in printable characters; line breaks stay in texts to copy."""
     if isinstance(value, str):
-        return "\n".join(map(one_line, value.split("\n"))) if lines else one_line(value)
+        return printable(value, keep="\n" if lines else "")
     if isinstance(value, Mapping):
         return {
-            one_line(str(key)): _printable(item, lines=lines or key in _TEXTS)
+            printable(str(key)): _printable(item, lines=lines or key in _TEXTS)
             for key, item in value.items()
         }
     if isinstance(value, (list, tuple)):

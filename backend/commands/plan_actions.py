@@ -15,7 +15,7 @@ import typer
 
 from backend.approval import Approval
 from backend.commands.asking import ask_tuner, open_for_reading, operator, tuner_is_at_work
-from backend.commands.plan_text import plan_lines, plan_row, printable, promotion_lines
+from backend.commands.plan_text import plan_lines, plan_row, promotion_lines
 from backend.config import Settings
 from backend.domain.clock import SystemClock
 from backend.domain.experiment_plans import ExperimentPlanRecord, PromotionRecord
@@ -25,6 +25,7 @@ from backend.experiment_plan import ExperimentPlans
 from backend.experiment_plan_file import as_yaml as yaml_of
 from backend.experiment_plan_file import read_file
 from backend.freeze import throw
+from backend.printable import printable
 from backend.protocols import TelemetryReader
 from backend.telemetry import SqlStore, open_store
 

@@ -14,11 +14,6 @@ MOST_CLASSES = 12
 _TIME = "%Y-%m-%d %H:%M UTC"
 
 
-def printable(line: str) -> str:
-    """A line without what a terminal would take for more than text."""
-    return "".join(c if c.isprintable() else " " for c in line)
-
-
 def plan_row(plan: ExperimentPlanRecord) -> str:
     """A plan in one line."""
     why = f": {plan.reason}" if plan.reason else ""

@@ -24,6 +24,7 @@ from sqlalchemy.engine import URL
 
 from backend.db_connector import DatabaseConnector, libpq_arguments
 from backend.errors import ServerConnectionError, ServerError
+from backend.printable import printable
 from backend.sandbox.scratch_server import OWNER, SANDBOX_APPLICATION
 
 _LOCK_TIMEOUT_MS = 500
@@ -232,6 +233,6 @@ def _run(
             remedy="install PostgreSQL's client programs of the server's version",
         ) from error
     if result.returncode != 0:
-        said = " ".join(result.stderr.decode(errors="replace").split())
+        said = " ".join(printable(result.stderr.decode(errors="replace")).split())
         raise ServerError(f"{program} failed: {said:.300}")
     return result.stdout

@@ -260,6 +260,16 @@ def test_no_password_in_errors_and_representations(listen: type[Listener]) -> No
         assert PASSWORD not in text
 
 
+def test_what_a_server_says_is_no_command_to_a_terminal(listen: type[Listener]) -> None:
+    words = "\x1b]0;owned\x07 no\x9b31m\u202e entry"
+    fields = f"SFATAL\0C28000\0M{words}\0\0".encode()
+    hostile = listen(b"E" + (len(fields) + 4).to_bytes(4, "big") + fields, hang_up=True)
+    with pytest.raises(ServerConnectionError) as caught:
+        connector(hostile.port).fetch("SELECT 1")
+    assert "owned" in caught.value.message
+    assert caught.value.message.isprintable()
+
+
 def test_nobody_listening_is_told_with_the_address() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]

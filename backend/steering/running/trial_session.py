@@ -23,6 +23,7 @@ from sqlalchemy.engine import URL
 
 from backend.db_connector import Statement, libpq_arguments, tagged
 from backend.errors import ServerConnectionError, ServerError
+from backend.printable import printable
 
 EXPLORER_APPLICATION = "autopilot_explorer"
 
@@ -244,7 +245,7 @@ class TrialSession:
                 timer.cancel()
 
     def _lost(self, error: psycopg2.Error, what: str) -> ServerConnectionError:
-        message = " ".join(str(error).split())
+        message = " ".join(printable(str(error)).split())
         if self._url.password:
             message = message.replace(str(self._url.password), "***")
         return ServerConnectionError(
@@ -255,5 +256,5 @@ class TrialSession:
 
 def refusal(error: psycopg2.Error) -> ServerError:
     """What a server's refusal is among our errors."""
-    message = " ".join((error.diag.message_primary or str(error)).split())
+    message = " ".join(printable(error.diag.message_primary or str(error)).split())
     return ServerError(f"the server refused a statement on trial: {message:.200} ({error.pgcode})")
