@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from sqlalchemy.engine import URL
 
 from backend.config import Settings, load_settings
 from backend.domain.clock import ManualClock
@@ -27,7 +26,7 @@ from backend.learning import Learner
 from backend.memory_budget import MemoryBudget
 from backend.rl_agent import KnobAgent
 from backend.state_features import FEATURES, STATE_LAYOUT, STATE_WIDTH
-from backend.telemetry import SqlStore, open_store
+from backend.telemetry import SqlStore
 from tests.tiny_agent import SPACE, TINY, drive
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -45,13 +44,6 @@ class Adopting:
 
     def adopt(self, adapt: object) -> None:
         self.adopted.append(adapt(TINY).gamma)  # type: ignore[operator]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqlStore]:
-    store = open_store(URL.create("sqlite", database=str(tmp_path / "telemetry.db")))
-    yield store
-    store.close()
 
 
 @pytest.fixture

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 
 import numpy as np
-import pytest
-from sqlalchemy.engine import URL
 
 from backend.config import Settings
 from backend.domain.knobs import Knob, KnobSpace
@@ -23,7 +21,7 @@ from backend.evolution.genome import Genome
 from backend.evolution.present import present_genome
 from backend.evolution.profile import ALIKE, NAMES, distance, profile_of
 from backend.state_features import FEATURES, STATE_LAYOUT, STATE_WIDTH
-from backend.telemetry import SqlStore, open_store
+from backend.telemetry import SqlStore
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 DEFAULT = Genome.of()
@@ -50,13 +48,6 @@ def record(
         comparison={},
         deployed=deployed,
     )
-
-
-@pytest.fixture
-def store(tmp_path) -> Iterator[SqlStore]:
-    store = open_store(URL.create("sqlite", database=str(tmp_path / "telemetry.db")))
-    yield store
-    store.close()
 
 
 def test_a_profile_is_the_median_of_named_features() -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from sqlalchemy.engine import URL
 
 from backend.config import Settings
 from backend.domain.modes import Mode, Phase
@@ -22,7 +19,7 @@ from backend.evolution import schedule as schedule_module
 from backend.evolution.course import MOST_STARTS, Course, StoppedError
 from backend.evolution.schedule import LEAST_NEW, EvolutionSchedule, longest_s
 from backend.host_metrics import CgroupLimits, HostSample
-from backend.telemetry import SqlStore, open_store
+from backend.telemetry import SqlStore
 
 BEGUN = datetime(2026, 11, 22, tzinfo=timezone.utc)
 DAY = timedelta(days=1)
@@ -52,13 +49,6 @@ class Host:
 @pytest.fixture(autouse=True)
 def _unmetered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedule_module, "cgroup_limits", CgroupLimits)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqlStore]:
-    store = open_store(URL.create("sqlite", database=str(tmp_path / "telemetry.db")))
-    yield store
-    store.close()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from zlib import crc32
 import numpy as np
 import pytest
 from sqlalchemy import event
-from sqlalchemy.engine import URL, Engine
+from sqlalchemy.engine import Engine
 
 from backend import meta_learner
 from backend.evolution import fitness
@@ -21,7 +21,7 @@ from backend.evolution.outcome import EvolutionSettings, Outcome
 from backend.evolution.problems import Curriculum, Problem, curriculum
 from backend.gate import trial_alpha
 from backend.meta_learner import HELD_OUT_SEED, MetaLearner
-from backend.telemetry import SqlStore, open_store
+from backend.telemetry import SqlStore
 
 DEFAULT = Genome.of()
 PROBLEMS: Curriculum = curriculum(None)
@@ -46,13 +46,6 @@ def all_alike(
     """No gene matters: what differs is luck, the same in every process (hash() is not)."""
     luck = np.random.default_rng([seed, crc32(f"{problem.name} {genome}".encode())]).random()
     return LearningRun(problem.name, seed, 10 + 20 * luck, 0.4 + luck / 9, 0, 0.2, 9, True, 1, 1)
-
-
-@pytest.fixture
-def store(tmp_path) -> Iterator[SqlStore]:
-    store = open_store(URL.create("sqlite", database=str(tmp_path / "telemetry.db")))
-    yield store
-    store.close()
 
 
 @pytest.fixture
