@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+import optuna
 from sqlalchemy.engine import URL
 
 from backend.config import Settings
@@ -20,6 +21,10 @@ from backend.evolution.problems import Curriculum, curriculum
 from backend.evolution.process import Task
 from backend.offline_training import Recorded, training_data
 from backend.telemetry import open_store
+
+STUDIES_KEPT = 20
+"""In ``evolution.db``: of the latest evolutions, so that one that was killed finds its own. Their
+individuals are in the store for longer."""
 
 
 def prepared(
@@ -61,10 +66,25 @@ def prepared(
             bounds=bounds_of(level2.bounds, incumbent),
             seed=settings.workload.seed,
         ),
-        storage=(storage or study_file(settings.paths.data_dir / "evolution.db"))
-        .render_as_string(hide_password=False),
+        storage=(storage or _own_studies(settings)).render_as_string(hide_password=False),
         store=settings.store_url,
     )  # fmt: skip
+
+
+def _own_studies(settings: Settings) -> URL:
+    found = study_file(settings.paths.data_dir / "evolution.db")
+    forget_old_studies(found)
+    return found
+
+
+def forget_old_studies(storage: URL) -> None:
+    """Keep the newest studies of a database, so that a later evolution takes their place."""
+    opened = optuna.storages.RDBStorage(storage.render_as_string(hide_password=False))
+    try:
+        for name in optuna.get_all_study_names(opened)[:-STUDIES_KEPT]:
+            optuna.delete_study(study_name=name, storage=opened)
+    finally:
+        opened.engine.dispose()
 
 
 def study_file(path: Path) -> URL:
