@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from dashboard.auth.identity import Identity
 
-MOST_SESSIONS = 1000
+MOST_OF_A_USER = 50
 
 
 @dataclass
@@ -43,12 +43,16 @@ class Sessions:
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
 
     def begin(self, identity: Identity) -> str:
-        """Begin a session and return its key; the one that rested longest gives way to it."""
+        """Begin a session and return its key.
+
+        The user's own that rested longest gives way to it: nobody's logins end others' sessions.
+        """
         key, now_s = secrets.token_urlsafe(32), self._clock()
         with self._lock:
+            own = [k for k, s in self._sessions.items() if s.identity.name == identity.name]
+            if len(own) >= MOST_OF_A_USER:
+                del self._sessions[own[0]]
             self._sessions[key] = _Session(identity, now_s, now_s)
-            if len(self._sessions) > MOST_SESSIONS:
-                self._sessions.popitem(last=False)
         return key
 
     def find(self, key: object, *, active: bool) -> Identity | None:

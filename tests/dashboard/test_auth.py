@@ -18,7 +18,7 @@ from dashboard.auth.attempts import (
     network_of,
 )
 from dashboard.auth.identity import Identity
-from dashboard.auth.sessions import MOST_SESSIONS, Sessions
+from dashboard.auth.sessions import MOST_OF_A_USER, Sessions
 from dashboard.auth.trail import BURST, REFILL_S, Trail
 
 ALICE = Identity("alice", Role.OPERATOR)
@@ -216,11 +216,21 @@ def test_what_is_no_key_finds_no_session(clock, key):
 
 def test_keys_are_long_and_sessions_bounded(clock):
     sessions = Sessions(60, 300, clock)
-    keys = [sessions.begin(ALICE) for _ in range(MOST_SESSIONS + 1)]
+    keys = [sessions.begin(ALICE) for _ in range(MOST_OF_A_USER + 1)]
     assert len(set(keys)) == len(keys)
     assert min(map(len, keys)) >= 43
     assert sessions.find(keys[0], active=True) is None
     assert sessions.find(keys[1], active=True) == ALICE
+
+
+def test_nobodys_logins_end_the_sessions_of_others(clock):
+    # A viewer may log in as often as it likes.
+    sessions = Sessions(60, 300, clock)
+    key = sessions.begin(ALICE)
+    for _ in range(10 * MOST_OF_A_USER):
+        sessions.begin(Identity("wall", Role.VIEWER))
+    assert sessions.find(key, active=True) == ALICE
+    assert len(sessions._sessions) == 1 + MOST_OF_A_USER
 
 
 # -- the rate of attempts ---------------------------------------------------------------------
