@@ -11,7 +11,14 @@ from sqlalchemy.engine import URL
 from backend.commands.grants import grant_script
 from backend.config import Settings
 from backend.db_connector import EXPLORER_ROLE, DatabaseConnector, quoted_identifier
-from tests.foreign_server import AnyServer, ForeignServer, Roles, roles_of
+from tests.foreign_server import (
+    AnyServer,
+    ForeignServer,
+    Roles,
+    explorer_dsn,
+    roles_of,
+    tuner_dsn,
+)
 
 ROLE = "o'ne\"ill; \\! x"
 ROLE_PASSWORD = "tuner's pass"
@@ -90,12 +97,13 @@ def make_roles(server: ForeignServer) -> None:
 
 
 @contextmanager
-def own_database(server: AnyServer, name: str) -> Iterator[None]:
+def own_database(server: AnyServer, name: str, copy_of: str = "template1") -> Iterator[None]:
     """A new database, of the application's where it has a role, with the grants for the product."""
     roles, quoted = roles_of(server), quoted_identifier(name)
     with closing(DatabaseConnector(server.dsn("postgres"))) as admin:
         admin.execute(f"DROP DATABASE IF EXISTS {quoted} WITH (FORCE)")
-        admin.execute(f"CREATE DATABASE {quoted}" + (f" OWNER {CLIENT}" if roles else ""))
+        owner = f" OWNER {CLIENT}" if roles else ""
+        admin.execute(f"CREATE DATABASE {quoted} TEMPLATE {quoted_identifier(copy_of)}{owner}")
     if isinstance(server, ForeignServer) and roles:
         settings = settings_for(server, dbname=name)
         make_role(server, settings, "auto", explorer=True)
@@ -124,3 +132,15 @@ def address_of(server: ForeignServer, role: str, password: str = ROLE_PASSWORD) 
 def connector_of(server: ForeignServer, role: str = ROLE) -> DatabaseConnector:
     """A connector as this role."""
     return DatabaseConnector(address_of(server, role))
+
+
+def environment_of(server: AnyServer, dbname: str | None = None) -> dict[str, str]:
+    """What tells a command of the product of this server, and of who it is there."""
+
+    def text(address: URL) -> str:
+        return address.set(drivername="postgresql").render_as_string(hide_password=False)
+
+    told = {"DATABASE_URL": text(tuner_dsn(server, dbname))}
+    if roles_of(server):
+        told["AUTOPILOT_STEERING__DSN"] = text(explorer_dsn(server, dbname))
+    return told

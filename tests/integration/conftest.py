@@ -15,7 +15,7 @@ from backend.commands.grants import knobs_in_play
 from backend.domain.server import HostFacts
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.targets.postgresql_privileges import alter_system
-from tests.foreign_roles import make_roles, settings_for
+from tests.foreign_roles import environment_of, make_roles, settings_for
 from tests.foreign_server import AnyServer, ForeignServer, client_dsn, foreign_server, roles_of
 from tests.query_steering import LOOK_ENTRY, OTHER_ENTRY, Sent, steered_engine
 from tests.server_programs import bin_dir
@@ -127,6 +127,20 @@ def _of_version(major: int) -> Iterator[ForeignServer]:
         pytest.skip(reason)
     with foreign_server(programs) as server:
         yield server
+
+
+@pytest.fixture
+def data_dir(server: AnyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The data folder of a product that knows this server; its commands are run inside it."""
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    folder = tmp_path
+    if isinstance(server, EmbeddedPostgres):
+        folder = server.home.parent
+    else:
+        for name, value in environment_of(server).items():
+            monkeypatch.setenv(name, value)
+    monkeypatch.chdir(folder)
+    return folder
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from backend.embedded.database import ensure_database
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.sandbox.schema_copy import _pattern
 from backend.steering.export.quoting import comment, quoted_text
+from tests.foreign_server import AnyServer, client_dsn
 from tests.integration.steering_servers import session
 
 pytestmark = pytest.mark.integration
@@ -38,8 +39,8 @@ fuzzing = settings(max_examples=100, suppress_health_check=[HealthCheck.function
 
 
 @pytest.fixture(scope="module")
-def cursor(embedded_server: EmbeddedPostgres) -> Iterator[Any]:
-    with session(embedded_server.dsn()) as opened:
+def cursor(server: AnyServer) -> Iterator[Any]:
+    with session(client_dsn(server)) as opened:
         yield opened
 
 
@@ -93,12 +94,13 @@ def test_a_pattern_of_pg_dump_is_one_quoted_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", ['x"; DROP TABLE y; --', "a'b %s {} \\", "\u202e\x1b[31m\n\t"])
 def test_a_database_of_such_a_name_is_made_and_found_again(
-    embedded_server: EmbeddedPostgres, cursor: Any, name: str
+    embedded_server: EmbeddedPostgres, name: str
 ) -> None:
     for _ in range(2):  # made, then found
         ensure_database(embedded_server.dsn(), name)
-    cursor.execute("SELECT count(*) FROM pg_database WHERE datname = %s", (name,))
-    assert cursor.fetchone() == (1,)
-    with closing(DatabaseConnector(embedded_server.dsn().set(database=name))) as connector:
-        assert connector.fetch("SELECT current_database() AS it") == [{"it": name}]
-    cursor.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))
+    with session(embedded_server.dsn()) as cursor:
+        cursor.execute("SELECT count(*) FROM pg_database WHERE datname = %s", (name,))
+        assert cursor.fetchone() == (1,)
+        with closing(DatabaseConnector(embedded_server.dsn().set(database=name))) as connector:
+            assert connector.fetch("SELECT current_database() AS it") == [{"it": name}]
+        cursor.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))

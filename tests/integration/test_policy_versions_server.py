@@ -13,15 +13,15 @@ import pytest
 from typer.testing import CliRunner
 
 import run
-from backend.commands.policy import _settings
+from backend.commands.options import settings_of
 from backend.components import Components, build_components
 from backend.domain.clock import SystemClock
 from backend.domain.policies import PolicyVersionRecord
 from backend.domain.steering import ClassKey
-from backend.embedded_postgres import EmbeddedPostgres
 from backend.steering_parts import planner_settings
 from backend.telemetry import open_store
 from dashboard.operator_commands import make_command
+from tests.foreign_server import AnyServer
 from tests.integration.steering_servers import owner
 from tests.running_product import (
     REPOSITORY,
@@ -39,24 +39,23 @@ SETTINGS = ("enable_nestloop", "work_mem", "random_page_cost")
 
 
 @pytest.fixture
-def folder(embedded_server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(server: AnyServer, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The data folder of a server on which nothing was deployed yet."""
-    monkeypatch.delenv("DATABASE_URL", raising=False)
-    data = embedded_server.home.parent
-    monkeypatch.chdir(data)
-    yield data
-    with owner(embedded_server) as cursor:
+    # A server with PostgreSQL's 100 connections could take more than the embedded one.
+    monkeypatch.setenv("AUTOPILOT_SAFETY__MEMORY_LIMIT_GB", "8")
+    yield data_dir
+    with owner(server) as cursor:
         cursor.execute("ALTER ROLE ALL RESET enable_nestloop")
         cursor.execute("ALTER SYSTEM RESET ALL")
         cursor.execute("SELECT pg_reload_conf()")
-    for file in data.glob("telemetry.db*"):
+    for file in data_dir.glob("telemetry.db*"):
         file.unlink(missing_ok=True)
 
 
 @contextmanager
 def tuner(folder: Path) -> Iterator[Components]:
     """What a tuner is built of, with its lock."""
-    with closing(build_components(_settings(None, folder), SystemClock())) as parts:
+    with closing(build_components(settings_of(None, folder), SystemClock())) as parts:
         yield parts
 
 
@@ -88,22 +87,22 @@ def newest(folder: Path) -> PolicyVersionRecord:
         return store.policy_versions(limit=1)[0]
 
 
-def work_mem(server: EmbeddedPostgres) -> str:
+def work_mem(server: AnyServer) -> str:
     with owner(server) as cursor:
         cursor.execute("SHOW work_mem")
         return str(cursor.fetchone()[0])
 
 
 def test_back_and_forward_without_a_tuner(
-    folder: Path, version: PolicyVersionRecord, embedded_server: EmbeddedPostgres
+    folder: Path, version: PolicyVersionRecord, server: AnyServer
 ) -> None:
-    assert work_mem(embedded_server) == "12MB"
+    assert work_mem(server) == "12MB"
     assert "withdrawn: 1 hint set" in policy(folder, "rollback", "1")
-    assert work_mem(embedded_server) == "4MB"
+    assert work_mem(server) == "4MB"
     assert newest(folder).steering == ()
 
     assert "served again: 1 hint set" in policy(folder, "deploy", str(version.id))
-    assert work_mem(embedded_server) == "12MB"
+    assert work_mem(server) == "12MB"
     (hint,) = newest(folder).steering
     assert hint.identity == version.steering[0].identity
     assert newest(folder).author.endswith("@command-line")
@@ -114,16 +113,16 @@ def test_back_and_forward_without_a_tuner(
 
 
 def test_a_proof_under_other_planner_settings_is_to_be_made_anew(
-    folder: Path, version: PolicyVersionRecord, embedded_server: EmbeddedPostgres
+    folder: Path, version: PolicyVersionRecord, server: AnyServer
 ) -> None:
     policy(folder, "rollback", "1")
-    with owner(embedded_server) as cursor:
+    with owner(server) as cursor:
         cursor.execute("ALTER ROLE ALL SET enable_nestloop = off")  # no knob of ours
     told = policy(folder, "deploy", str(version.id))
     assert "to be proven anew: 0123456789abcdef" in told
     assert "enable_nestloop = on, and off is in force" in told
     assert newest(folder).steering == ()
-    assert work_mem(embedded_server) == "12MB"
+    assert work_mem(server) == "12MB"
 
 
 @pytest.mark.slow

@@ -18,12 +18,12 @@ from backend.domain.metrics import QueryKey
 from backend.domain.modes import Mode
 from backend.domain.records import QueryClassRecord
 from backend.domain.steering import SteeredClassRecord, SteeringMode, SteeringState
-from backend.embedded_postgres import EmbeddedPostgres
 from backend.steering.places import SteeringPlaces
 from backend.steering.statements.sample_book import SampleBook
 from backend.steering.statements.samples import sample_of
 from backend.telemetry import open_store
 from tests.contracts import records as full
+from tests.foreign_server import AnyServer
 from tests.integration.steering_servers import session
 
 pytestmark = pytest.mark.integration
@@ -52,21 +52,17 @@ TABLES = {
 
 
 @pytest.fixture
-def owner(embedded_server: EmbeddedPostgres) -> Iterator[Any]:
-    with session(embedded_server.dsn()) as cursor:
+def owner(server: AnyServer) -> Iterator[Any]:
+    with session(server.dsn()) as cursor:
         cursor.execute(SCHEMA)
         yield cursor
         cursor.execute("DROP SCHEMA exports_trial CASCADE; DROP SCHEMA hint_plan CASCADE")
 
 
 @pytest.fixture
-def folder(
-    embedded_server: EmbeddedPostgres, owner: Any, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Path]:
+def folder(data_dir: Path, owner: Any) -> Iterator[Path]:
     """The data folder of that server, with one proven class of which a statement is kept."""
-    monkeypatch.delenv("DATABASE_URL", raising=False)
-    data = embedded_server.home.parent
-    monkeypatch.chdir(data)
+    data = data_dir
     sample = sample_of(STATEMENT, '"$user", public', full.NOW, "file")
     places = SteeringPlaces(data / "steering")
     SampleBook(places.kept_samples).add([sample])
@@ -156,12 +152,12 @@ def test_rows_of_the_hint_table_and_their_undoing(folder: Path, owner: Any, layo
 
 
 @pytest.fixture
-def role(embedded_server: EmbeddedPostgres, owner: Any) -> Iterator[URL]:
+def role(server: AnyServer, owner: Any) -> Iterator[URL]:
     """A role with an awkward name, to connect as."""
     name = '"' + ROLE.replace('"', '""') + '"'
     owner.execute(f"DROP ROLE IF EXISTS {name}")
     owner.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'exports-pw'")
-    yield embedded_server.dsn().set(username=ROLE, password="exports-pw")
+    yield server.dsn().set(username=ROLE, password="exports-pw")
     owner.execute(f"DROP ROLE {name}")
 
 

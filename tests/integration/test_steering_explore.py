@@ -11,9 +11,10 @@ import pytest
 
 from backend.db_connector import DatabaseConnector
 from backend.domain.steering import SteeringMode, SteeringState
-from backend.embedded_postgres import EmbeddedPostgres
 from backend.telemetry import open_store
 from tests.contracts import records as full
+from tests.foreign_roles import environment_of, own_database
+from tests.foreign_server import AnyServer, client_dsn, tuner_dsn
 from tests.integration.test_command_line import fine, refused, run
 
 pytestmark = pytest.mark.integration
@@ -37,25 +38,23 @@ UPDATE small SET kind = 1;
 
 
 @pytest.fixture(scope="module")
-def dsn(embedded_server: EmbeddedPostgres) -> Iterator[str]:
-    with closing(DatabaseConnector(embedded_server.dsn("postgres"))) as admin:
-        admin.execute(f"DROP DATABASE IF EXISTS {DATABASE}")
-        admin.execute(f"CREATE DATABASE {DATABASE}")
-        url = embedded_server.dsn(DATABASE)
-        with closing(DatabaseConnector(url)) as connector:
+def environ(server: AnyServer) -> Iterator[dict[str, str]]:
+    """What tells a command of the server, as tuner and explorer."""
+    with own_database(server, DATABASE):
+        with closing(DatabaseConnector(client_dsn(server, DATABASE))) as connector:
             for statement in TABLES.strip().split(";\n"):
                 connector.execute(statement.rstrip(";\n"))
-        yield url.render_as_string(hide_password=False)
-        admin.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
+        yield environment_of(server, DATABASE)
 
 
-def test_what_only_reads_is_explored_and_the_rest_is_said(dsn: str, tmp_path: Path) -> None:
+def test_what_only_reads_is_explored_and_the_rest_is_said(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
     queries, data = tmp_path / "queries.sql", tmp_path / "data"
     queries.write_text(QUERIES, encoding="utf-8")
-    environ = {"DATABASE_URL": dsn, "AUTOPILOT_STEERING__MIN_GAIN": "0.05"}
     output = fine(
         run("steering", "explore", str(queries), "--minutes", "0.5", "--data-dir", str(data),
-            environ=environ)
+            environ={**environ, "AUTOPILOT_STEERING__MIN_GAIN": "0.05"})
     )  # fmt: skip
     assert "query classes have a plan that was proven faster" in output
     with closing(open_store(f"sqlite:///{data}/telemetry.db", read_only=True)) as store:
@@ -73,6 +72,7 @@ def test_what_only_reads_is_explored_and_the_rest_is_said(dsn: str, tmp_path: Pa
     assert "count(" in listed
 
 
+@pytest.mark.parametrize("server", ["embedded_server"], indirect=True)
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -83,28 +83,30 @@ def test_what_only_reads_is_explored_and_the_rest_is_said(dsn: str, tmp_path: Pa
     ],
 )
 def test_what_cannot_be_explored_is_refused_clearly(
-    dsn: str, tmp_path: Path, arguments: list[str], said: str
+    environ: dict[str, str], tmp_path: Path, arguments: list[str], said: str
 ) -> None:
     (tmp_path / "empty.sql").write_text("-- nothing\n", encoding="utf-8")
     done = run("steering", "explore", *arguments, "--data-dir", str(tmp_path / "data"),
-               cwd=tmp_path, environ={"DATABASE_URL": dsn})  # fmt: skip
+               cwd=tmp_path, environ=environ)  # fmt: skip
     assert said in refused(done)
 
 
 def test_beside_a_tuner_nothing_is_explored(
-    dsn: str, embedded_server: EmbeddedPostgres, tmp_path: Path
+    environ: dict[str, str], server: AnyServer, tmp_path: Path
 ) -> None:
     from backend.targets.postgresql import PostgresTarget
 
     (tmp_path / "one.sql").write_text("SELECT count(*) FROM small;", encoding="utf-8")
-    with closing(PostgresTarget(DatabaseConnector(embedded_server.dsn(DATABASE)))) as tuner:
+    with closing(PostgresTarget(DatabaseConnector(tuner_dsn(server, DATABASE)))) as tuner:
         assert tuner.hold_tuner_lock()
         done = run("steering", "explore", "one.sql", "--data-dir", str(tmp_path / "data"),
-                   cwd=tmp_path, environ={"DATABASE_URL": dsn})  # fmt: skip
+                   cwd=tmp_path, environ=environ)  # fmt: skip
     assert "a tuner acts on" in refused(done)
 
 
-def test_what_was_proven_on_another_server_is_left_alone(dsn: str, tmp_path: Path) -> None:
+def test_what_was_proven_on_another_server_is_left_alone(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
     queries, data = tmp_path / "queries.sql", tmp_path / "data"
     queries.write_text("SELECT count(*) FROM small", encoding="utf-8")
     data.mkdir()
@@ -112,7 +114,7 @@ def test_what_was_proven_on_another_server_is_left_alone(dsn: str, tmp_path: Pat
     with closing(open_store(f"sqlite:///{data}/telemetry.db")) as store:
         store.save_steered_classes([proven])
     done = run("steering", "explore", str(queries), "--data-dir", str(data),
-               environ={"DATABASE_URL": dsn})  # fmt: skip
+               environ=environ)  # fmt: skip
     told = refused(done)
     assert "proven on another server" in told
     assert "--data-dir" in told

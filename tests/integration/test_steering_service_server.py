@@ -15,13 +15,13 @@ from backend.domain.clock import ManualClock
 from backend.domain.modes import Mode
 from backend.domain.service_latency import service_latency
 from backend.domain.steering import ClassKey, SteeringState
-from backend.embedded_postgres import EmbeddedPostgres
 from backend.protocols import Store
 from backend.steering.client import fingerprint, functions_called
 from backend.steering.places import SteeringPlaces
 from backend.steering.register import SteeringRegister
 from backend.steering.serving.service import RECORD_EVERY_S, SteeringService
 from backend.telemetry import open_store
+from tests.foreign_server import AnyServer, client_dsn
 from tests.query_steering import SEARCH_PATH, steered_engine, steering
 from tests.steered_classes import counted, evidence
 
@@ -86,12 +86,12 @@ def _run(engine: sa.Engine, sql: str, times: int) -> Counter[str]:
 
 @pytest.mark.parametrize(("slow", "stays"), [("'4MB'", True), ("'64MB'", False)])
 def test_what_pays_is_served_on_and_what_is_slower_ends(
-    embedded_server: EmbeddedPostgres, tmp_path: Path, store: Store, slow: str, stays: bool
+    server: AnyServer, tmp_path: Path, store: Store, slow: str, stays: bool
 ) -> None:
     sql = WORK.format(slow=slow)
     autopilot = Autopilot(tmp_path, store, sql)
     with steered_engine(
-        embedded_server.dsn(),
+        client_dsn(server),
         source=autopilot.places.table,
         query_steering_report=autopilot.places.timings,
         query_steering_default_share=0.4,
@@ -121,11 +121,11 @@ def test_what_pays_is_served_on_and_what_is_slower_ends(
 
 
 def test_after_a_good_end_the_application_goes_on_with_the_default_plan(
-    embedded_server: EmbeddedPostgres, tmp_path: Path, store: Store
+    server: AnyServer, tmp_path: Path, store: Store
 ) -> None:
     sql = WORK.format(slow="'never'")
     autopilot = Autopilot(tmp_path, store, sql)
-    with steered_engine(embedded_server.dsn(), source=autopilot.places.table) as (engine, _):
+    with steered_engine(client_dsn(server), source=autopilot.places.table) as (engine, _):
         assert set(_run(engine, sql, 3)) == {"64MB"}
         autopilot.service.close()
         steering(engine).refresh()
