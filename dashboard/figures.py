@@ -101,6 +101,21 @@ def empty_figure(viewer: Viewer, message: str) -> Figure:
     return {"data": [], "layout": layout}
 
 
+def level(y: float, colour: str, **more: Any) -> Figure:
+    """A dotted line across a figure, at a value of its y axis."""
+    return {
+        "type": "line",
+        "xref": "paper",
+        "x0": 0,
+        "x1": 1,
+        "yref": "y",
+        "y0": y,
+        "y1": y,
+        "line": {"color": colour, "width": 1, "dash": "dot"},
+        **more,
+    }
+
+
 def line(
     viewer: Viewer,
     times: Sequence[datetime],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from backend.domain.records import LearningRecord, WindowRecord
-from dashboard.figures import Figure, base_layout, empty_figure, plot_text
+from dashboard.figures import Figure, base_layout, empty_figure, level, plot_text
 from dashboard.format import Viewer, number
 from dashboard.theme import palette
 
@@ -115,18 +115,7 @@ def quality_figure(windows: Sequence[WindowRecord], floor: float, viewer: Viewer
     layout = base_layout(viewer, y_title="sample quality (1 is best)", revision="quality")
     layout["yaxis"] |= {"range": [0, 1.05]}
     layout["hovermode"] = "closest"
-    layout["shapes"] = [
-        {
-            "type": "line",
-            "xref": "paper",
-            "x0": 0,
-            "x1": 1,
-            "yref": "y",
-            "y0": floor,
-            "y1": floor,
-            "line": {"color": colours.bad, "width": 1, "dash": "dot"},
-        }
-    ]
+    layout["shapes"] = [level(floor, colours.bad)]
     return {
         "data": [
             {

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from backend.domain.policies import GenomeRecord, PolicyUpdateRecord
-from dashboard.figures import Figure, base_layout, empty_figure, plot_text
+from dashboard.figures import Figure, base_layout, empty_figure, level, plot_text
 from dashboard.format import Viewer, number, percent
 from dashboard.learning_outcomes import Outcome
 from dashboard.theme import Palette, palette
@@ -23,7 +23,7 @@ def updates_figure(
         return empty_figure(viewer, waiting)
     colours = palette(viewer.dark)
     layout = base_layout(viewer, y_title="less latency, %", revision="updates")
-    layout |= {"showlegend": True, "hovermode": "closest", "shapes": [_zero(colours)]}
+    layout |= {"showlegend": True, "hovermode": "closest", "shapes": [level(0, colours.grey)]}
     layout["yaxis"] |= {"rangemode": "normal", "ticksuffix": " %"}
     data = []
     for outcome, colour in _outcome_colours(colours).items():
@@ -76,19 +76,6 @@ def _updates(
             for u in updates
         ],
         "hovertemplate": "%{customdata}<extra></extra>",
-    }
-
-
-def _zero(colours: Palette) -> Figure:
-    return {
-        "type": "line",
-        "xref": "paper",
-        "x0": 0,
-        "x1": 1,
-        "yref": "y",
-        "y0": 0,
-        "y1": 0,
-        "line": {"color": colours.grey, "width": 1, "dash": "dot"},
     }
 
 

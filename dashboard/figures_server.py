@@ -7,7 +7,15 @@ from collections.abc import Mapping, Sequence
 from backend.domain.deployed import deployed_windows
 from backend.domain.policies import PolicyVersionRecord
 from backend.domain.records import ClientIntervalRecord, TrialRecord, WindowRecord
-from dashboard.figures import Figure, base_layout, empty_figure, line, plot_text, shade_phases
+from dashboard.figures import (
+    Figure,
+    base_layout,
+    empty_figure,
+    level,
+    line,
+    plot_text,
+    shade_phases,
+)
 from dashboard.format import Viewer, bytes_text, ms_text, number
 from dashboard.metric_names import Shown
 from dashboard.theme import palette
@@ -30,19 +38,7 @@ def index_figure(
     layout = base_layout(viewer, y_title="latency index (start = 1)", revision="index")
     shade_phases(layout, windows, viewer)
     layout["showlegend"] = True
-    layout["shapes"].append(
-        {
-            "type": "line",
-            "xref": "paper",
-            "x0": 0,
-            "x1": 1,
-            "yref": "y",
-            "y0": 1,
-            "y1": 1,
-            "line": {"color": colours.grey, "width": 1, "dash": "dot"},
-            "layer": "below",
-        }
-    )
+    layout["shapes"].append(level(1, colours.grey, layer="below"))
     lived = deployed_windows(known, trials)
     shown = {id(w) for w in lived}
     tried = [w for w in known if id(w) not in shown]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from backend.domain.modes import Arm
 from backend.domain.records import TrialRecord, WindowRecord
-from dashboard.figures import Figure, base_layout, empty_figure, line, shade_phases
+from dashboard.figures import Figure, base_layout, empty_figure, level, line, shade_phases
 from dashboard.format import Viewer, ms_text, percent
 from dashboard.theme import palette
 
@@ -25,18 +25,7 @@ def blocks_figure(trial: TrialRecord | None, viewer: Viewer) -> Figure:
     )
     effects = [100 * math.expm1(ratio) for ratio in trial.block_log_ratios]
     numbers = list(range(1, len(effects) + 1))
-    shapes = [
-        {
-            "type": "line",
-            "xref": "paper",
-            "x0": 0,
-            "x1": 1,
-            "yref": "y",
-            "y0": 0,
-            "y1": 0,
-            "line": {"color": colours.grey, "width": 1, "dash": "dot"},
-        }
-    ]
+    shapes = [level(0, colours.grey)]
     if trial.ci_low is not None and trial.ci_high is not None:
         shapes.append(
             {
@@ -54,16 +43,7 @@ def blocks_figure(trial: TrialRecord | None, viewer: Viewer) -> Figure:
         )
     if trial.effect is not None:
         shapes.append(
-            {
-                "type": "line",
-                "xref": "paper",
-                "x0": 0,
-                "x1": 1,
-                "yref": "y",
-                "y0": 100 * trial.effect,
-                "y1": 100 * trial.effect,
-                "line": {"color": colours.accent, "width": 2},
-            }
+            level(100 * trial.effect, colours.accent, line={"color": colours.accent, "width": 2})
         )
     layout["shapes"] = shapes
     layout["yaxis"] |= {"rangemode": "normal", "ticksuffix": " %"}
