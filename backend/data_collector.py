@@ -1,13 +1,15 @@
 """From a target's readings to snapshots, and from two snapshots to a window of rates.
 
 A window says what happened between two moments, so nothing may have broken the counters in
-between: :func:`why_no_window` names the reason where one has.
+between: :func:`why_no_window` names the reason where one has. A counter of the machine that went
+back, or leapt, has no value in this window; the others have.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from backend.catalog.metrics import MetricsCatalogue, postgresql_metrics
 from backend.domain.metrics import (
@@ -17,7 +19,7 @@ from backend.domain.metrics import (
     QueryKey,
     QueryWindow,
 )
-from backend.host_metrics import HostSampler
+from backend.host_metrics import HOST_COUNTERS, HostSampler, is_possible
 from backend.protocols import TargetDatabase
 
 # With more of the execution time than this in query classes that were evicted and came back, a
@@ -69,7 +71,7 @@ def why_no_window(first: MetricsSnapshot, second: MetricsSnapshot) -> str | None
         return f"statistics were reset at {second.statistics_reset_at or 'an unknown time'}"
     for name, before in first.counters.items():
         after = second.counters.get(name)
-        if after is not None and after < before:
+        if after is not None and name not in HOST_COUNTERS and not _has_grown(before, after):
             return f"the counter {name} went back from {before:g} to {after:g}"
     if _nothing_evicted(first, second):
         return _why_queries_broken(first, second)
@@ -89,7 +91,8 @@ def window_between(
 ) -> MetricsWindow | None:
     """The rates between two snapshots; None where :func:`why_no_window` has a reason.
 
-    Counters and gauges that only one of the two holds are left out. A query class that only the
+    Counters and gauges that only one of the two holds are left out, and the machine's counters that
+    cannot have grown so. A query class that only the
     second holds began inside the window and counts from zero, unless pg_stat_statements evicted
     entries meanwhile: then nobody knows, and it is left out.
     """
@@ -99,12 +102,14 @@ def window_between(
     rates = {
         name: (after - first.counters[name]) / duration_s
         for name, after in second.counters.items()
-        if name in first.counters
+        if name in first.counters and _has_grown(first.counters[name], after)
     }
+    cores = second.gauges.get("host_cpu_count", 0.0)
+    rates = {name: rate for name, rate in rates.items() if is_possible(name, rate, cores)}
     gauges = {
         name: (first.gauges[name] + after) / 2
         for name, after in second.gauges.items()
-        if name in first.gauges
+        if name in first.gauges and math.isfinite(first.gauges[name] + after)
     }
     queries = _query_windows(first, second)
     window = MetricsWindow(first.taken_at, second.taken_at, duration_s, rates, gauges, queries)
@@ -140,12 +145,12 @@ def _query_windows(
             if not whole:
                 continue
             before = QueryCounters(0, 0.0)
-        if after.calls <= before.calls:  # nothing ran, or the entry was evicted and came back
+        if after.calls == before.calls or not _goes_on(before, after):
             continue
         windows[key] = QueryWindow(
             key=key,
             calls=after.calls - before.calls,
-            exec_time_ms=max(after.exec_time_ms - before.exec_time_ms, 0.0),
+            exec_time_ms=after.exec_time_ms - before.exec_time_ms,
             rows=after.rows - before.rows,
             shared_blocks_hit=after.shared_blocks_hit - before.shared_blocks_hit,
             shared_blocks_read=after.shared_blocks_read - before.shared_blocks_read,
@@ -163,7 +168,7 @@ def _why_queries_broken(first: MetricsSnapshot, second: MetricsSnapshot) -> str 
     """Without evictions an entry that shrank or vanished was reset by somebody."""
     for key, before in first.queries.items():
         after = second.queries.get(key)
-        if after is None or after.calls < before.calls:
+        if after is None or not _goes_on(before, after):
             return f"the statistics of query class {key} were reset"
     return None
 
@@ -173,9 +178,22 @@ def _evicted_time_share(first: MetricsSnapshot, second: MetricsSnapshot) -> floa
     compared_ms = lost_ms = 0.0
     for key, after in second.queries.items():
         before = first.queries.get(key)
-        if before is None or after.calls < before.calls:
+        if before is None or not _goes_on(before, after):
             lost_ms += after.exec_time_ms
         else:
-            compared_ms += max(after.exec_time_ms - before.exec_time_ms, 0.0)
+            compared_ms += after.exec_time_ms - before.exec_time_ms
     total_ms = compared_ms + lost_ms
     return lost_ms / total_ms if total_ms > 0 else 0.0
+
+
+def _has_grown(before: float, after: float) -> bool:
+    """Whether a counter can be compared: it did not go back, and both are numbers."""
+    return math.isfinite(before) and math.isfinite(after) and after >= before
+
+
+def _goes_on(before: QueryCounters, after: QueryCounters) -> bool:
+    """Whether it is the same entry still: one that was evicted or reset begins at zero again."""
+    return all(
+        _has_grown(getattr(before, one.name), getattr(after, one.name))
+        for one in fields(QueryCounters)
+    )

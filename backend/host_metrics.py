@@ -26,6 +26,24 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 # Version 1 of control groups writes "no limit" as a number near 2**63.
 _NO_LIMIT_BYTES = 1 << 60
 _SAME_START_S = 60.0
+HOST_COUNTERS = frozenset(
+    (
+        "host_clock_s",
+        "host_busy_s",
+        "host_iowait_s",
+        "host_steal_s",
+        "host_read_bytes",
+        "host_write_bytes",
+        "server_cpu_s",
+    )
+)
+"""What a sample counts. The machine's accounts may begin anew under a server that runs on: a
+virtual machine is moved, a disk taken out, a container's statistics are reset."""
+_MOST_OF_CORES = 1.5
+"""Ticks are coarse: in a short window a little more than all cores may be seen."""
+_MOST_BYTES_PER_S = 1e12
+_NOISE_S = 1.0
+"""So far accounts may fall without having begun anew."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +165,21 @@ def host_facts(server_pid: int | None, data_directory: str | None) -> HostFacts:
     )
 
 
+def is_possible(name: str, rate: float, cores: float = 0.0) -> bool:
+    """Whether a counter can have grown so fast: after a leap its window has no value.
+
+    Args:
+        name: of the counter; what is not the machine's is always possible.
+        rate: growth a second.
+        cores: that the machine is known to have, beside those that we see.
+    """
+    if name not in HOST_COUNTERS:
+        return True
+    if name.endswith("_bytes"):
+        return rate <= _MOST_BYTES_PER_S
+    return rate <= _MOST_OF_CORES * max(cores, os.cpu_count() or 1)
+
+
 class HostSampler:
     """Samples the machine, and the server's own share of its CPU time.
 
@@ -168,7 +201,6 @@ class HostSampler:
         self._monotonic_s = monotonic_s
         self._server_pid = find_server() if find_server is not None else None
         self._limits = cgroup_limits(self._server_pid)
-        self._server_cpu_s = 0.0
         self._highest: dict[str, float] = {}
         self._last: tuple[float, float] | None = None
 
@@ -186,15 +218,15 @@ class HostSampler:
             + times.system
             + sum(getattr(times, name, 0.0) for name in ("irq", "softirq"))
         )
-        # The kernel's own accounts of idle cores may fall by a tick; a counter must not.
         counters["host_busy_s"] = self._risen("busy", own_s if limited_s is None else limited_s)
         counters["host_iowait_s"] = self._risen("iowait", getattr(times, "iowait", 0.0))
         counters["host_steal_s"] = self._risen("steal", getattr(times, "steal", 0.0))
         now_s = self._monotonic_s()
         counters["host_clock_s"] = now_s
         if self._last is not None and now_s > self._last[0]:
-            busy = (counters["host_busy_s"] - self._last[1]) / (now_s - self._last[0]) / cores
-            gauges["host_cpu_percent"] = min(max(100.0 * busy, 0.0), 100.0)
+            busy = (counters["host_busy_s"] - self._last[1]) / (now_s - self._last[0])
+            if busy >= 0 and is_possible("host_busy_s", busy, cores):
+                gauges["host_cpu_percent"] = min(100.0 * busy / cores, 100.0)
         self._last = (now_s, counters["host_busy_s"])
         disks = psutil.disk_io_counters()
         if disks is not None:
@@ -212,7 +244,9 @@ class HostSampler:
         return sample
 
     def _risen(self, name: str, value: float) -> float:
-        self._highest[name] = max(value, self._highest.get(name, value))
+        """Smooth what the kernel's accounts of idle cores fall by; further down they begin anew."""
+        highest = self._highest.get(name, value)
+        self._highest[name] = value if value < highest - _NOISE_S else max(value, highest)
         return self._highest[name]
 
     def _sample_limits(self, sample: HostSample) -> tuple[float, float]:
@@ -240,16 +274,14 @@ class HostSampler:
         used_s = _tree_cpu_s(self._server_pid) if self._server_pid is not None else None
         if used_s is None:
             self._server_pid = self._find_server()
-            self._server_cpu_s = 0.0
             if self._server_pid is None:
                 return None
             self._limits = cgroup_limits(self._server_pid)
             self._highest.clear()
             self._last = None
             used_s = _tree_cpu_s(self._server_pid)
-        # A child that ends between two reads is missed once; the sum never falls.
-        self._server_cpu_s = max(self._server_cpu_s, used_s or 0.0)
-        return self._server_cpu_s
+        # A child that ends between two reads is missed once.
+        return self._risen("server", used_s or 0.0)
 
 
 def _tree_cpu_s(pid: int) -> float | None:
