@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.faults.catalogue import (
     changes,
+    fail_overs,
     loads,
     network,
     servers,
@@ -16,6 +17,6 @@ from tests.faults.catalogue.fault import FAULTS, Fault
 
 __all__ = ["ALL_FAULTS"]
 
-MODULES = (tuners, servers, changes, stores, network, loads, statistics_and_time, weeks)
+MODULES = (tuners, servers, fail_overs, changes, stores, network, loads, statistics_and_time, weeks)
 ALL_FAULTS: tuple[Fault, ...] = tuple(sorted(FAULTS, key=lambda fault: fault.item))
 """In the order of the table."""
