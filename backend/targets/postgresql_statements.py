@@ -27,8 +27,11 @@ _PLANNED = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "WITH", "
 _UTILITY = frozenset({"FETCH", "COPY", "CALL", "DO", "EXECUTE", "REFRESH"})
 _NOISE = re.compile(r"(?:\s+|--[^\n]*(?:\n|$)|/\*.*?\*/|\()+", re.DOTALL)
 _KEYWORD = re.compile(r"[A-Za-z]+")
-# Utility statements are stored as they were written, literals and all.
+# Utility statements are stored as they were written, literals and all; so are others that were
+# under way when their entry was evicted or the statistics were reset.
 _LITERAL = re.compile(r"\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|[eE]?'(?:[^'\\]|''|\\.)*'", re.DOTALL)
+_NUMBER = re.compile(r"(?<![\w.$\"])\d[\d.]*(?:[eE][+-]?\d+)?(?!\w)")
+_PARAMETER = re.compile(r"\$\d")
 _MAX_TEXT = 20_000
 
 _EXTENSION = """
@@ -71,18 +74,19 @@ def classify(text: str) -> str | None:
     """The text to show for a statement that is a query class, else None.
 
     Our own statements and those that are no work of the application give None. Literals that
-    utility statements still carry are replaced by ``$``.
+    a text still carries are replaced by ``$``; in one without any parameter numbers, too.
     """
     if is_tagged(text):
         return None
     noise = _NOISE.match(text)
     match = _KEYWORD.match(text, noise.end() if noise else 0)
     keyword = match.group().upper() if match else ""
-    if keyword in _PLANNED:
-        return text[:_MAX_TEXT]
-    if keyword in _UTILITY:
-        return _LITERAL.sub("$", text)[:_MAX_TEXT]
-    return None
+    if keyword not in _PLANNED and keyword not in _UTILITY:
+        return None
+    shown = _LITERAL.sub("$", text)
+    if keyword in _PLANNED and not _PARAMETER.search(text):
+        shown = _NUMBER.sub("$", shown)
+    return shown[:_MAX_TEXT]
 
 
 class StatementStatistics:
