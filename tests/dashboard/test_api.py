@@ -56,6 +56,7 @@ def test_an_unreadable_store_is_503_with_the_reason(store):
 
 
 def test_metrics_are_prometheus_text(store, client):
+    store.beat()
     text = client.get("/metrics").text
     assert f"autopilot_latency_index {store.status().index}" in text
     assert 'autopilot_trials{verdict="accept"} 12.0' in text
