@@ -32,6 +32,7 @@ class RunOptions:
         from_defaults: begin from the server's own configuration (demo).
         begun_at: when the run began (POSIX seconds); a tuner started again goes on by it.
         supervisor_pid: the process id of the supervisor, without which a process ends.
+        heartbeat: where this process shows that it does not hang; None for nowhere.
     """
 
     config_path: str | None = None
@@ -41,6 +42,7 @@ class RunOptions:
     from_defaults: bool = False
     begun_at: float | None = None
     supervisor_pid: int | None = None
+    heartbeat: int | None = None
 
     @property
     def time_scale(self) -> float:

@@ -22,6 +22,7 @@ from backend.domain.modes import Phase
 from backend.domain.records import EventRecord, StatusRecord
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.errors import AutopilotError
+from backend.heartbeat import HUNG_S, Pulse
 from backend.protocols import Store
 from backend.run_options import RunOptions
 from backend.servers import demo_store, embedded_server
@@ -39,6 +40,8 @@ start, is not started again."""
 NEEDS_NOBODY = ("workload",)
 """What makes these exit at once does not pass by itself; the others may miss a server or a store
 that comes back."""
+WATCHED = ("watchdog",)
+"""Nobody else notices when it hangs; a hung tuner is the watchdog's."""
 EVOLUTION = "evolution"
 """The process that runs when it is due, and not otherwise."""
 STOP_TIMEOUT_S = 20.0
@@ -58,6 +61,7 @@ class _Child:
     backoff_s: float = FIRST_BACKOFF_S
     restart_at_s: float | None = None
     exits_at_once: int = 0
+    pulse: Pulse | None = None
 
 
 class Supervisor:
@@ -152,13 +156,21 @@ class Supervisor:
 
     def _start(self, name: str) -> None:
         child = self._children[name]
+        if child.pulse is not None:
+            child.pulse.close()
+        child.pulse = Pulse() if name in WATCHED else None
+        given = [child.pulse.writing_end] if child.pulse else []
+        options = replace(self._options, heartbeat=given[0] if given else None)
         # A session of its own: Ctrl-C reaches the supervisor alone, which ends them in order.
         child.process = subprocess.Popen(
             list(child.command),
-            env=self._options.to_environment(),
+            env=options.to_environment(),
             stdin=subprocess.DEVNULL,
             start_new_session=True,
+            pass_fds=given,
         )
+        if child.pulse is not None:
+            child.pulse.given()
         child.started_s = time.monotonic()
         child.restart_at_s = None
 
@@ -176,7 +188,19 @@ class Supervisor:
                     if child.name == "tuner" and code == 0:
                         return 0
                     self._plan_restart(child, code)
+                else:
+                    self._kill_hung(child)
         return 0
+
+    def _kill_hung(self, child: _Child) -> None:
+        """End what lives and does nothing: then it is started again as one that died."""
+        if child.process is None or child.pulse is None or not child.pulse.is_silent():
+            return
+        child.process.kill()
+        child.pulse.close()
+        child.pulse = None
+        told = f"the {child.name} process gave no sign of life for {HUNG_S:g} s; it was killed"
+        self._event("error", "process_hung", told)
 
     def _bound_log(self) -> None:
         """Keep the log of the embedded server small, which never does that itself."""

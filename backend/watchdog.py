@@ -267,6 +267,7 @@ def run_watchdog(
     stop_event: threading.Event,
     poll_interval_s: float = 1.0,
     clock: Clock | None = None,
+    looked: Callable[[], None] = lambda: None,
 ) -> None:
     """Watch until ``stop_event`` is set. Survives a lost server and a locked store.
 
@@ -279,12 +280,14 @@ def run_watchdog(
         stop_event: ends the watch.
         poll_interval_s: seconds between two looks at the store.
         clock: time; the system's by default.
+        looked: told after each look: it goes on.
     """
     clock = clock or SystemClock()
     watchdog = Watchdog(store, make_target, clock)
     try:
         while not stop_event.is_set():
             watchdog.tick()
+            looked()
             stop_event.wait(watchdog.due_in_s(poll_interval_s))
         deadline_s = clock.monotonic_s() + _LAST_LOOK_S
         while _something_is_open(store) and clock.monotonic_s() < deadline_s:

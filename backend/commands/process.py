@@ -49,7 +49,7 @@ def run_process(name: str, pages: Pages) -> int:
         if name == "watchdog":
             from backend.processes.watchdog import watchdog
 
-            return watchdog(settings, stop)
+            return watchdog(settings, stop, options.heartbeat)
         store = open_store(settings.store_url)
         if name == "workload":
             from backend.processes.workload import workload

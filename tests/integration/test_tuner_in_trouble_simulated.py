@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from backend.domain.modes import CommandKind, CommandState, Mode, Phase, TrialKind, Verdict
-from backend.errors import ConflictError, ServerConnectionError, ServerError
+from backend.errors import ConflictError, OtherServerError, ServerConnectionError, ServerError
 from tests.simulated_run import Run, make_target
 
 
@@ -93,6 +93,30 @@ def test_after_a_lost_connection_the_lock_comes_before_the_journal(tmp_path: Pat
     assert run.orchestrator.exit_code != 0
     assert run.store.open_changes()  # not ours to undo while another tuner acts
     assert not stands_at_default(run)
+
+
+def test_on_another_server_the_trial_proves_nothing_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path, make_target())
+    with_a_candidate(run)
+    stood, left = run.target.effective_config, run.store.open_changes()
+
+    def elsewhere(*_: object) -> None:
+        raise OtherServerError("the address leads to a stand-by now")
+
+    for method in ("_enter", "hold_tuner_lock"):
+        monkeypatch.setattr(run.target, method, elsewhere)
+    run.orchestrator.observe()
+    run.orchestrator.tune()
+    run.orchestrator.end()
+    assert run.orchestrator.exit_code == 3
+    assert run.target.effective_config == stood
+    assert run.store.open_changes() == left
+    (trial,) = [t for t in run.store.trials() if t.id == left[0].trial_id]
+    assert trial.verdict is Verdict.ABORTED
+    told = [event.message for event in run.store.events() if event.kind == "lost_right"]
+    assert told == ["the address leads to a stand-by now"]
 
 
 @pytest.mark.parametrize("mode", [Mode.APPROVE, Mode.ADVISE])

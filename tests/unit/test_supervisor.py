@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -178,6 +179,25 @@ def test_a_tuner_is_started_again_for_ever(tmp_path: Path, monkeypatch: pytest.M
     tuner = Ending("tuner", tmp_path, monkeypatch)
     assert all(tuner.after(1.0, 1) for _ in range(10))
     assert set(tuner.told) == {"process_died"}
+
+
+def test_a_process_that_gives_no_sign_of_life_is_killed_once_and_started_again(
+    tmp_path: Path,
+) -> None:
+    store, silent = Store(), False
+    running = supervisor(store, tmp_path)
+    child = running._children["tuner"]
+    child.process = subprocess.Popen(["sleep", "60"])
+    child.pulse = SimpleNamespace(is_silent=lambda: silent, close=lambda: None)  # type: ignore[assignment]
+    running._kill_hung(child)
+    assert child.process.poll() is None
+    silent = True
+    running._kill_hung(child)
+    running._kill_hung(child)
+    running._plan_restart(child, child.process.wait())
+    assert [event.kind for event in store.events] == ["process_hung", "process_died"]
+    assert "SIGKILL" in store.events[-1].message
+    assert child.restart_at_s is not None
 
 
 class Evolving:

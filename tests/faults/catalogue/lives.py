@@ -34,6 +34,7 @@ from backend.domain.clock import SystemClock
 from backend.domain.knobs import KnobValue
 from backend.domain.server import HostFacts
 from backend.errors import AutopilotError, LockNotAvailableError, StaleEpochError
+from backend.heartbeat import HUNG_S
 from backend.lease import LEASE_TTL_S, TunerLease
 from backend.orchestrator import SystemOrchestrator
 from backend.parameter_adjuster import ParameterAdjuster
@@ -41,9 +42,11 @@ from backend.processes.watchdog import watchdog
 from backend.processes.workload import workload
 from backend.run_options import RunOptions
 from backend.servers import embedded_server, postgres_target
+from backend.supervisor import Supervisor
 from backend.targets.postgresql import PostgresTarget
 from backend.telemetry import journal, open_store
 from benchmarks.harness.scripted import Proposes
+from tests.running_product import REPOSITORY
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -155,6 +158,30 @@ def watch(place: Place) -> None:
     """Live as the watchdog."""
     settings = place.begin()
     watchdog(settings, threading.Event())
+
+
+def supervise(place: Place, told: Connection) -> None:
+    """Live as the supervisor of a watchdog and of nobody else.
+
+    Tells the watchdog's pid at the first sign of life.
+    """
+    settings = place.begin()
+    paths = {name: str(path) for name, path in PathSettings.under(place.data_dir).items()}
+    supervisor = Supervisor(
+        settings,
+        RunOptions(config_path=str(place.config_path), overrides={"paths": paths}),
+        open_store(settings.store_url),
+        {"watchdog": [sys.executable, str(REPOSITORY / "run.py"), "process", "watchdog"]},
+        lambda *_: None,
+    )
+    supervisor._start("watchdog")
+    child = supervisor._children["watchdog"]
+    assert child.process is not None
+    assert child.pulse is not None
+    while not child.pulse.is_silent() and child.pulse._limit_s > HUNG_S:
+        time.sleep(0.05)
+    told.send(child.process.pid)
+    supervisor._watch()
 
 
 def change(place: Place, signal_at: int, number: int, ends: bool, told: Connection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import signal
@@ -9,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
+
+import psutil
 
 from tests.faults import killed_deployments
 from tests.faults.catalogue import lives
@@ -86,6 +89,24 @@ def both_killed_watchdog_returns(world: World, number: int) -> float | None:
         world.tuner(signal_at=world.step_of(number)).died()
         again_s = time.monotonic()
     return world.restored(again_s)
+
+
+@fault(1, "watchdog: SIGSTOP, and the tuner dies; the supervisor is left", repeats=20)
+def watchdog_hangs(world: World, number: int) -> float | None:
+    """It hears no heartbeat any more, kills the watchdog and starts another."""
+    with world.without_watchdog():
+        supervisor = world.begin(lives.supervise, world.place)
+        watchdog = psutil.Process(supervisor.hear())
+        tuner = world.tuner(signal_at=world.step_of(number), number=STOP)
+        tuner.stopped()
+        watchdog.suspend()
+        took_s = world.restored(tuner.kill())
+        children = psutil.Process(supervisor.process.pid).children()
+        supervisor.kill()
+        for process in (watchdog, *children):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+    return took_s
 
 
 @fault(1, "tuner and watchdog: kill -9; the next tuner reconciles", repeats=50)
