@@ -25,7 +25,9 @@ from backend.targets.simulated import Noise
 from backend.telemetry import SqlStore, open_store
 from benchmarks.levels.demonstration import Demonstration
 from tests.contracts import records as full
-from tests.rebuilt_report import Row, blocks_of_the_comparison, differences, interval, rebuilt
+from tests.rebuilt_report.comparison import blocks_of_the_comparison, interval
+from tests.rebuilt_report.raw_store import Row
+from tests.rebuilt_report.report import differences, rebuilt
 
 pytestmark = pytest.mark.slow
 
