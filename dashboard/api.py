@@ -15,6 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, gen
 from backend.domain.records import CommandRecord, StatusRecord
 from backend.domain.steering import SteeredClassRecord, SteeringStatusRecord
 from backend.errors import AutopilotError, StoreError
+from dashboard import openapi
 from dashboard.auth.identity import RoleError, current, require_operator
 from dashboard.operator_commands import make_command
 from dashboard.services import Services
@@ -108,7 +109,7 @@ def _refusal(reason: str, code: int) -> tuple[Response, int]:
 
 
 def blueprint(services: Services) -> Blueprint:
-    """Routes ``/healthz``, ``/metrics``, ``/api/status`` and ``/api/commands``."""
+    """Routes ``/healthz``, ``/metrics``, ``/api/status`` and ``/api/commands``; see openapi."""
     routes = Blueprint("api", __name__)
 
     @routes.errorhandler(StoreError)
@@ -133,6 +134,10 @@ def blueprint(services: Services) -> Blueprint:
             services.reader.steering_status(),
         )
         return Response(text, content_type=CONTENT_TYPE_LATEST)
+
+    @routes.get("/api/openapi.json")
+    def description() -> Response:
+        return jsonify(openapi.document())
 
     @routes.get("/api/status")
     def status() -> Response:
@@ -173,5 +178,11 @@ def blueprint(services: Services) -> Blueprint:
         if record is None:
             return _refusal(f"there is no command {command_id}", 404)
         return jsonify(plain(record)), 200
+
+    @routes.get("/api/", defaults={"rest": ""})
+    @routes.get("/api/<path:rest>")
+    def unknown(rest: str) -> tuple[Response, int]:
+        # Without this the pages' own route takes it, and a script gets a page for an answer.
+        return _refusal(f"there is no route /api/{rest[:100]}: see /api/openapi.json", 404)
 
     return routes

@@ -180,5 +180,6 @@ def _plain_pages(server: Flask, services: Services) -> None:
         for_people = request.method == "GET" and not request.path.startswith("/api/")
         if for_people and security.wants_page():
             return render_template("index.html", error=reason, code=code), code
-        response = server.json.response(status="error", reason=reason)
+        status = "error" if code >= 500 else "refused"
+        response = server.json.response(status=status, reason=reason)
         return response, code
