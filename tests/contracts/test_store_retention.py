@@ -96,7 +96,7 @@ class TestRetention:
         assert store.prune(self.NOW, 30, 300) == 2
         assert [change.state for change in store.changes()] == [
             ChangeState.PENDING, ChangeState.APPLIED, ChangeState.KEPT, ChangeState.CONFLICT,
-            ChangeState.ROLLED_BACK, ChangeState.ROLLED_BACK,
+            ChangeState.LEFT_BEHIND, ChangeState.ROLLED_BACK, ChangeState.ROLLED_BACK,
         ]  # fmt: skip
         assert [found.id for found in store.trials()] == [trial]
 

@@ -19,7 +19,7 @@ USERS = {"alice": UserSettings(role=Role.OPERATOR, password=PASSWORD)}
 FORWARDED = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
 
 
-def log_in(base: str, password: str) -> Any:
+def log_in(base: str, password: str, scheme: str) -> Any:
     """What a browser does behind a proxy that tells who it is and that it came by TLS."""
     connection = http.client.HTTPConnection(urlsplit(base).netloc, timeout=30)
     connection.request("GET", "/login", headers=FORWARDED)
@@ -32,7 +32,7 @@ def log_in(base: str, password: str) -> Any:
         urlencode({"name": "alice", "password": password, "token": token}),
         {
             **FORWARDED,
-            "Origin": base,
+            "Origin": f"{scheme}://{urlsplit(base).netloc}",
             "Cookie": cookie,
             "Content-Type": "application/x-www-form-urlencoded",
         },
@@ -55,9 +55,10 @@ def test_only_the_trusted_proxy_is_believed(
     served: Any, store: FakeStore, proxy: str | None, address: str, secure: bool
 ) -> None:
     base = served(store, users=USERS, trusted_proxy=proxy)
-    assert log_in(base, "a wrong password").status == 401
+    scheme = "https" if secure else "http"
+    assert log_in(base, "a wrong password", scheme).status == 401
     assert store._events[-1].detail == {"address": address}
-    answer = log_in(base, PASSWORD)
+    answer = log_in(base, PASSWORD, scheme)
     assert answer.status == 303
     session = next(c for c in answer.headers.get_all("Set-Cookie") if "session" in c)
     assert ("Secure" in session) is secure
