@@ -15,7 +15,6 @@ from backend.domain.clock import SystemClock
 from backend.domain.plans import DEFAULT_HINT_SET, HintSet
 from backend.domain.server import HostFacts
 from backend.domain.steering import ClassKey, RunPurpose, StatementSample, SteeringState
-from backend.embedded_postgres import EmbeddedPostgres
 from backend.steering.client.planner_settings import SETTINGS
 from backend.steering.client.statements import fingerprint
 from backend.steering.register import SteeringRegister
@@ -28,6 +27,8 @@ from backend.workload.scope import Scope
 from backend.workload.shape import StoreShape
 from backend.workload.statements import STATEMENTS
 from backend.workload.store import DemoStore
+from tests.foreign_roles import own_database
+from tests.foreign_server import AnyServer, explorer_dsn
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -41,9 +42,9 @@ HOST = HostFacts(memory_bytes=8 << 30, cpu_count=2.0)
 class Shop:
     """The loaded shop, a book of its statements, and what explores them."""
 
-    def __init__(self, server: EmbeddedPostgres, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, server: AnyServer, folder: Path, stack: ExitStack) -> None:
         self.catalog: HintSetCatalog = load_hint_sets(server.version, HOST)
-        self.url = server.explorer_dsn(DATABASE)
+        self.url = explorer_dsn(server, DATABASE)
         self.runner = StatementRunner(self.url, self.catalog, search_path=PATH)
         stack.callback(self.runner.close)
         self.check = ReadOnlyCheck(stack.enter_context(closing(DatabaseConnector(self.url))))
@@ -86,14 +87,10 @@ class Shop:
 
 
 @pytest.fixture
-def shop(embedded_server: EmbeddedPostgres, tmp_path: Path) -> Iterator[Shop]:
-    with closing(DatabaseConnector(embedded_server.dsn("postgres"))) as admin:
-        admin.execute(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
-        admin.execute(f"CREATE DATABASE {DATABASE}")
-        DemoStore(embedded_server.dsn(DATABASE), scale=SCALE, seed=7).load()
-        with ExitStack() as stack:
-            yield Shop(embedded_server, tmp_path, stack)
-        admin.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
+def shop(server: AnyServer, tmp_path: Path) -> Iterator[Shop]:
+    with own_database(server, DATABASE), ExitStack() as stack:
+        DemoStore(server.dsn(DATABASE), scale=SCALE, seed=7).load()
+        yield Shop(server, tmp_path, stack)
 
 
 def test_a_better_plan_is_found_verified_and_known_after_a_restart(shop: Shop) -> None:

@@ -14,7 +14,6 @@ from backend.db_connector import DatabaseConnector
 from backend.domain.plans import DEFAULT_HINT_SET
 from backend.domain.server import HostFacts
 from backend.domain.steering import ClassKey, SteeredClassRecord, SteeringState
-from backend.embedded_postgres import EmbeddedPostgres
 from backend.steering.export.misestimate_report import ClassFindings, misestimate_report
 from backend.steering.export.misestimates import Misestimate, misestimates
 from backend.steering.plans.plan_tree import PlanNode, read_plan
@@ -24,6 +23,8 @@ from backend.workload.scope import Scope
 from backend.workload.shape import StoreShape
 from backend.workload.statements import STATEMENTS
 from backend.workload.store import DemoStore
+from tests.foreign_roles import own_database
+from tests.foreign_server import AnyServer, explorer_dsn
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -34,32 +35,26 @@ NOW = datetime(2026, 1, 5, tzinfo=timezone.utc)
 
 
 @pytest.fixture(scope="module")
-def shop(embedded_server: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
-    with closing(DatabaseConnector(embedded_server.dsn("postgres"))) as admin:
-        admin.execute(f"DROP DATABASE IF EXISTS {SHOP} WITH (FORCE)")
-        admin.execute(f"CREATE DATABASE {SHOP}")
-        DemoStore(embedded_server.dsn(SHOP), scale=SCALE, seed=7).load()
-        yield embedded_server
-        admin.execute(f"DROP DATABASE {SHOP} WITH (FORCE)")
+def shop(server: AnyServer) -> Iterator[AnyServer]:
+    with own_database(server, SHOP):
+        DemoStore(server.dsn(SHOP), scale=SCALE, seed=7).load()
+        yield server
 
 
 @pytest.fixture
-def scratch(shop: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
+def scratch(shop: AnyServer) -> Iterator[AnyServer]:
     """A copy of the shop's database, for statistics to be created in."""
-    with closing(DatabaseConnector(shop.dsn("postgres"))) as admin:
-        admin.execute(f"DROP DATABASE IF EXISTS {SCRATCH} WITH (FORCE)")
-        admin.execute(f"CREATE DATABASE {SCRATCH} TEMPLATE {SHOP}")
+    with own_database(shop, SCRATCH, copy_of=SHOP):
         yield shop
-        admin.execute(f"DROP DATABASE {SCRATCH} WITH (FORCE)")
 
 
 @contextlib.contextmanager
-def analyzer(server: EmbeddedPostgres) -> Iterator[Callable[[str], str]]:
+def analyzer(server: AnyServer) -> Iterator[Callable[[str], str]]:
     """Runs statements in the scratch database as the role that may only read."""
     catalog = load_hint_sets(server.version, HOST)
     with (
-        closing(StatementRunner(server.explorer_dsn(SCRATCH), catalog)) as runner,
-        closing(DatabaseConnector(server.explorer_dsn(SCRATCH))) as connector,
+        closing(StatementRunner(explorer_dsn(server, SCRATCH), catalog)) as runner,
+        closing(DatabaseConnector(explorer_dsn(server, SCRATCH))) as connector,
     ):
 
         def analyze(statement: str) -> str:
@@ -72,15 +67,15 @@ def analyzer(server: EmbeddedPostgres) -> Iterator[Callable[[str], str]]:
         yield analyze
 
 
-def of_the_demo(server: EmbeddedPostgres, name: str) -> str:
+def of_the_demo(server: AnyServer, name: str) -> str:
     statement = STATEMENTS[name]
     parameters = statement.parameters((0.5, 0.5, 0.5), Scope(StoreShape.at_scale(SCALE)))
     catalog = load_hint_sets(server.version, HOST)
-    with closing(StatementRunner(server.explorer_dsn(SCRATCH), catalog)) as runner:
+    with closing(StatementRunner(explorer_dsn(server, SCRATCH), catalog)) as runner:
         return runner.fill_in(statement.sql, parameters)
 
 
-def execute(server: EmbeddedPostgres, statements: tuple[str, ...]) -> None:
+def execute(server: AnyServer, statements: tuple[str, ...]) -> None:
     with closing(DatabaseConnector(server.dsn(SCRATCH))) as owner:
         for statement in statements:
             owner.execute(statement)
@@ -98,7 +93,7 @@ def groups(node: PlanNode) -> bool:
 
 
 @pytest.mark.parametrize("name", ["daily_revenue", "segment_revenue"])
-def test_a_grouping_by_an_expression_of_the_demo(scratch: EmbeddedPostgres, name: str) -> None:
+def test_a_grouping_by_an_expression_of_the_demo(scratch: AnyServer, name: str) -> None:
     statement = of_the_demo(scratch, name)
     with analyzer(scratch) as analyze:
         before = analyze(statement)
@@ -114,7 +109,7 @@ def test_a_grouping_by_an_expression_of_the_demo(scratch: EmbeddedPostgres, name
         assert factor(analyze(statement), groups) > found.factor / 2
 
 
-def busy_place(server: EmbeddedPostgres) -> tuple[str, int]:
+def busy_place(server: AnyServer) -> tuple[str, int]:
     """The city with the most customers, and its region."""
     with closing(DatabaseConnector(server.dsn(SCRATCH))) as owner:
         (row,) = owner.fetch(
@@ -124,7 +119,7 @@ def busy_place(server: EmbeddedPostgres) -> tuple[str, int]:
     return row["city"], row["region_id"]
 
 
-def test_columns_that_go_together(scratch: EmbeddedPostgres) -> None:
+def test_columns_that_go_together(scratch: AnyServer) -> None:
     """A city lies in one region; the planner multiplies their shares."""
     execute(
         scratch,
@@ -154,7 +149,7 @@ def test_columns_that_go_together(scratch: EmbeddedPostgres) -> None:
         execute(scratch, found.advice.undo)
 
 
-def test_the_report_holds_no_constant_of_the_statement(scratch: EmbeddedPostgres) -> None:
+def test_the_report_holds_no_constant_of_the_statement(scratch: AnyServer) -> None:
     city, _ = busy_place(scratch)
     statement = (
         "SELECT substr(o.shipping_address, 3, 4), count(*) FROM shop.orders o "
@@ -172,14 +167,14 @@ def test_the_report_holds_no_constant_of_the_statement(scratch: EmbeddedPostgres
         assert constant not in text
 
 
-def test_a_time_out_is_no_plan(scratch: EmbeddedPostgres) -> None:
+def test_a_time_out_is_no_plan(scratch: AnyServer) -> None:
     catalog = load_hint_sets(scratch.version, HOST)
-    with closing(StatementRunner(scratch.explorer_dsn(SCRATCH), catalog)) as runner:
+    with closing(StatementRunner(explorer_dsn(scratch, SCRATCH), catalog)) as runner:
         slow = ReadOnlyVerdict("SELECT count(*) FROM shop.orders a, shop.orders b, shop.orders c")
         assert runner.analyze(slow, DEFAULT_HINT_SET, timeout_s=0.05) is None
 
 
-def test_every_finding_of_the_demo_says_what_to_do(scratch: EmbeddedPostgres) -> None:
+def test_every_finding_of_the_demo_says_what_to_do(scratch: AnyServer) -> None:
     found: dict[str, tuple[Misestimate, ...]] = {}
     with analyzer(scratch) as analyze:
         for name, statement in STATEMENTS.items():

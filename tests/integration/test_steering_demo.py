@@ -11,13 +11,14 @@ from backend.catalog.hint_sets import load_hint_sets
 from backend.db_connector import DatabaseConnector
 from backend.domain.plans import RunOutcome, distinct_arms
 from backend.domain.server import HostFacts
-from backend.embedded_postgres import EmbeddedPostgres
 from backend.steering.running.runner import StatementRunner
 from backend.steering.statements.read_only import ReadOnlyCheck
 from backend.workload.scope import Scope
 from backend.workload.shape import StoreShape
 from backend.workload.statements import STATEMENTS
 from backend.workload.store import DemoStore
+from tests.foreign_roles import own_database
+from tests.foreign_server import AnyServer, explorer_dsn
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -27,23 +28,17 @@ HOST = HostFacts(memory_bytes=8 << 30, cpu_count=2.0)
 
 
 @pytest.fixture(scope="module")
-def shop(embedded_server: EmbeddedPostgres) -> Iterator[tuple[StatementRunner, ReadOnlyCheck]]:
-    with closing(DatabaseConnector(embedded_server.dsn("postgres"))) as admin:
-        admin.execute(f"DROP DATABASE IF EXISTS {DATABASE}")
-        admin.execute(f"CREATE DATABASE {DATABASE}")
-        url = embedded_server.dsn(DATABASE)
-        DemoStore(url, scale=SCALE, seed=7).load()
-        runner = StatementRunner(url, load_hint_sets(embedded_server.version, HOST))
-        connector = DatabaseConnector(url)
-        yield runner, ReadOnlyCheck(connector)
-        connector.close()
-        runner.close()
-        admin.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
+def shop(server: AnyServer) -> Iterator[tuple[StatementRunner, ReadOnlyCheck]]:
+    url = explorer_dsn(server, DATABASE)
+    with own_database(server, DATABASE), closing(DatabaseConnector(url)) as connector:
+        DemoStore(server.dsn(DATABASE), scale=SCALE, seed=7).load()
+        with closing(StatementRunner(url, load_hint_sets(server.version, HOST))) as runner:
+            yield runner, ReadOnlyCheck(connector)
 
 
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_every_arm_of_a_query_gives_its_answer_and_writes_are_left_alone(
-    shop: tuple[StatementRunner, ReadOnlyCheck], name: str
+    server: AnyServer, shop: tuple[StatementRunner, ReadOnlyCheck], name: str
 ) -> None:
     runner, check = shop
     statement = STATEMENTS[name]
@@ -52,7 +47,7 @@ def test_every_arm_of_a_query_gives_its_answer_and_writes_are_left_alone(
     assert verdict.is_read_only == (statement.kind != "write"), verdict.refusal
     if statement.kind == "write":
         return
-    hint_sets = load_hint_sets(17, HOST).hint_sets
+    hint_sets = load_hint_sets(server.version, HOST).hint_sets
     plans = runner.explain(verdict, hint_sets, timeout_s=30.0)
     arms = distinct_arms([plan.plan_hash if plan else None for plan in plans])
     assert 1 < len(arms) < len(hint_sets) / 2
