@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 
 BEAT_S = 0.5
-HUNG_S = 5.0
-"""Ten beats missed, while whoever watches came to look twenty times and more."""
+HUNG_S = 4.0
+"""Eight beats missed, while whoever watches came to look twenty times and more."""
 BEGINNING_S = 120.0
 """Until the first beat: to import takes time on a busy machine."""
 _LONGEST_LOOK_S = 0.25

@@ -14,7 +14,7 @@ from backend.watchdog import run_watchdog
 
 LONGEST_LOOK_S = RESTART_LEASE_S
 """Undoing may restart the server, which takes as long as it takes the tuner."""
-_BUSY_TIMEOUT_S = 1.0
+_BUSY_TIMEOUT_S = 0.5
 """A hung tuner that holds the store is found out so long after its lease; others are quicker."""
 
 

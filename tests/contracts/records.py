@@ -132,6 +132,8 @@ CHANGE = ChangeRecord(
     created_at=NOW,
     trial_id=7,
     detail="by hand",
+    timeline="7301/1",
+    place="10.0.0.1:5432",
 )
 EVENT = EventRecord(NOW, "warning", "conflict", "somebody changed jit", detail={"knobs": ["jit"]})
 COMMAND = CommandRecord(

@@ -52,6 +52,16 @@ class TestJournal:
         (read,) = store.open_changes()
         assert replace(read, id=None) == odd
 
+    def test_what_was_left_behind_is_neither_open_nor_forgotten(self, store: Store) -> None:
+        first, second = store.add_changes([full.CHANGE, replace(full.CHANGE, knob="jit")])
+        assert first.id is not None
+        store.settle_changes([first.id], ChangeState.LEFT_BEHIND, "another server answers")
+        assert store.open_changes() == [second]
+        (left,) = store.changes_left_behind()
+        assert (left.id, left.detail) == (first.id, "another server answers")
+        store.settle_changes([first.id], ChangeState.APPLIED)
+        assert store.changes_left_behind() == []
+
     @pytest.mark.parametrize("value", [True, False, 0, 1, 1.0, 2.5, "1", "", None])
     def test_knob_values_keep_their_type(self, store: Store, value: object) -> None:
         store.add_changes([replace(full.CHANGE, before_value=value)])  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import datetime, timezone
 
 from tests.faults.catalogue import lives
 from tests.faults.catalogue.fault import fault
@@ -17,6 +18,14 @@ _CANCEL = """
 SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity
  WHERE application_name IN ('autopilot_tuner', 'autopilot_watchdog')
 """
+_GO_BACK = (
+    "SELECT pg_stat_reset_shared('wal')",
+    "SELECT pg_stat_reset_shared('bgwriter')",
+    "SELECT pg_stat_statements_reset(userid, dbid, queryid) FROM pg_stat_statements"
+    " ORDER BY calls DESC LIMIT 3",
+)
+_NO_SERVERS = 1e13
+"""No rate of any counter reaches this."""
 _MORE_THAN_FIT = 5500
 """Statements; pg_stat_statements.max is 5000."""
 
@@ -78,6 +87,27 @@ def statistics_evicted(world: World, number: int) -> None:
     world.resume_trials()
     world.restored(time.monotonic())
     assert world.trials().lives
+
+
+@fault(9, "counters: single ones go back again and again in mid-trial", repeats=20)
+def counters_go_back(world: World, number: int) -> float | None:
+    """No window holds a value that cannot be; measured from the end."""
+    world.in_mid_trial()
+    began = datetime.now(timezone.utc)
+    world.trials().resume()
+    end_s = time.monotonic() + _TROUBLE_S
+    with closing(world.connect()) as connection:
+        cursor = connection.cursor()
+        while time.monotonic() < end_s:
+            for statement in _GO_BACK:
+                cursor.execute(statement)
+            time.sleep(0.2)
+    took_s = world.restored(time.monotonic())
+    assert world.trials().lives
+    for window in world.store.windows(since=began):
+        wrong = {name: rate for name, rate in window.rates.items() if not 0 <= rate < _NO_SERVERS}
+        assert not wrong, wrong
+    return took_s
 
 
 @fault(9, "clock: set back by an hour while the tuner hangs", repeats=20)
