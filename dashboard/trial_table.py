@@ -8,7 +8,7 @@ from typing import Any
 from dash import html
 from dash.development.base_component import Component
 
-from backend.domain.modes import TrialKind
+from backend.domain.modes import Mode, TrialKind
 from backend.domain.records import KnobStatusRecord, TrialRecord
 from dashboard import components as ui
 from dashboard import format as fmt
@@ -142,15 +142,20 @@ def _scale(trials: Sequence[TrialRecord]) -> float:
     return max(0.05, ends[int(0.9 * (len(ends) - 1))]) if ends else 0.05
 
 
+def _beginning(mode: Mode | None) -> str:
+    """When trials begin in this mode."""
+    if mode in (Mode.OBSERVE, Mode.ADVISE):
+        return f"In mode {mode.value} nothing is tried; approve and auto try."
+    if mode is Mode.APPROVE:
+        return "Trials begin once you have approved an experiment plan, which waits above."
+    return "Trials begin when the baseline is measured; each appears here with its evidence."
+
+
 def trial_table(view: View) -> object:
     """The newest trials."""
     trials = view.reader.trials()
     if not trials:
-        return ui.empty(
-            "No trial yet",
-            "Trials begin when the baseline is measured; each appears here with its evidence.",
-            "clipboard-data",
-        )
+        return ui.empty("No trial yet", _beginning(view.mode), "clipboard-data")
     wanted = view.choices.get("decisions-kind") or "all"
     verdict = view.choices.get("decisions-verdict") or "all"
     shown = [

@@ -9,7 +9,7 @@ from typing import Any
 from dash import html
 from dash.development.base_component import Component
 
-from backend.domain.modes import Verdict
+from backend.domain.modes import Mode, Verdict
 from backend.domain.records import HoursRecord, StatusRecord, WindowRecord
 from dashboard import components as ui
 from dashboard import format as fmt
@@ -110,7 +110,8 @@ def state(view: View) -> object:
         )
     tone, icon_name, word = ui.SAFETY_TONES[status.safety]
     texts = {
-        "safe": "Nothing stands against trying and changing.",
+        "safe": "Every limit is kept."
+        + (" In this mode nothing is tried." if status.mode in (Mode.OBSERVE, Mode.ADVISE) else ""),
         "blocked": "Nothing new is tried until this is over.",
         "rolling back": "A candidate is being undone.",
     }
