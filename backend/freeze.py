@@ -7,6 +7,7 @@ at each tick.
 from __future__ import annotations
 
 from backend.domain.records import EventRecord, FreezeRecord
+from backend.printable import printable
 from backend.protocols import Clock, Store
 
 MOST_REASON = 300
@@ -22,7 +23,7 @@ def is_frozen(store: Store) -> bool:
 
 def throw(store: Store, clock: Clock, frozen: bool, actor: str, reason: str = "") -> str:
     """Throw the switch; what was done, for people."""
-    reason = " ".join(reason.split())[:MOST_REASON]
+    reason = " ".join(printable(reason).split())[:MOST_REASON]
     store.save_freeze(FreezeRecord(frozen, actor, clock.now(), reason))
     told = "frozen: only rollbacks are made" if frozen else "unfrozen"
     why = f" ({reason})" if reason else ""

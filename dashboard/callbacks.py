@@ -18,7 +18,7 @@ from dashboard import layouts
 from dashboard.format import Viewer
 from dashboard.layouts_controls import controls, is_frozen
 from dashboard.live import digest, live_frame
-from dashboard.operator_commands import track
+from dashboard.operator_commands import takes_reason, track
 from dashboard.pages import PAGES
 from dashboard.services import Services
 
@@ -119,6 +119,8 @@ def _commands(app: dash.Dash, services: Services) -> None:
         Output("to-confirm", "data"),
         Output("confirm-text", "children"),
         Output("confirm", "is_open", allow_duplicate=True),
+        Output("confirm-why", "hidden"),
+        Output("confirm-reason", "value"),
         Input(
             {"type": "command", "kind": ALL, "place": ALL, "payload": ALL, "confirm": ALL},
             "n_clicks",
@@ -132,8 +134,9 @@ def _commands(app: dash.Dash, services: Services) -> None:
             raise PreventUpdate
         request = {"kind": button["kind"], "payload": json.loads(button["payload"])}
         if button["confirm"]:
-            return no_update, request, button["confirm"], True
-        return track(tracked, *services.request(**request)), no_update, no_update, no_update
+            return no_update, request, button["confirm"], True, not takes_reason(button["kind"]), ""
+        queued = track(tracked, *services.request(**request))
+        return queued, *[no_update] * 5
 
     @app.callback(
         Output("tracked", "data", allow_duplicate=True),
@@ -142,12 +145,17 @@ def _commands(app: dash.Dash, services: Services) -> None:
         Input("confirm-yes", "n_clicks"),
         Input("confirm-no", "n_clicks"),
         State("to-confirm", "data"),
+        State("confirm-reason", "value"),
         State("tracked", "data"),
         prevent_initial_call=True,
     )
-    def confirmed(_yes: int, _no: int, request: dict[str, Any] | None, tracked: list[Any]) -> Any:
+    def confirmed(
+        _yes: int, _no: int, request: dict[str, Any] | None, reason: object, tracked: list[Any]
+    ) -> Any:
         if ctx.triggered_id != "confirm-yes" or not request:
             return no_update, False, no_update
+        if reason and takes_reason(request["kind"]):
+            request = {**request, "payload": {"reason": reason}}
         return track(tracked, *services.request(**request)), False, False
 
     @app.callback(

@@ -14,6 +14,7 @@ from dashboard.auth.identity import logged_in
 from dashboard.format import Viewer
 from dashboard.layouts_account import account
 from dashboard.layouts_controls import is_frozen
+from dashboard.operator_commands import MAX_REASON_LENGTH
 from dashboard.pages import PAGES
 from dashboard.services import SILENT_AFTER_S, Services
 
@@ -133,7 +134,7 @@ def shell(services: Services) -> Component:
             dbc.Modal(
                 [
                     dbc.ModalHeader(dbc.ModalTitle("Please confirm")),
-                    dbc.ModalBody(id="confirm-text"),
+                    dbc.ModalBody([html.Div(id="confirm-text"), _reason_field()]),
                     dbc.ModalFooter(
                         [
                             dbc.Button("Cancel", id="confirm-no", color="secondary", outline=True),
@@ -147,6 +148,25 @@ def shell(services: Services) -> Component:
             ),
         ],
         className="shell",
+    )
+
+
+def _reason_field() -> Component:
+    """Where an operator says why; shown for commands that take a reason."""
+    return html.Div(
+        [
+            dbc.Label("Why, for the others", html_for="confirm-reason", className="field-label"),
+            dbc.Input(
+                id="confirm-reason",
+                type="text",
+                maxlength=MAX_REASON_LENGTH,
+                autocomplete="off",
+                placeholder="May stay empty",
+            ),
+            html.Div("Shown on every page, with your name and the time.", className="quiet small"),
+        ],
+        id="confirm-why",
+        hidden=True,
     )
 
 

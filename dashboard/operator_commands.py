@@ -106,6 +106,11 @@ def _mode(payload: Mapping[str, Any], modes: type[Mode] | type[SteeringMode]) ->
         ) from None
 
 
+def takes_reason(kind: object) -> bool:
+    """Whether an operator may say why, for the others."""
+    return kind == CommandKind.FREEZE.value
+
+
 def _freeze(payload: Mapping[str, Any]) -> dict[str, Any]:
     _only(payload, "reason")
     reason = payload.get("reason", "")

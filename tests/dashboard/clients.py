@@ -152,10 +152,8 @@ def press(browser: Browser, kind: str, payload: dict[str, Any]) -> Any:
     body = {
         "output": callback["output"],
         "outputs": [
-            {"id": "tracked", "property": callback["output"].split("tracked.")[1].split("...")[0]},
-            {"id": "to-confirm", "property": "data"},
-            {"id": "confirm-text", "property": "children"},
-            {"id": "confirm", "property": callback["output"].split("confirm.")[-1].rstrip(".")},
+            dict(zip(("id", "property"), name.split(".", 1), strict=True))
+            for name in callback["output"].strip(".").split("...")
         ],
         "inputs": [[{"id": button, "property": "n_clicks", "value": 1}]],
         "changedPropIds": [f"{key}.n_clicks"],

@@ -13,6 +13,9 @@ from tests.dashboard.browsing import OVERFLOW, SIZES, beating
 pytestmark = pytest.mark.browser
 
 
+REASON = "<b onclick=alert(1)>the sale begins</b>" + " and lasts" * 20
+
+
 def test_mode_is_changed_after_confirmation_and_freeze_is_shown(open_page, store):
     with open_page(beating(store)) as page:
         page.locator("#controls-open").click()
@@ -24,11 +27,39 @@ def test_mode_is_changed_after_confirmation_and_freeze_is_shown(open_page, store
         expect(page.locator("#confirm-text")).to_be_hidden()
         assert store.commands() == []
         page.locator("#shell-controls").get_by_role("button", name="Freeze").click()
+        expect(page.get_by_label("Why, for the others")).to_be_visible()
         page.locator("#confirm-yes").click()
         expect(page.locator("#command-notes")).to_contain_text("Freeze: queued")
+        assert store.commands()[-1].payload == {}
         store.work()
         expect(page.locator("#shell-banner")).to_contain_text("Frozen")
         assert store.status().frozen
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_freeze_takes_a_reason_that_every_page_shows(open_page, store, size):
+    with open_page(beating(store), size=size) as page:
+        controls, why = page.locator("#shell-controls"), page.locator("#confirm-reason")
+        page.locator("#controls-open").click()
+        controls.get_by_role("button", name="Freeze").click()
+        why.fill("a reason that is not sent")
+        page.locator("#confirm-no").click()
+        expect(why).to_be_hidden()
+        controls.locator(".choice", has_text="observe").get_by_role("button", name="Switch").click()
+        expect(page.locator("#confirm-text")).to_contain_text("from auto to observe")
+        expect(why).to_be_hidden()  # other commands take none
+        page.locator("#confirm-no").click()
+        controls.get_by_role("button", name="Freeze").click()
+        expect(why).to_have_value("")
+        assert why.get_attribute("maxlength") == "300"
+        why.fill(REASON)
+        assert page.evaluate(OVERFLOW) <= 0
+        page.locator("#confirm-yes").click()
+        expect(page.locator("#command-notes")).to_contain_text("Freeze: queued")
+        assert store.commands()[-1].payload == {"reason": REASON}
+        store.work()
+        expect(page.locator("#shell-banner")).to_contain_text(f"({REASON})")
+        assert page.evaluate(OVERFLOW) <= 0
 
 
 @pytest.mark.parametrize("size", SIZES)

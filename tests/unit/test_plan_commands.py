@@ -19,6 +19,7 @@ from backend.domain.experiment_plans import PlanState, PromotionState
 from backend.domain.modes import CommandKind, CommandState
 from backend.domain.records import CommandRecord
 from backend.errors import AdjustmentError, AutopilotError, ConfigError
+from backend.freeze import MOST_REASON
 from backend.lease import holder_name
 from backend.telemetry import SqlStore, open_store
 from tests.contracts import records as full
@@ -190,6 +191,17 @@ def test_it_is_decided_in_the_store_or_by_the_tuner(call: Call, store: SqlStore)
 
 
 # -- the freeze switch ------------------------------------------------------------------------
+
+
+def test_a_reason_is_short_and_holds_nothing_that_a_terminal_obeys(
+    call: Call, store: SqlStore
+) -> None:
+    fine(call("freeze", "--reason", "the\x1b]0;sale\x07\n\u202ebegins" + "x" * 400))
+    switch = store.freeze()
+    assert switch is not None
+    assert switch.reason.startswith("the ]0;sale begins")
+    assert len(switch.reason) == MOST_REASON
+    assert switch.reason in store.events()[-1].message
 
 
 def test_it_is_thrown_whether_or_not_a_tuner_runs(call: Call, store: SqlStore) -> None:
