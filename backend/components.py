@@ -7,15 +7,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
-from backend.adjustment.elsewhere import LEFT_BEHIND, what_stands_here, what_was_left
-from backend.catalog.entries import same_entry
+from backend.adjustment.elsewhere import (
+    LEFT_BEHIND,
+    brought_along,
+    what_stands_here,
+    what_was_left,
+)
 from backend.catalog.knobs import KnobCatalog, load_catalog
 from backend.config import Settings
 from backend.data_collector import DataCollector
 from backend.deployment import ALL_VERSIONS, Deployment
 from backend.domain.knobs import Knob, KnobSpace, KnobValue
 from backend.domain.modes import Mode
-from backend.domain.policies import PolicyVersionRecord
 from backend.domain.records import ChangeRecord, EventRecord
 from backend.domain.server import KnobReading, ServerInfo
 from backend.errors import LockNotAvailableError
@@ -125,7 +128,8 @@ def _wire(
     taken_up: tuple[ChangeRecord, ...] = ()
     if info.can("alter_system"):
         taken_up = adjuster.reconcile(lease.epoch).taken_up
-    brought = _brought_along(store.changes_left_behind(), readings, catalog, versions)
+    deployed = next((version.config for version in versions if version.active), {})
+    brought = brought_along(store.changes_left_behind(), readings, catalog, deployed)
     _tell_of_servers(store, clock, left, taken_up, brought)
     info, space = _what_may_be_tried(catalog, settings, info, readings)
     policies = PolicyVersions(store, clock)
@@ -215,30 +219,6 @@ def _tell_best_mode(store: SqlStore, clock: Clock, wanted: Mode, info: ServerInf
             f"{told}: {info.why_not_further}",
         )
     )
-
-
-def _brought_along(
-    left: Sequence[ChangeRecord],
-    readings: Mapping[str, KnobReading],
-    catalog: KnobCatalog,
-    versions: Sequence[PolicyVersionRecord],
-) -> tuple[ChangeRecord, ...]:
-    """What was left behind on trial, stands here too, and was never deployed.
-
-    A stand-by that was copied in mid-trial has it, and a former primary that was made a stand-by.
-    """
-    deployed = next((version.config for version in versions if version.active), {})
-
-    def stands(row: ChangeRecord) -> bool:
-        reading = readings.get(row.knob)
-        if reading is None or row.knob not in catalog or reading.value == deployed.get(row.knob):
-            return False
-        knob = catalog.knob(row.knob).knob
-        return same_entry(knob, reading.entry, row.after_entry) and not same_entry(
-            knob, row.before_entry, row.after_entry
-        )
-
-    return tuple(row for row in left if stands(row))
 
 
 def _tell_of_servers(

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 BEAT_S = 0.5
 HUNG_S = 4.0
-"""Eight beats missed, while whoever watches came to look twenty times and more."""
+"""Eight beats missed, while whoever watches came to look sixteen times and more."""
 BEGINNING_S = 120.0
 """Until the first beat: to import takes time on a busy machine."""
 _LONGEST_LOOK_S = 0.25

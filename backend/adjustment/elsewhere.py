@@ -6,12 +6,15 @@ server would be wrong. Such changes are left behind; they are undone when their 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from backend.adjustment.intent import row_id
+from backend.catalog import KnobCatalog
+from backend.catalog.entries import same_entry
+from backend.domain.knobs import KnobValue
 from backend.domain.modes import ChangeState
 from backend.domain.records import ChangeRecord
-from backend.domain.server import ServerIdentity
+from backend.domain.server import KnobReading, ServerIdentity
 from backend.protocols import Journal
 
 LEFT_BEHIND = "left_behind"
@@ -45,6 +48,34 @@ class Elsewhere:
         ]
         self._journal.settle_changes([row_id(r) for r in rows], ChangeState.APPLIED)
         return tuple(rows)
+
+
+def brought_along(
+    left: Sequence[ChangeRecord],
+    readings: Mapping[str, KnobReading],
+    catalog: KnobCatalog,
+    deployed: Mapping[str, KnobValue],
+) -> tuple[ChangeRecord, ...]:
+    """What was left behind on trial, stands on this server too, and was not deployed since.
+
+    A stand-by that was copied in mid-trial has it, and a former primary that was made a stand-by.
+
+    Args:
+        left: the changes that were left behind.
+        readings: of this server's knobs.
+        catalog: the writable knobs.
+        deployed: the active version's values.
+    """
+
+    def stands(row: ChangeRecord) -> bool:
+        reading = readings.get(row.knob)
+        if reading is None or row.knob not in catalog or reading.value == deployed.get(row.knob):
+            return False
+        knob = catalog.knob(row.knob).knob
+        is_ours = same_entry(knob, reading.entry, row.after_entry)
+        return is_ours and not same_entry(knob, row.before_entry, row.after_entry)
+
+    return tuple(row for row in left if stands(row))
 
 
 def what_was_left(rows: Sequence[ChangeRecord]) -> str:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from backend.adjustment.elsewhere import what_stands_here, what_was_left
+from backend.adjustment.elsewhere import brought_along, what_stands_here, what_was_left
+from backend.domain.knobs import KnobValue
 from backend.domain.modes import ChangeState
 from backend.domain.server import ServerIdentity
 from backend.errors import StaleEpochError
@@ -119,3 +120,17 @@ def test_the_watchdog_leaves_it_behind_and_says_where(world: World) -> None:
     assert server.writes == 0
     assert [event.kind for event in world.journal.events] == ["left_behind"]
     assert "10.0.0.1:5432" in world.journal.events[0].message
+
+
+def test_what_a_server_brought_along_without_proof_is_told(world: World) -> None:
+    """A stand-by that was copied in mid-trial holds the candidate."""
+    copy = FakeServer(Steps())
+    copy.foreign_set("work_mem", 65536, reload=True)
+    left = on(world, NEW, copy).reconcile(world.epoch).left_behind
+    readings = copy.read_knobs(["work_mem", "jit"])
+
+    def told(**deployed: KnobValue) -> list[str]:
+        return [row.knob for row in brought_along(left, readings, CATALOG, deployed)]
+
+    assert told() == ["work_mem"]  # jit stands there as it was before
+    assert told(work_mem=65536) == []  # it is deployed, so it was proven since
