@@ -14,7 +14,7 @@ from backend.domain.modes import ChangeState, CommandKind, CommandState
 from backend.domain.records import ChangeRecord, CommandRecord, KnobStatusRecord
 from dashboard import components as ui
 from dashboard import format as fmt
-from dashboard import knob_editing
+from dashboard import knob_dialogs, knob_editing
 from dashboard.live import Page, View
 
 MOST_BATCHES = 40
@@ -36,7 +36,7 @@ def grid_row(knob: KnobStatusRecord) -> dict[str, Any]:
         "value": fmt.knob_value(knob.value, knob.unit) + (" *" if knob.pending_restart else ""),
         "default": fmt.knob_value(knob.default, knob.unit),
         "unit": knob.unit or fmt.NONE,
-        "bounds": knob_editing.bounds_text(knob),
+        "bounds": knob_dialogs.bounds_text(knob),
         "context": knob.context,
         "risk": knob.risk,
         "group": knob.group,
@@ -347,7 +347,7 @@ def frame() -> Component:
                 "before it is made. Undo puts back what stood before, the absence of an entry "
                 "included.",
             ),
-            *knob_editing.dialogs(),
+            *knob_dialogs.dialogs(),
             dcc.Store(id="knobs-staged", data={}),
             dcc.Store(id="knobs-edited"),
         ]
