@@ -33,6 +33,17 @@ from backend.embedded.files import process_lock, read_text
 from backend.embedded.postmaster import end_processes, living_postmaster
 from backend.errors import EmbeddedServerError
 
+_HOST = "127.0.0.1"
+_CONNECTION = {
+    "hostaddr": _HOST,
+    "sslmode": "disable",
+    "gssencmode": "disable",
+    "channel_binding": "disable",
+}
+"""What PGHOSTADDR, PGSSLMODE and the like say is about somebody's own server, and never this one.
+
+A scratch server runs beside that one.
+"""
 _LOCK_TIMEOUT_S = START_TIMEOUT_S + STOP_TIMEOUT_S
 _START_ATTEMPTS = 4
 _END_WAIT_S = 20
@@ -55,7 +66,7 @@ class EmbeddedPostgres:
         port: a fixed TCP port; None: a free one is chosen and kept.
     """
 
-    host = "127.0.0.1"
+    host = _HOST
 
     def __init__(
         self,
@@ -126,7 +137,9 @@ class EmbeddedPostgres:
             dbname: the database; None: the one of this object.
             application_name: shown in pg_stat_activity.
         """
-        query = {"application_name": application_name} if application_name is not None else {}
+        query = dict(_CONNECTION)
+        if application_name is not None:
+            query["application_name"] = application_name
         return URL.create(
             "postgresql+psycopg2",
             username=self.user,

@@ -9,6 +9,7 @@ import psycopg2
 from psycopg2 import sql
 from sqlalchemy.engine import URL
 
+from backend.db_connector import libpq_arguments
 from backend.errors import EmbeddedServerError
 
 _CONNECT_TIMEOUT_S = 10
@@ -42,11 +43,7 @@ def setup_cursor(address: URL, dbname: str) -> Iterator[psycopg2.extensions.curs
     """
     try:
         connection = psycopg2.connect(
-            host=address.host,
-            port=address.port,
-            user=address.username,
-            password=address.password,
-            dbname=dbname,
+            **libpq_arguments(address.set(database=dbname)),
             application_name="autopilot-setup",
             connect_timeout=_CONNECT_TIMEOUT_S,
             options=f"-c statement_timeout={_STATEMENT_TIMEOUT_S * 1000}",

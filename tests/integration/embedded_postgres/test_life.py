@@ -8,6 +8,7 @@ import psutil
 import psycopg2.errors
 import pytest
 
+from backend.db_connector import DatabaseConnector
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.errors import EmbeddedServerError
 from tests.integration.embedded_servers import is_dead, postmaster_pid, query
@@ -42,6 +43,27 @@ class TestLife:
         other.ensure_started()
         assert postmaster_pid(other) == before
         assert other.dsn() == server.dsn()
+
+    @pytest.mark.parametrize(
+        ("variable", "value"),
+        [
+            ("PGHOSTADDR", "127.0.0.77"),
+            ("PGSSLMODE", "verify-full"),
+            ("PGCHANNELBINDING", "require"),
+        ],
+    )
+    def test_what_is_said_of_somebodys_own_server_is_not_about_this_one(
+        self,
+        server: EmbeddedPostgres,
+        monkeypatch: pytest.MonkeyPatch,
+        variable: str,
+        value: str,
+    ) -> None:
+        monkeypatch.setenv(variable, value)
+        other = EmbeddedPostgres(server.home.parent, dbname="beside")
+        other.ensure_started()
+        found = DatabaseConnector(other.dsn()).fetch("SELECT current_database() AS name")
+        assert found == [{"name": "beside"}]
 
     def test_another_role_than_the_clusters_is_told(self, server: EmbeddedPostgres) -> None:
         with pytest.raises(EmbeddedServerError, match="made for role 'autopilot', not 'else'"):
