@@ -139,7 +139,7 @@ def state(view: View) -> object:
                     ("Frozen", _frozen_text(view)),
                     ("Trials", hours_text(status.trial_hours, view)),
                     ("Restarts", hours_text(status.restart_hours, view)),
-                    ("Held up by", status.hindrance or "nothing"),
+                    ("Held up by", _held_up_by(status, view)),
                     (
                         "Trials undone or aborted",
                         str(status.trials_by_verdict.get(Verdict.ABORTED.value, 0)),
@@ -151,6 +151,15 @@ def state(view: View) -> object:
             ),
         ]
     )
+
+
+def _held_up_by(status: StatusRecord, view: View) -> str:
+    """Why nothing new is tried, for people."""
+    if _is_frozen(view):
+        return "the freeze"
+    if status.paused:
+        return "the pause"
+    return status.hindrance or "nothing"
 
 
 def hours_text(record: HoursRecord | None, view: View) -> str:

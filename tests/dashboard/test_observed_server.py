@@ -44,3 +44,12 @@ def test_trials_wait_for_a_plan_in_approve_and_for_the_baseline_in_auto(foreign:
 
 def test_a_percentile_that_a_server_does_not_tell_is_said_to_be(foreign: FakeStore) -> None:
     assert "not told by a server" in text_of(tiles(view(foreign), foreign._windows, []))
+
+
+def test_a_freeze_and_a_pause_hold_trials_up(foreign: FakeStore) -> None:
+    set_mode(foreign, Mode.APPROVE)
+    assert '"nothing"' in text_of(state(view(foreign)))
+    set_mode(foreign, Mode.APPROVE, paused=True)
+    assert "the pause" in text_of(state(view(foreign)))
+    set_mode(foreign, Mode.APPROVE, frozen=True)
+    assert "the freeze" in text_of(state(view(foreign)))
