@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from backend.commands.arguments import check_words
 from backend.commands.control import freeze, report, rollback, unfreeze
 from backend.commands.demo import demonstrate, setup_database
 from backend.commands.learning import evolve, train
@@ -171,6 +172,7 @@ def _pages(settings: Settings, options: RunOptions, stop: threading.Event) -> in
 def main() -> None:
     """Entry point: known errors become one clear message and exit code 1."""
     try:
+        check_words(sys.argv[1:])
         app()
     except AutopilotError as error:
         errors.print(f"Error: {_shown(error.message)}", style="red", markup=False)
