@@ -144,6 +144,8 @@ def _tune(
     promotions = wrong = 0
     to_goal = None
     for trial in tuner.trials(end_s):
+        if trial.kind is TrialKind.RECHECK:  # of what stands, no candidate of the script's
+            continue
         candidate = tuner.script.trying
         verdict = trial.verdict or Verdict.ABORTED
         verdicts[f"{trial.kind.value} {candidate.effect.value} {verdict.value}"] += 1
