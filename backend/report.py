@@ -1,7 +1,7 @@
 """The final report: what was measured, changed and proved, as text, JSON and a printable page.
 
-``report_data`` gathers it from the store, ``report_tables`` puts it into words and tables,
-``report_pages`` makes text and HTML of them; this module, the one that others import, writes the
+``reporting.data`` gathers it from the store, ``reporting.tables`` puts it into words and tables,
+``reporting.pages`` makes text and HTML of them; this module, the one that others import, writes the
 files.
 """
 
@@ -14,9 +14,9 @@ from pathlib import Path
 
 from backend.config import Settings
 from backend.errors import StoreError
-from backend.report_data import FinalReport, build_report
-from backend.report_measures import Measured
-from backend.report_pages import to_html, to_text
+from backend.reporting.data import FinalReport, build_report
+from backend.reporting.measures import Measured
+from backend.reporting.pages import to_html, to_text
 from backend.run_options import RunOptions
 from backend.telemetry.summary import summary_text
 from backend.workload.runner import WorkloadSettings

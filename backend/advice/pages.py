@@ -15,7 +15,7 @@ from backend.advice.finding import count, size
 from backend.advice.knob_advice import Basis
 from backend.advice.texts import ALTER_SYSTEM
 from backend.printable import printable
-from backend.report_pages import aligned, template
+from backend.reporting.pages import aligned, template
 from backend.telemetry.wording import NOTHING, duration, milliseconds, number, percent
 
 TEMPLATE = "advice.html"

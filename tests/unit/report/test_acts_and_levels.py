@@ -8,10 +8,10 @@ from datetime import timedelta
 
 import pytest
 
-from backend import report_pages
 from backend.domain.modes import LEVEL_1, Phase, TrialKind, Verdict
 from backend.domain.records import EventRecord
 from backend.report import FinalReport, build_report
+from backend.reporting import pages
 from backend.telemetry import SqlStore
 from tests.contracts import records as full
 from tests.contracts.records import NOW
@@ -25,7 +25,7 @@ def written(store: SqlStore) -> FinalReport:
 class TestActs:
     def test_a_run_without_acts_has_no_section(self, report: FinalReport) -> None:
         assert report.acts == []
-        assert "By act" not in report_pages.to_text(report)
+        assert "By act" not in pages.to_text(report)
 
     @pytest.fixture
     def acted(self, store: SqlStore) -> FinalReport:
@@ -48,8 +48,8 @@ class TestActs:
         assert acted.acts[1]["started_at"] == (NOW + timedelta(seconds=20)).isoformat()
 
     def test_every_form_tells_of_them(self, acted: FinalReport) -> None:
-        assert "the data begins to grow" in report_pages.to_text(acted)
-        assert "script" not in Page(report_pages.to_html(acted)).tags
+        assert "the data begins to grow" in pages.to_text(acted)
+        assert "script" not in Page(pages.to_html(acted)).tags
         assert len(json.loads(acted.as_json())["acts"]) == 3
 
     def test_acts_of_an_older_run_are_left_out(self, store: SqlStore) -> None:
@@ -105,11 +105,11 @@ class TestLevels:
         store.add_genome(replace(full.GENOME, at=NOW, reason=HOSTILE))
         store.add_event(EventRecord(NOW, "warning", "rollback", HOSTILE))
         report = written(store)
-        text = report_pages.to_text(report)
+        text = pages.to_text(report)
         for heading in ("By level", "Policy updates", "Rollbacks", "Genomes, as judged"):
             assert f"\n{heading}\n" in text
         assert "cannot be told from one run" in text
-        page = Page(report_pages.to_html(report))
+        page = Page(pages.to_html(report))
         assert "script" not in page.tags
         assert page.words.count("<script>") >= 3
         assert "cannot be told from one run" in page.words
@@ -119,7 +119,7 @@ class TestLevels:
         promotion = replace(full.TRIAL, kind=TrialKind.PROMOTION, verdict=Verdict.ACCEPT)
         for effect in (-0.2, -0.1):
             store.save_trial(replace(promotion, created_at=NOW, effect=effect))
-        text = report_pages.to_text(written(store))
+        text = pages.to_text(written(store))
         assert "promoted: 2, latency index by their own trials -20.0 %, -10.0 %" in text
 
     def test_an_empty_run_counts_nothing(self, store: SqlStore) -> None:

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from backend import report_pages
 from backend.config import Settings
 from backend.domain.modes import Arm, Phase, TrialKind, Verdict
 from backend.domain.records import TrialRecord
 from backend.report import FinalReport, build_report, summary_text, workload_facts
+from backend.reporting import pages
 from backend.run_options import RunOptions
 from backend.telemetry import SqlStore
 from backend.workload import __main__ as workload_command
@@ -106,7 +106,7 @@ class TestContent:
         assert report.baseline == report.phases["baseline"]
         assert report.final == report.phases["optimised"]
         assert report.configuration["work_mem"]["value"] == 65536
-        assert "No comparison" in report_pages.to_text(report)
+        assert "No comparison" in pages.to_text(report)
 
     @pytest.mark.parametrize(
         "unproven",
@@ -157,7 +157,7 @@ class TestWorkloadFacts:
         workload_command.main(["--mix", "oltp", "--seed", "3", "--fast-mode"])
         assert capsys.readouterr().out == f"schedule {facts['schedule']}\n"
         report = build_report(store, workload=facts)
-        assert f"schedule {facts['schedule']}" in report_pages.to_text(report)
+        assert f"schedule {facts['schedule']}" in pages.to_text(report)
         assert json.loads(report.as_json())["workload"]["schedule"] == facts["schedule"]
 
     def test_another_seed_has_another_hash_and_a_foreign_server_none(self) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from backend import report_pages
 from backend.domain.records import TrialRecord
 from backend.errors import StoreError
 from backend.report import FinalReport, build_report, write_reports
+from backend.reporting import pages
 from backend.telemetry import SqlStore
 from tests.contracts import records as full
 from tests.contracts.records import NOW
@@ -65,14 +65,14 @@ class TestText:
     ) -> None:
         write_run(store, effect=effect, ci_low=low, ci_high=high)
         report = build_report(store, workload={})
-        assert sentence in report_pages.to_text(report)
+        assert sentence in pages.to_text(report)
 
     def test_it_shows_units_and_no_control_characters(
         self, store: SqlStore, final: TrialRecord
     ) -> None:
         store.add_event(replace(full.EVENT, message="red \x1b[31m alert\nsecond line"))
         report = build_report(store, workload={"name": "mixed"})
-        text = report_pages.to_text(report)
+        text = pages.to_text(report)
         assert re.search(r"work_mem +64 MB +4 MB", text)
         assert re.search(r"clients, 95th percentile +40\.0 ms +24\.5 ms +-38\.[78] %", text)
         assert "\x1b" not in text
@@ -85,13 +85,13 @@ class TestPage:
         store.save_trial(replace(full.TRIAL, reasons=(HOSTILE,)))
         store.save_status(replace(full.STATUS, server=HOSTILE, started_at=None))
         report = build_report(store, workload={HOSTILE: HOSTILE})
-        page = Page(report_pages.to_html(report))
+        page = Page(pages.to_html(report))
         assert "script" not in page.tags
         assert "img" not in page.tags
         assert page.words.count("<script>alert(1)</script>") >= 5
 
     def test_it_needs_nothing_else(self, report: FinalReport) -> None:
-        text = report_pages.to_html(report)
+        text = pages.to_html(report)
         page = Page(text)
         names = {name for name, _ in page.attributes}
         assert not names & {"src", "href", "onload", "onclick", "style"}
@@ -108,7 +108,7 @@ class TestPage:
 
     def test_an_empty_store(self, store: SqlStore) -> None:
         report = build_report(store, workload={})
-        words = Page(report_pages.to_html(report)).words
+        words = Page(pages.to_html(report)).words
         for sentence in (
             "No comparison of the final", "not measured long enough", "No trial was made.",
             "Nothing was changed.", "Not enough was measured to compare.",

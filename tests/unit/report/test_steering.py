@@ -9,7 +9,6 @@ from datetime import timedelta
 
 import pytest
 
-from backend import report_pages
 from backend.domain.records import TrialRecord
 from backend.domain.steering import (
     ServiceTimingRecord,
@@ -18,6 +17,7 @@ from backend.domain.steering import (
     SteeringState,
 )
 from backend.report import FinalReport, build_report
+from backend.reporting import pages
 from backend.telemetry import SqlStore
 from tests.contracts import records as full
 from tests.contracts.records import NOW
@@ -45,7 +45,7 @@ class TestSteering:
 
     def test_without_steering_there_is_none(self, store: SqlStore, report: FinalReport) -> None:
         assert report.steering == {}
-        assert "steering" not in report_pages.to_text(report).lower()
+        assert "steering" not in pages.to_text(report).lower()
 
     def test_what_was_proven_and_what_it_did_in_service(
         self, store: SqlStore, final: TrialRecord
@@ -60,10 +60,10 @@ class TestSteering:
         assert one["service_effect"] == pytest.approx(-0.75)
         assert one["service_low"] < -0.75 < one["service_high"] < 0
         assert one["service_executions"] == 400
-        text = report_pages.to_text(report)
+        text = pages.to_text(report)
         assert "after trying plans for 2 min 30 s" in text
         assert "-75.0 %" in text
-        assert "-75.0 %" in Page(report_pages.to_html(report)).words
+        assert "-75.0 %" in Page(pages.to_html(report)).words
 
     def test_timings_of_an_earlier_hint_set_do_not_count(
         self, store: SqlStore, final: TrialRecord
@@ -81,7 +81,7 @@ class TestSteering:
         store.save_steered_classes([replace(withdrawn, reason="slower \x1b than the default plan")])
         report = self.written(store)
         assert report.steering["steered"] == 0
-        assert "withdrawn slower   than the default plan" in report_pages.to_text(report)
+        assert "withdrawn slower   than the default plan" in pages.to_text(report)
 
     def test_classes_without_a_hint_set_are_counted(
         self, store: SqlStore, final: TrialRecord
@@ -89,4 +89,4 @@ class TestSteering:
         store.save_steered_classes([self.class_(state=SteeringState.DEFAULT_BEST, evidence=None)])
         report = self.written(store)
         assert report.steering["states"] == {"default plan is best": 1}
-        assert "No hint set was proven faster" in report_pages.to_text(report)
+        assert "No hint set was proven faster" in pages.to_text(report)

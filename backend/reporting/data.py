@@ -20,9 +20,9 @@ from backend.domain.modes import Arm, Phase, TrialKind, Verdict
 from backend.domain.policies import PolicyVersionRecord
 from backend.domain.records import EventRecord, TrialRecord, WindowRecord
 from backend.protocols import TelemetryReader
-from backend.report_levels import levels_section
-from backend.report_measures import ClientTimes, Measured, mean, measure
-from backend.report_steering import steering_section
+from backend.reporting.levels import levels_section
+from backend.reporting.measures import ClientTimes, Measured, mean, measure
+from backend.reporting.steering import steering_section
 from backend.telemetry.redaction import redact_deep
 
 _ALL = 200_000
@@ -44,8 +44,8 @@ class FinalReport:
     else the ``phases`` baseline and optimised, which the load's swings tell apart as well.
     ``phases`` and ``index_trend`` (seconds, latency index) tell of the deployed configuration
     alone: windows in which another was tried are left out. ``units`` holds the native unit of
-    each knob, ``steering`` what `report_steering.steering_section` returns, ``levels`` what
-    `report_levels.levels_section` does. ``by_load``: the windows of ``phases`` once more, as the
+    each knob, ``steering`` what `reporting.steering.steering_section` returns, ``levels`` what
+    `reporting.levels.levels_section` does. ``by_load``: the windows of ``phases`` once more, as the
     ``busier`` and the ``quieter`` half by statements a second, which a daily swing makes day and
     night. ``acts``: the stretches between the acts of a demonstration, each with its ``title``,
     bounds and what was ``measured``.

@@ -12,8 +12,8 @@ import jinja2
 
 from backend.errors import StoreError
 from backend.printable import printable
-from backend.report_data import FinalReport
-from backend.report_tables import facts, tables, verdict_text
+from backend.reporting.data import FinalReport
+from backend.reporting.tables import facts, tables, verdict_text
 from backend.telemetry import wording
 
 TEMPLATE = "performance.html"
@@ -96,7 +96,7 @@ def template(name: str) -> jinja2.Template:
 
 def _source(name: str) -> str:
     """Read a template from the source tree, or from where a wheel puts it."""
-    beside = Path(__file__).resolve().parents[1] / "templates" / name
+    beside = Path(__file__).resolve().parents[2] / "templates" / name
     if beside.is_file():
         return beside.read_text(encoding="utf-8")
     try:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backend.report_data import FinalReport
-from backend.report_measures import Measured
+from backend.reporting.data import FinalReport
+from backend.reporting.measures import Measured
 from backend.telemetry import wording
 
 _MEASURES: tuple[tuple[str, str, str], ...] = (
