@@ -15,6 +15,7 @@ from backend.domain.modes import CommandKind, CommandState
 from backend.domain.records import CommandRecord
 from backend.errors import AdjustmentError, AutopilotError
 from backend.lease import why_ownerless
+from backend.printable import printable
 from backend.telemetry import SqlStore, open_store
 
 ANSWER_TIMEOUT_S = 30.0
@@ -52,7 +53,7 @@ def ask_tuner(store: SqlStore, kind: CommandKind, payload: Mapping[str, Any]) ->
     while time.monotonic() < deadline_s:
         command = store.command(command_id)
         if command is not None and command.state is CommandState.DONE:
-            return command.result
+            return printable(command.result, keep="\n")
         if command is not None and command.state is CommandState.REFUSED:
             raise AdjustmentError(command.result)
         time.sleep(0.2)

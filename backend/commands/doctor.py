@@ -9,6 +9,7 @@ from backend.config import Settings
 from backend.domain.modes import Mode
 from backend.domain.server import ServerInfo
 from backend.errors import PrivilegeError
+from backend.printable import printable
 from backend.servers import embedded_server, postgres_target
 from backend.targets.postgresql_checkup import HINT, MISSING, Item
 
@@ -45,7 +46,7 @@ def examine(settings: Settings, console: Console) -> None:
         lines.append("As long as they stand, a change may not take effect.")
     lines += _verdict(settings, info, items)
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def _head(info: ServerInfo) -> list[str]:

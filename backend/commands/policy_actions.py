@@ -39,6 +39,7 @@ from backend.evolution.archive import deployed
 from backend.evolution.present import present_genome, told
 from backend.freeze import is_frozen
 from backend.policy_versions import ALL_VERSIONS
+from backend.printable import printable
 from backend.protocols import TelemetryReader
 from backend.servers import embedded_server
 from backend.telemetry import SqlStore, open_store
@@ -70,7 +71,8 @@ def print_versions(settings: Settings, limit: int, *, as_json: bool) -> None:
     for title in ("by", "changed", "index", ""):
         table.add_column(title)
     for version in shown:
-        table.add_row(*map(Text, list_cells(version, versions.get(version.parent_id), units)))
+        cells = list_cells(version, versions.get(version.parent_id), units)
+        table.add_row(*(Text(printable(cell, keep="\n")) for cell in cells))
     console = Console()
     (console if console.is_terminal else Console(width=_WIDE)).print(table)
 
@@ -93,7 +95,7 @@ def print_version(settings: Settings, version_id: int | None, *, as_json: bool) 
         _print_json({**version_document(version, trial), **in_force})
         return
     for line in version_lines(version, versions.get(version.parent_id), trial, units):
-        typer.echo(line)
+        typer.echo(printable(line, keep="\n"))
     if version.active:
         typer.echo(f"Genome in force: {told(genome) if genome else 'that of the settings'}")
 
@@ -112,7 +114,7 @@ def print_difference(settings: Settings, first: int, second: int, *, as_json: bo
         return
     typer.echo(f"From policy version {first} to {second}:")
     for line in difference_lines(found, units):
-        typer.echo(line)
+        typer.echo(printable(line, keep="\n"))
 
 
 # -- going to a version ---------------------------------------------------------------------------

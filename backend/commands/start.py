@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from backend.config import Settings
 from backend.config_dashboard import DashboardSettings
 from backend.errors import AutopilotError
+from backend.printable import printable
 from backend.run_options import RunOptions
 
 
@@ -63,7 +64,7 @@ def supervise(
         from backend.servers import greet
 
         for line in greet(settings):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
     if settings.dashboard.enabled:
         check_pages(settings.dashboard)
         names.insert(0, "dashboard")

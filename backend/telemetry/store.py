@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from backend.printable import printable
 from backend.telemetry.commands import CommandTables
 from backend.telemetry.connections import BUSY_TIMEOUT_S, make_engine, store_url
 from backend.telemetry.control import ControlTables
@@ -34,9 +35,8 @@ class SqlStore(
         """Print what the store holds, in plain words."""
         from rich.console import Console
 
-        (console or Console()).print(
-            summary_text(self), markup=False, highlight=False, soft_wrap=True
-        )
+        text = printable(summary_text(self), keep="\n")
+        (console or Console()).print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def open_store(
