@@ -17,6 +17,8 @@ from backend.domain.policies import PolicyVersionRecord
 from backend.domain.records import TrialRecord, WindowRecord
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.telemetry import open_store
+from tests.foreign_roles import ROLE_PASSWORD, environment_of
+from tests.foreign_server import ForeignServer
 from tests.running_product import REPOSITORY, RunningProduct, clean_environment, open_folder
 from tests.waiting import eventually
 
@@ -188,16 +190,16 @@ def test_report_of_no_store_an_empty_and_a_filled_one(folder: Path):
     assert "work_mem = 8192" in text
 
 
-def test_doctor_on_a_foreign_server(debian_server: EmbeddedPostgres, folder: Path):
-    dsn = debian_server.dsn().set(drivername="postgresql").render_as_string(hide_password=False)
+def test_doctor_on_a_foreign_server(least_server: ForeignServer, folder: Path) -> None:
+    told_of = environment_of(least_server)
     for done in (
-        run("doctor", "--dsn", dsn, "--data-dir", str(folder)),
-        run("doctor", "--data-dir", str(folder), environ={"DATABASE_URL": dsn}),
+        run("doctor", "--dsn", told_of["DATABASE_URL"], "--data-dir", str(folder)),
+        run("doctor", "--data-dir", str(folder), environ=told_of),
     ):
         told = fine(done)
         assert "PostgreSQL 15" in told
         assert "mode to start in: observe" in told
-        assert debian_server.password not in told + done.stderr
+        assert ROLE_PASSWORD not in told + done.stderr
 
 
 # -- rollback -----------------------------------------------------------------------------------

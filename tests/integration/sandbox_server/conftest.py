@@ -8,16 +8,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import URL
 
-from backend.embedded_postgres import EmbeddedPostgres
 from backend.sandbox.scratch_server import remove_leftovers
+from tests.foreign_server import AnyServer, explorer_dsn
 from tests.integration.conftest import open_folder
-from tests.integration.sandbox_server.originals import filled
+from tests.integration.sandbox_server.originals import DATABASE, filled
 
 
 @pytest.fixture(scope="module")
-def source(embedded_server: EmbeddedPostgres) -> Iterator[URL]:
-    with filled(embedded_server) as url:
-        yield url
+def source(server: AnyServer) -> Iterator[URL]:
+    """A database with all that is to be copied, as the role under which statements are tried."""
+    with filled(server):
+        yield explorer_dsn(server, DATABASE)
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ import psycopg2
 from sqlalchemy.engine import URL
 
 from backend.domain.steering import ClassKey, StatementSample
-from backend.embedded_postgres import EmbeddedPostgres
 from backend.sandbox.copying import CopyLimits, MadeCopy, make_copy
 from backend.steering.client.statements import fingerprint
 from backend.steering.statements.sample_book import SampleBook
+from tests.foreign_server import AnyServer
 
 DATABASE = "Sandbox source"
 SCHEMA = """
@@ -96,7 +96,7 @@ def rows_of(url: URL, query: str) -> list[tuple[Any, ...]]:
 
 
 @contextmanager
-def filled(server: EmbeddedPostgres) -> Iterator[URL]:
+def filled(server: AnyServer) -> Iterator[None]:
     """A database with the schema above, and without afterwards."""
     with closing(connect(server.dsn())) as admin, admin.cursor() as cursor:
         cursor.execute(f'CREATE DATABASE "{DATABASE}"')
@@ -104,7 +104,7 @@ def filled(server: EmbeddedPostgres) -> Iterator[URL]:
         with closing(connect(url)) as own, own.cursor() as inside:
             inside.execute(SCHEMA)
             inside.execute("VACUUM ANALYZE")
-        yield url
+        yield
         with closing(connect(url)) as own, own.cursor() as inside:
             inside.execute("DROP OWNED BY sandbox_reader; DROP ROLE sandbox_reader")
         cursor.execute(f'DROP DATABASE "{DATABASE}" WITH (FORCE)')

@@ -15,7 +15,9 @@ from backend.embedded.postmaster import living_postmaster
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.sandbox.outcome import SandboxOutcome
 from backend.sandbox.sandbox import Sandbox, SandboxSettings
+from tests.foreign_server import AnyServer
 from tests.integration.sandbox_server.originals import (
+    DATABASE,
     FITS,
     KNOBS,
     NO_START,
@@ -50,8 +52,9 @@ def settings_in(
     )
 
 
-def fingerprint_of_all(url: URL) -> list[tuple[Any, ...]]:
+def fingerprint_of_all(server: AnyServer) -> list[tuple[Any, ...]]:
     """What a check must not change in the original: rows, roles, databases, settings."""
+    url = server.dsn(DATABASE)
     return [
         *rows_of(url, 'SELECT count(*), sum(amount) FROM "Odd ""name".child'),
         *rows_of(url, "SELECT rolname FROM pg_roles ORDER BY 1"),
@@ -64,9 +67,9 @@ def fingerprint_of_all(url: URL) -> list[tuple[Any, ...]]:
 @pytest.mark.slow
 class TestChecks:
     def test_it_finds_the_harmful_ones_and_lets_the_harmless_one_pass(
-        self, source: URL, data_dir: Path, sandbox: Sandbox
+        self, server: AnyServer, data_dir: Path, sandbox: Sandbox
     ) -> None:
-        before = fingerprint_of_all(source)
+        before = fingerprint_of_all(server)
 
         no_start = sandbox.check(NO_START)
         slow = sandbox.check(SLOW)
@@ -79,7 +82,7 @@ class TestChecks:
         assert harmless.outcome is SandboxOutcome.PASSED, harmless.reasons
         assert harmless.blocks >= 4
         assert harmless.interval is not None
-        assert fingerprint_of_all(source) == before
+        assert fingerprint_of_all(server) == before
         assert sandbox.progress == ""
         sandbox.close()
         assert [path.name for path in data_dir.iterdir()] == ["samples.json"]
@@ -125,9 +128,11 @@ class TestChecks:
 class TestStandby:
     """A server that the user names; here the original itself stands in for its stand-by."""
 
-    def test_sessions_are_compared_and_the_rest_is_told(self, source: URL, data_dir: Path) -> None:
+    def test_sessions_are_compared_and_the_rest_is_told(
+        self, server: AnyServer, source: URL, data_dir: Path
+    ) -> None:
         settings = settings_in(data_dir, (*STATEMENTS, (VOLATILE,)), standby=source)
-        before = fingerprint_of_all(source)
+        before = fingerprint_of_all(server)
 
         with closing(Sandbox(source, settings, threading.Event())) as box:
             slow = box.check({**SLOW, "bgwriter_delay": 300})
@@ -137,5 +142,5 @@ class TestStandby:
         assert any(reason.startswith("bgwriter_delay was not tried") for reason in slow.reasons)
         assert any("1 statements were not run" in reason for reason in slow.reasons)
         assert server_only.outcome is SandboxOutcome.UNKNOWN
-        assert fingerprint_of_all(source) == before
+        assert fingerprint_of_all(server) == before
         assert not (data_dir / "sandbox").exists()

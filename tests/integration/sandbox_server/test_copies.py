@@ -12,17 +12,16 @@ import pytest
 from sqlalchemy.engine import URL
 
 from backend.db_connector import DatabaseConnector
-from backend.embedded_postgres import EmbeddedPostgres
 from backend.errors import EmbeddedServerError
 from backend.sandbox.copying import CopyLimits, MadeCopy, make_copy
 from backend.sandbox.scratch_server import ScratchServer
+from tests.foreign_server import AnyServer
 from tests.integration.conftest import open_folder
 from tests.integration.sandbox_server.originals import (
     DATABASE,
     FITS,
     connect,
     copied,
-    filled,
     rows_of,
 )
 
@@ -47,6 +46,8 @@ class TestCopy:
             'SELECT * FROM "Odd ""name".seen ORDER BY 1',
         ):
             assert rows_of(whole.server.owner_url, query) == rows_of(source, query)
+        version = "SHOW server_version"
+        assert rows_of(whole.server.owner_url, version) == rows_of(source, version)
         assert whole.lacking == 0
         assert whole.rows.whole == whole.rows.tables == 3
 
@@ -92,6 +93,7 @@ class TestCopy:
             adjusted = Path(f"/proc/{backend.pid}/oom_score_adj").read_text(encoding="ascii")
             assert adjusted.strip() == "1000"
 
+    @pytest.mark.parametrize("server", ["embedded_server"], indirect=True)
     def test_durability_is_off_here_alone(self, source: URL, whole: MadeCopy) -> None:
         assert rows_of(whole.server.copy_admin_url, "SHOW fsync") == [("off",)]
         assert rows_of(source, "SHOW fsync") == [("on",)]
@@ -144,28 +146,15 @@ class TestSample:
         assert list(data_dir.iterdir()) == []
 
 
-def test_an_older_server_is_copied_to_one_of_its_version(
-    debian_server: EmbeddedPostgres, data_dir: Path
-) -> None:
-    with filled(debian_server) as source:
-        made = copied(source, data_dir, ("child", "part"))
-
-        copy = made.server.owner_url
-        assert made.lacking == 0
-        assert rows_of(copy, "SHOW server_version") == rows_of(source, "SHOW server_version")
-        query = 'SELECT * FROM "Odd ""name".child ORDER BY id'
-        assert rows_of(copy, query) == rows_of(source, query)
-
-
 def test_a_version_that_this_machine_does_not_have_is_said_so(data_dir: Path) -> None:
     with pytest.raises(EmbeddedServerError, match="the cluster was made by 11"):
         ScratchServer(data_dir, 11, 10**6)
 
 
 def test_every_statement_on_the_original_is_tagged(
-    embedded_server: EmbeddedPostgres, source: URL, data_dir: Path
+    server: AnyServer, source: URL, data_dir: Path
 ) -> None:
-    with closing(DatabaseConnector(embedded_server.dsn())) as connector:
+    with closing(DatabaseConnector(server.dsn())) as connector:
         connector.execute("SELECT public.pg_stat_statements_reset()")
         copied(source, data_dir, ("child",))
         seen = connector.fetch(

@@ -17,7 +17,10 @@ from backend.embedded_postgres import EmbeddedPostgres
 from backend.errors import EmbeddedServerError
 from backend.sandbox.scratch_server import ScratchServer, remove_leftovers
 
-pytestmark = pytest.mark.integration
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.parametrize("server", ["embedded_server"], indirect=True),
+]
 KILLED = """
 import sys, threading
 from pathlib import Path
