@@ -38,10 +38,10 @@ from backend.commands.process import run_process
 from backend.commands.start import refuse_misplaced, supervise
 from backend.commands.steering import app as steering
 from backend.config import Settings
-from backend.config_dashboard import DashboardSettings
 from backend.errors import AutopilotError
 from backend.printable import printable
 from backend.run_options import RunOptions
+from backend.settings.dashboard import DashboardSettings
 
 errors = Console(stderr=True)
 app = typer.Typer(

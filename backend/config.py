@@ -1,6 +1,6 @@
 """Settings: config.yaml < environment < command line.
 
-``load_settings`` is the one way in; config_loading reads the sources. The descriptions below are
+``load_settings`` is the one way in; settings.loading reads the sources. The descriptions below are
 also the comments of config.yaml.example: ``python -m backend.config`` prints that file.
 """
 
@@ -13,17 +13,17 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from sqlalchemy.engine import URL
 
-from backend.config_address import check_parameters, parse_url
-from backend.config_dashboard import DashboardSettings
-from backend.config_level0 import Level0Section
-from backend.config_loading import explain, gather
-from backend.config_sandbox import SandboxSection
-from backend.config_schedule import ScheduleSection
-from backend.config_section import Section, example_of
-from backend.config_steering import SteeringSection
-from backend.config_workload import WorkloadSection
 from backend.domain.modes import Mode
 from backend.errors import ConfigError
+from backend.settings.address import check_parameters, parse_url
+from backend.settings.dashboard import DashboardSettings
+from backend.settings.level0 import Level0Section
+from backend.settings.loading import explain, gather
+from backend.settings.sandbox import SandboxSection
+from backend.settings.schedule import ScheduleSection
+from backend.settings.section import Section, example_of
+from backend.settings.steering import SteeringSection
+from backend.settings.workload import WorkloadSection
 
 
 class DatabaseSettings(Section):
@@ -351,7 +351,7 @@ def load_settings(
     dsn: str | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
-    """Read the settings; the arguments are those of :func:`backend.config_loading.gather`.
+    """Read the settings; the arguments are those of :func:`backend.settings.loading.gather`.
 
     Raises:
         ConfigError: the file is missing or not YAML, a key is unknown or a value is refused.

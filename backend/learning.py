@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.config import Settings
-from backend.config_level0 import KnobAgentSection
 from backend.domain.knobs import KnobConfig, KnobSpace, KnobValue
 from backend.domain.metrics import MetricsWindow
 from backend.domain.records import (
@@ -30,6 +29,7 @@ from backend.errors import CheckpointError
 from backend.expert_rules import expert_proposals
 from backend.memory_budget import MemoryBudget
 from backend.protocols import Clock, Store
+from backend.settings.level0 import KnobAgentSection
 from backend.state_features import OFFERED_COLUMNS, STATE_LAYOUT, STATE_WIDTH
 
 if TYPE_CHECKING:

@@ -23,13 +23,13 @@ import numpy as np
 from sqlalchemy.engine import URL
 
 from backend.config import Settings
-from backend.config_address import parse_url
 from backend.domain.knobs import KnobSpace
 from backend.domain.records import KnobSpaceRecord, TransitionRecord
 from backend.domain.transition import Transition
 from backend.errors import AutopilotError, KnobError, StoreError
 from backend.learning import TRAINED_FILE, agent_folder, agent_settings
 from backend.protocols import TelemetryReader
+from backend.settings.address import parse_url
 from backend.state_features import STATE_LAYOUT, STATE_WIDTH
 from backend.telemetry import open_store
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from backend.catalog.hint_sets import HintSetCatalog
 from backend.config import Settings
-from backend.config_level0 import PlanAgentSection
 from backend.domain.plans import ExplainedPlan, Guess, HintSet
 from backend.domain.records import LearningRecord
 from backend.errors import CheckpointError
 from backend.protocols import Clock, Store
+from backend.settings.level0 import PlanAgentSection
 
 if TYPE_CHECKING:
     from backend.query_optimizer import PlanAgent, PlanAgentSettings

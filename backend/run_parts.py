@@ -10,7 +10,6 @@ from datetime import datetime
 
 from backend.catalog.hint_sets import load_hint_sets
 from backend.components import Components
-from backend.config_address import parse_url
 from backend.control_commands import draft_of
 from backend.guidance import Guidance
 from backend.injected_change import InjectedChange
@@ -23,6 +22,7 @@ from backend.protocols import Clock
 from backend.run_options import RunOptions
 from backend.sandbox.copying import CopyLimits
 from backend.sandbox.sandbox import Sandbox, SandboxSettings
+from backend.settings.address import parse_url
 from backend.steering.places import SteeringPlaces
 from backend.steering.turns import ExplorationTurns
 from backend.steering_jobs import SteeringJobs, build_steering_jobs

@@ -12,7 +12,6 @@ from sqlalchemy.engine import URL
 
 from backend.catalog.hint_sets import HintSetCatalog, load_hint_sets
 from backend.config import Settings
-from backend.config_address import parse_url
 from backend.db_connector import DatabaseConnector
 from backend.domain.server import ServerInfo
 from backend.domain.steering import DatabaseIdentity
@@ -23,6 +22,7 @@ from backend.plan_learning import PlanLearner
 from backend.policy.plan_policy import PlanPolicy, PolicyGuesser
 from backend.protocols import Clock, Store
 from backend.servers import embedded_server
+from backend.settings.address import parse_url
 from backend.steering.places import SteeringPlaces
 from backend.steering.register import SteeringRegister
 from backend.steering.running.runner import StatementRunner

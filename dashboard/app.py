@@ -33,7 +33,7 @@ from dashboard.services import (
 from dashboard.serving import MAX_REQUEST_BODY_BYTES, serve
 
 if TYPE_CHECKING:
-    from backend.config_dashboard import DashboardSettings
+    from backend.settings.dashboard import DashboardSettings
 
 __all__ = ["create_app", "serve"]
 

@@ -6,7 +6,7 @@ from dash import dcc, html
 from dash.development.base_component import Component
 from flask import g
 
-from backend.config_dashboard import Role
+from backend.settings.dashboard import Role
 from dashboard import components as ui
 from dashboard.auth.identity import LOOKS_ONLY, logged_in
 from dashboard.security import TOKEN_FIELD

@@ -16,7 +16,7 @@ from dashboard.operator_commands import make_command
 from dashboard.steering_numbers import ServiceMemory
 
 if TYPE_CHECKING:
-    from backend.config_dashboard import DashboardSettings
+    from backend.settings.dashboard import DashboardSettings
 
 SILENT_AFTER_S = 10.0
 

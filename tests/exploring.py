@@ -12,7 +12,6 @@ from typing import Any, cast
 import numpy as np
 
 from backend.catalog.hint_sets import HintSetCatalog, load_hint_sets
-from backend.config_steering import SteeringSection
 from backend.domain.clock import ManualClock
 from backend.domain.plans import (
     ExplainedPlan,
@@ -30,6 +29,7 @@ from backend.domain.steering import (
     SteeringState,
 )
 from backend.errors import ServerError
+from backend.settings.steering import SteeringSection
 from backend.steering.plans.plan_features import FEATURE_NAMES
 from backend.steering.register import SteeringRegister
 from backend.steering.running.runner import StatementRunner

@@ -13,7 +13,6 @@ from rich.progress import Progress as Bar
 from sqlalchemy.engine import URL
 
 from backend.config import Settings
-from backend.config_address import parse_url
 from backend.errors import AutopilotError
 from backend.evolution import process
 from backend.evolution.archive import go_back
@@ -21,6 +20,7 @@ from backend.evolution.course import Course, Progress
 from backend.evolution.preparation import prepared, study_file
 from backend.evolution.present import default_genome, present_profile
 from backend.evolution.problems import Curriculum
+from backend.settings.address import parse_url
 from backend.telemetry import open_store
 
 ENDED_EARLY = "Ended early: finished genomes are kept, and the same command goes on"

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from backend.config import Settings
-from backend.config_dashboard import DashboardSettings
 from backend.errors import AutopilotError
 from backend.printable import printable
 from backend.run_options import RunOptions
+from backend.settings.dashboard import DashboardSettings
 
 
 def refuse_misplaced(context: typer.Context) -> None:

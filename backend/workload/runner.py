@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 
 from sqlalchemy.engine import URL
 
-from backend.config_workload import WorkloadSection
 from backend.domain.records import ClientIntervalRecord
 from backend.errors import WorkloadError
+from backend.settings.workload import WorkloadSection
 from backend.steering.client.plugin import DEFAULT_SHARE
 from backend.steering.places import SteeringPlaces
 from backend.workload.generator import ClientInterval, WorkloadGenerator, WorkloadStats

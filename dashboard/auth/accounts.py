@@ -22,7 +22,7 @@ from backend.errors import ConfigError
 from dashboard.auth.identity import Identity
 
 if TYPE_CHECKING:
-    from backend.config_dashboard import DashboardSettings, UserSettings
+    from backend.settings.dashboard import DashboardSettings, UserSettings
 
 METHOD = "scrypt:32768:8:3"
 """N = 2^15, r = 8, p = 3: 32 MB a check."""

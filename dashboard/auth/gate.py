@@ -17,7 +17,7 @@ from flask.sessions import SecureCookieSessionInterface
 from werkzeug.datastructures import Authorization
 from werkzeug.wrappers import Response as AnyResponse
 
-from backend.config_dashboard import Role
+from backend.settings.dashboard import Role
 from dashboard.auth import identity as who
 from dashboard.auth.accounts import Accounts
 from dashboard.auth.attempts import Attempts
@@ -29,7 +29,7 @@ from dashboard.security import SAFE_METHODS, SESSION_KEY, wants_page
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from backend.config_dashboard import DashboardSettings
+    from backend.settings.dashboard import DashboardSettings
 
 CALLBACKS = "/_dash-update-component"
 OPEN = frozenset(

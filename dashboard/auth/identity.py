@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from flask import g, has_request_context
 
-from backend.config_dashboard import Role
 from backend.errors import AutopilotError
+from backend.settings.dashboard import Role
 
 LOOKS_ONLY = "A viewer may look and change nothing; log in as an operator."
 

@@ -12,7 +12,7 @@ import dash
 from flask.testing import FlaskClient
 
 import dashboard
-from backend.config_dashboard import Role, UserSettings
+from backend.settings.dashboard import Role, UserSettings
 from dashboard.auth.gate import session_cookie
 from dashboard.security import TOKEN_HEADER, token_cookie
 from tests.dashboard.fake_store import FakeStore

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from werkzeug.security import generate_password_hash
 
-from backend.config_dashboard import DashboardSettings, Role, UserSettings
 from backend.errors import ConfigError
+from backend.settings.dashboard import DashboardSettings, Role, UserSettings
 from dashboard.auth import accounts as passwords
 from dashboard.auth.accounts import Accounts, check_exposure, hash_password
 from dashboard.auth.attempts import (

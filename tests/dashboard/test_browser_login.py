@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from backend.config_dashboard import Role, UserSettings
+from backend.settings.dashboard import Role, UserSettings
 from dashboard.pages import PAGES
 from tests.dashboard.browsing import LOADED, OVERFLOW, SIZES
 from tests.dashboard.fake_store import FakeStore

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import dashboard
-from backend.config_dashboard import Role, UserSettings
+from backend.settings.dashboard import Role, UserSettings
 from dashboard import security
 from dashboard.auth import accounts as passwords
 from dashboard.pages import PAGES

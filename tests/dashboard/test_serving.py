@@ -9,7 +9,7 @@ from urllib.parse import urlencode, urlsplit
 
 import pytest
 
-from backend.config_dashboard import Role, UserSettings
+from backend.settings.dashboard import Role, UserSettings
 from tests.dashboard.fake_store import FakeStore
 
 pytestmark = pytest.mark.usefixtures("cheap_hashes")

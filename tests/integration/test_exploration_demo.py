@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from backend.catalog.hint_sets import HintSetCatalog, load_hint_sets
-from backend.config_steering import SteeringSection
 from backend.db_connector import DatabaseConnector
 from backend.domain.clock import SystemClock
 from backend.domain.plans import DEFAULT_HINT_SET, HintSet
 from backend.domain.server import HostFacts
 from backend.domain.steering import ClassKey, RunPurpose, StatementSample, SteeringState
+from backend.settings.steering import SteeringSection
 from backend.steering.client.planner_settings import SETTINGS
 from backend.steering.client.statements import fingerprint
 from backend.steering.register import SteeringRegister

@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from backend.config_level0 import KnobAgentSection
 from backend.domain.knobs import Knob, KnobSpace, KnobValue
 from backend.learning import agent_settings
 from backend.rl_agent import KnobAgent, KnobAgentSettings
+from backend.settings.level0 import KnobAgentSection
 from benchmarks.tuners.random_search import RandomSearch
 from tests.learning.toys import BEST, SPACE, best_found, bowl, random_search
 

@@ -12,11 +12,11 @@ import pytest
 from backend.agent.normalisation import RunningNormaliser
 from backend.agent.recall import recalled_action
 from backend.agent.replay import Replay
-from backend.config_level0 import KnobAgentSection
 from backend.domain.knobs import KnobConfig, KnobValue
 from backend.domain.transition import Transition
 from backend.learning import agent_settings
 from backend.rl_agent import KnobAgent, KnobAgentSettings
+from backend.settings.level0 import KnobAgentSection
 from backend.state_features import OFFERED_COLUMNS
 from tests.learning.toys import BEST, SPACE
 

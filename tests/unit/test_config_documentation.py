@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from backend.config import Settings, example_yaml, load_settings
-from backend.config_document import render
+from backend.settings.document import render
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -77,7 +77,7 @@ def test_the_settings_that_users_were_promised_exist():
 
 def test_the_page_is_in_step():
     text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
-    assert text == render(), "run: python -m backend.config_document > docs/configuration.md"
+    assert text == render(), "run: python -m backend.settings.document > docs/configuration.md"
 
 
 @pytest.mark.parametrize(("place", "info"), LEAVES, ids=[".".join(place) for place, _ in LEAVES])

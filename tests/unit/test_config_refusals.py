@@ -7,9 +7,9 @@ from typing import get_args
 import pytest
 
 from backend.config import Settings
-from backend.config_workload import WorkloadSection
 from backend.domain.workload import PARAMETER_LIMITS, STATEMENT_CLASSES
 from backend.errors import ConfigError
+from backend.settings.workload import WorkloadSection
 from backend.workload.mixes import MIXES
 from backend.workload.runner import WorkloadSettings
 from backend.workload.scope import PARAMETER_RANGES

@@ -6,8 +6,8 @@ import pytest
 from typer.testing import CliRunner
 
 import run
-from backend.config_dashboard import DashboardSettings
 from backend.errors import ConfigError
+from backend.settings.dashboard import DashboardSettings
 from dashboard.auth.accounts import Accounts
 
 PASSWORD = "correct horse battery"

@@ -11,7 +11,6 @@ import pytest
 from psycopg2.extensions import parse_dsn
 from sqlalchemy.engine import URL, make_url
 
-from backend.config_address import CONNECTION_PARAMETERS
 from backend.db_connector import DatabaseConnector
 from backend.domain.modes import Arm
 from backend.domain.steering import ClassKey, StatementSample
@@ -26,6 +25,7 @@ from backend.sandbox.statement_set import (
     class_name,
     only_reading,
 )
+from backend.settings.address import CONNECTION_PARAMETERS
 from backend.steering.statements.read_only import ReadOnlyCheck, ReadOnlyVerdict
 from backend.steering.statements.sample_book import SampleBook
 from backend.steering.statements.samples import ClassUse

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from backend.config import PathSettings, load_settings
-from backend.config_steering import SteeringSection
 from backend.domain.clock import ManualClock
 from backend.domain.records import QueryClassRecord
 from backend.domain.steering import (
@@ -23,6 +22,7 @@ from backend.domain.steering import (
     SteeringState,
 )
 from backend.errors import SteeringError
+from backend.settings.steering import SteeringSection
 from backend.steering.client.statements import fingerprint
 from backend.steering.places import SteeringPlaces
 from backend.steering.register import SteeringRegister

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from backend.catalog.hint_sets import HintSetCatalog
-from backend.config_steering import SteeringSection
 from backend.domain.plans import PlanRun, RunOutcome
 from backend.domain.steering import SteeringState
 from backend.errors import ServerConnectionError, ServerError
 from backend.protocols import Clock, PlanGuesser
+from backend.settings.steering import SteeringSection
 from backend.steering.refusals import is_transient, said
 from backend.steering.register import SteeringRegister
 from backend.steering.running.runner import StatementRunner

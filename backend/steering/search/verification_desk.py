@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from backend.config_steering import SteeringSection
 from backend.domain.plans import DEFAULT_HINT_SET, HintSet
 from backend.domain.steering import (
     ClassKey,
@@ -17,6 +16,7 @@ from backend.domain.steering import (
 )
 from backend.errors import KnobError, ServerConnectionError, ServerError
 from backend.protocols import Clock
+from backend.settings.steering import SteeringSection
 from backend.steering.client.statements import functions_called
 from backend.steering.proof.verification import Verification, VerificationResult
 from backend.steering.refusals import is_transient, said

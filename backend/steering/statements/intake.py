@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
-from backend.config_steering import SteeringSection
 from backend.domain.records import EventRecord
 from backend.domain.steering import ClassKey, SteeringMode, SteeringState
 from backend.errors import SteeringError
 from backend.protocols import Clock, Store
+from backend.settings.steering import SteeringSection
 from backend.steering.places import SteeringPlaces
 from backend.steering.register import SteeringRegister
 from backend.steering.statements.query_keys import with_query_keys

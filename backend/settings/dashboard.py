@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, SecretStr, StringConstraints, model_validator
 
-from backend.config_section import Section
+from backend.settings.section import Section
 
 UserName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,39}$")]
 """Lower case alone: names come from the environment, too, whose keys have no case."""

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeFloat, field_validator
 
-from backend.config_section import Section
 from backend.domain.workload import check_parameter_range, check_statement_class
+from backend.settings.section import Section
 
 
 class WorkloadSection(Section):

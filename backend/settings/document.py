@@ -1,6 +1,6 @@
 """Write docs/configuration.md from the settings.
 
-``python -m backend.config_document > docs/configuration.md``
+``python -m backend.settings.document > docs/configuration.md``
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from backend.config import Settings
-from backend.config_loading import ENV_PREFIX
-from backend.config_section import is_section
+from backend.settings.loading import ENV_PREFIX
+from backend.settings.section import is_section
 
 _HEAD = f"""# The settings
 
-This page is made from `backend/config.py` by `python -m backend.config_document`; a test fails
+This page is made from `backend/config.py` by `python -m backend.settings.document`; a test fails
 when it is out of date. `python -m backend.config` prints the same as config.yaml.example.
 
 Settings come from, each winning over the one before:

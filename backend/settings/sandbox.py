@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, SecretStr
 
-from backend.config_section import Section
+from backend.settings.section import Section
 
 
 class SandboxSection(Section):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from backend.config_section import Section
+from backend.settings.section import Section
 
 Width = Annotated[int, Field(ge=1, le=4096)]
 """Units of a hidden layer."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr
 
-from backend.config_section import Section
+from backend.settings.section import Section
 
 
 class SteeringSection(Section):

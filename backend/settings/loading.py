@@ -19,13 +19,13 @@ from pydantic import ValidationError
 from yaml.parser import ParserError
 from yaml.scanner import ScannerError
 
-from backend.config_address import (
+from backend.errors import ConfigError
+from backend.settings.address import (
     address_of_environment,
     address_of_url,
     names_a_server,
     without_hostaddr,
 )
-from backend.errors import ConfigError
 from backend.strict_yaml import FileTooLargeError, RefusedYAMLError, read_strictly
 
 ENV_PREFIX = "AUTOPILOT_"

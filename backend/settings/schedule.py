@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
-from backend.config_section import Section
 from backend.domain.hours import Hours
+from backend.settings.section import Section
 
 
 class ScheduleSection(Section):
