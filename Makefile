@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 NPROC := $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run demo test test-slow test-browser servers lint types contracts audit check bench faults wheel clean
+.PHONY: help install install-dev run demo test test-slow test-browser test-least-privilege servers lint types contracts audit check bench faults wheel clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -41,6 +41,9 @@ test-slow: install-dev ## learning, faults and the longer tests on real servers
 
 test-browser: install-dev ## the pages in Chromium
 	$(BIN)/python -m pytest -m browser
+
+test-least-privilege: install-dev ## what CI runs on Debian's 15 under the printed grants, by itself
+	$(BIN)/python -m pytest tests/integration -m least_privilege
 
 servers: install-dev ## PostgreSQL 14, 16 and 18 for the tests (55 MB, into the temporary folder)
 	$(BIN)/python -m tests.server_programs

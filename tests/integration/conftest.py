@@ -23,6 +23,19 @@ from tests.server_programs import bin_dir
 DEBIAN_BIN_DIR = Path("/usr/lib/postgresql/15/bin")
 NO_HOST = HostFacts(memory_bytes=0, cpu_count=0.0)
 WRITTEN_BY_TESTS = ("max_locks_per_transaction", "log_line_prefix")
+LEAST_PRIVILEGE = {"least_server", "server_15"}
+"""The servers on which the product has what ``run.py grants`` prints, and nothing more."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what runs on such a server."""
+    for item in items:
+        if isinstance(item, pytest.Function):
+            callspec = getattr(item, "callspec", None)
+            chosen = callspec.params.values() if callspec else ()
+            asked = {*item.fixturenames, *(name for name in chosen if isinstance(name, str))}
+            if asked & LEAST_PRIVILEGE:
+                item.add_marker(pytest.mark.least_privilege)
 
 
 def open_folder() -> tempfile.TemporaryDirectory[str]:
