@@ -19,7 +19,12 @@ from backend.db_connector import (
     quoted_identifier,
     tagged,
 )
-from backend.errors import ConfigError, ServerConnectionError, UnsupportedServerError
+from backend.errors import (
+    ConfigError,
+    OtherServerError,
+    ServerConnectionError,
+    UnsupportedServerError,
+)
 
 PASSWORD = "s3cret-word"
 
@@ -232,6 +237,26 @@ def test_an_interrupted_wait_leaves_no_half_read_answer(listen: type[Listener]) 
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert not ours.is_connected
+
+
+def test_a_connection_that_does_not_please_who_looks_at_it_is_closed_again(
+    listen: type[Listener],
+) -> None:
+    ours = connector(listen(ready_answer("17.1")).port)
+    looked: list[bool] = []
+
+    def look(there: DatabaseConnector) -> None:
+        looked.append(there.is_connected)
+        if len(looked) == 1:
+            raise OtherServerError("another server")
+
+    ours.on_connect = look
+    with pytest.raises(OtherServerError):
+        ours.fetch("SELECT 1")
+    assert not ours.is_connected
+    assert ours.server_version == 170001
+    assert ours.is_connected
+    assert looked == [True, True]
 
 
 def test_an_old_server_is_refused(listen: type[Listener]) -> None:

@@ -6,13 +6,14 @@ ALTER SYSTEM is not replicated: each server has entries of its own.
 from __future__ import annotations
 
 import time
+from weakref import WeakKeyDictionary
 
 from tests.faults.catalogue.fault import fault
 from tests.faults.catalogue.pair import Pair
 from tests.faults.catalogue.world import WAIT_S, World
 from tests.waiting import eventually
 
-_PAIRS: dict[World, Pair] = {}
+_PAIRS: WeakKeyDictionary[World, Pair] = WeakKeyDictionary()
 
 
 @fault(2, "server: fails over to its stand-by in mid-trial; the old one comes back", repeats=20)
