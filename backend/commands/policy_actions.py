@@ -208,8 +208,9 @@ def _genome_in_force(settings: Settings, store: SqlStore) -> GenomeRecord | None
 def _one(versions: ById, version_id: int | None) -> PolicyVersionRecord:
     version = versions.get(version_id)
     if version is None:
+        which = "" if version_id is None else f" {version_id}"
         raise ConfigError(
-            f"there is no policy version {version_id}",
+            f"there is no policy version{which}",
             remedy="python run.py policy list shows them",
         )
     return version
