@@ -6,7 +6,9 @@ import dataclasses
 import math
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -195,6 +197,23 @@ def test_a_missing_or_damaged_checkpoint_is_told(tmp_path: Path) -> None:
     np.savez(path, **arrays)
     with pytest.raises(CheckpointError, match="critic_0"):
         KnobAgent.load(tmp_path, SPACE)
+
+
+def test_a_replay_that_grows_is_no_new_shape_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorFlow keeps for good what it compiles for a shape: a megabyte and more a tell."""
+    learner, shapes = agent(), set()
+    networks = learner._networks
+    for name in ("_train", "_values", "_act"):
+
+        def noted(name: str, run: Any, *given: np.ndarray) -> Any:
+            shapes.add((name, *(tuple(array.shape) for array in given)))
+            return run(*given)
+
+        monkeypatch.setattr(networks, name, partial(noted, name, getattr(networks, name)))
+    drive(learner, 16)
+    before = len(shapes)
+    drive(learner, 16)
+    assert len(shapes) - before <= 2  # to train on, and to value, 32 rows instead of 16
 
 
 def test_a_checkpoint_does_not_grow_beyond_what_the_replay_holds(tmp_path: Path) -> None:
