@@ -124,8 +124,9 @@ def take(script: Script, trial: TrialRecord) -> None:
             script.deployed()
     elif trial.verdict is Verdict.REJECT:
         script.rejected()
-    else:
+    elif trial.verdict is Verdict.INCONCLUSIVE:
         script.unclear()
+    # One that was aborted is promoted again by the loop, or put back by the next question.
 
 
 def run_one(seed: int, variant: str, hours: float, max_trials: int) -> ScriptedResult:
