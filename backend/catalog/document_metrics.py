@@ -44,8 +44,8 @@ Two snapshots form no window when between them
 
 - the server was restarted, or its clock went back;
 - the configuration was reloaded (by whomever);
-- statistics were reset, those of one query class included, or a counter went back (of the machine: that
-  counter alone has no value);
+- statistics were reset, those of one query class included, or a counter went back (of the
+  machine: that counter alone has no value);
 - pg_stat_statements evicted entries (it holds `pg_stat_statements.max`) so that classes with more
   than 20 % of the execution time cannot be compared. With fewer, they are left out. Without
   evictions, a class that is new counts from zero.
