@@ -212,6 +212,13 @@ def change(place: Place, signal_at: int, number: int, ends: bool, told: Connecti
 
 
 _ONCE = 8
+_FIRST_OPEN_STEP, _OPEN_STEPS = 10, 24
+"""Of the first trial: its changes are noted by then, and not undone before."""
+
+
+def step_in_trial(number: int) -> int:
+    """A step of ``change`` at which a candidate is on its way, there, or on its way back."""
+    return _FIRST_OPEN_STEP + number % _OPEN_STEPS
 
 
 def _deeds(parts: Components) -> Iterator[Callable[[], object]]:

@@ -25,9 +25,6 @@ from tests.waiting import eventually
 OWN_COST = "3.25"
 """``random_page_cost`` in the stand-by's own postgresql.auto.conf, which is not replicated."""
 
-FIRST_OPEN_STEP, OPEN_STEPS = 10, 24
-"""Of the first trial of ``lives.change``: its changes are noted there, and not undone before."""
-
 
 class Pair:
     """Two servers, a store, a watchdog and tuners that know nothing but the address.
@@ -131,7 +128,7 @@ class Pair:
 
         It follows the script of ``lives.change``.
         """
-        step = FIRST_OPEN_STEP + number % OPEN_STEPS
+        step = lives.step_in_trial(number)
         tuner = self._world.begin(lives.change, self._place, step, int(lives.STOP), False)
         tuner.stopped()
         changes = self.store.open_changes()

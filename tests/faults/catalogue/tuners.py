@@ -97,7 +97,7 @@ def watchdog_hangs(world: World, number: int) -> float | None:
     with world.without_watchdog():
         supervisor = world.begin(lives.supervise, world.place)
         watchdog = psutil.Process(supervisor.hear())
-        tuner = world.tuner(signal_at=world.step_of(number), number=STOP)
+        tuner = world.tuner(signal_at=lives.step_in_trial(number), number=STOP)
         tuner.stopped()
         watchdog.suspend()
         took_s = world.restored(tuner.kill())
