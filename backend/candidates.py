@@ -37,6 +37,7 @@ class Candidates:
         self._promising: Candidate | None = None
         self._fruitless = 0
         self._rests_until_s = -math.inf
+        self._why_rest = ""
 
     @property
     def promising(self) -> Candidate | None:
@@ -69,9 +70,16 @@ class Candidates:
         """Whether nothing is proposed just now."""
         return self._clock.monotonic_s() < self._rests_until_s
 
-    def rest(self) -> None:
-        """Propose nothing for a while."""
+    @property
+    def hindrance(self) -> str:
+        """Why nothing is proposed just now, for people; "" where something is."""
+        return self._why_rest if self.resting else ""
+
+    def rest(self, why: str) -> None:
+        """Propose nothing for a while; ``why`` is for people."""
         self._rests_until_s = self._clock.monotonic_s() + self._rest_s
+        since = f"{self._clock.now():%H:%M} UTC"
+        self._why_rest = f"{why}: a rest of {self._rest_s / 60:.3g} min since {since}"
 
     def ask(self, state: State, index_standing: float) -> Candidate | None:
         """The next candidate for a probe.
@@ -93,7 +101,7 @@ class Candidates:
     def _asked(self, state: State) -> Candidate | None:
         proposal = self._agent.ask(state)
         if proposal is None:
-            self.rest()
+            self.rest("nothing new came up to try")
         return proposal
 
     def probed(self, plan: TrialPlan, verdict: Verdict | None) -> bool:
@@ -105,5 +113,5 @@ class Candidates:
         self._fruitless += 1
         if self._fruitless < FRUITLESS_PROBES:
             return True
-        self.rest()
+        self.rest(f"{self._fruitless} probes in a row led to nothing")
         return False

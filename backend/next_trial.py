@@ -92,6 +92,8 @@ class NextTrial:
         elif not self._candidates.resting:
             self.phase = Phase.LEARNING
             return self._probe(state)
+        else:
+            self.hindrance = self._candidates.hindrance
         return None
 
     def _may_return(self) -> bool:

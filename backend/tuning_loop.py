@@ -249,8 +249,8 @@ class TuningLoop:
     def _may_act(self) -> bool:
         if self.failures >= self._settings.safety.max_consecutive_failures:
             # Rest, then try again with a clean count.
+            self._candidates.rest(f"{self.failures} failures in a row")
             self.failures = 0
-            self._candidates.rest()
         return (
             self._level1.enabled
             and self._deployment.mode in (Mode.APPROVE, Mode.AUTO)

@@ -134,9 +134,13 @@ def test_what_was_handed_in_for_another_state_of_affairs_is_void(meanwhile: str)
 
 def test_where_nothing_comes_up_there_is_a_rest() -> None:
     world = World()
+    assert world.candidates.hindrance == ""
     assert world.ask() is None
     assert world.candidates.resting
+    assert "nothing new came up to try: a rest of 1 min since" in world.candidates.hindrance
     assert not world.vetting.busy
+    world.clock.advance(60.0)
+    assert world.candidates.hindrance == ""
 
 
 def test_without_a_sandbox_proposals_are_tried_at_once() -> None:
