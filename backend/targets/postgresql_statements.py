@@ -29,7 +29,17 @@ _NOISE = re.compile(r"(?:\s+|--[^\n]*(?:\n|$)|/\*.*?\*/|\()+", re.DOTALL)
 _KEYWORD = re.compile(r"[A-Za-z]+")
 # Utility statements are stored as they were written, literals and all; so are others that were
 # under way when their entry was evicted or the statistics were reset.
-_LITERAL = re.compile(r"\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|[eE]?'(?:[^'\\]|''|\\.)*'", re.DOTALL)
+# Anybody who may send statements can write these texts: each branch matches whatever follows it, to
+# the end if need be, so that no text takes more than linear time.
+_LITERAL = re.compile(
+    r"""(?P<comment>--[^\n]*|/\*.*?(?:\*/|\Z))
+      |(?P<name>"[^"]*(?:"|\Z))
+      |(?<![\w$])\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?(?:\$(?P=tag)\$|\Z)
+      |\b[eE]'(?:[^'\\]|''|\\.?)*(?:'|\Z)
+      |'(?:[^']|'')*(?:'|\Z)""",
+    re.DOTALL | re.VERBOSE,
+)
+_QUOTED = re.compile(r"'[^']*'")
 _NUMBER = re.compile(r"(?<![\w.$\"])\d[\d.]*(?:[eE][+-]?\d+)?(?!\w)")
 _PARAMETER = re.compile(r"\$\d")
 _MAX_TEXT = 20_000
@@ -50,7 +60,7 @@ SELECT s.userid::int8, s.dbid::int8, s.queryid, s.calls, s.total_exec_time, s.ro
    AND s.userid NOT IN (SELECT oid FROM pg_roles WHERE rolname = {explorer})
 """
 _TEXTS = """
-SELECT s.userid::int8, s.dbid::int8, s.queryid, s.query
+SELECT s.userid::int8, s.dbid::int8, s.queryid, left(s.query, {length}) AS query
   FROM {schema}.pg_stat_statements(true) AS s
  WHERE s.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
    AND s.toplevel AND s.queryid = ANY(%s)
@@ -83,10 +93,16 @@ def classify(text: str) -> str | None:
     keyword = match.group().upper() if match else ""
     if keyword not in _PLANNED and keyword not in _UTILITY:
         return None
-    shown = _LITERAL.sub("$", text)
+    shown = _LITERAL.sub(_without_literal, text[:_MAX_TEXT])
     if keyword in _PLANNED and not _PARAMETER.search(text):
         shown = _NUMBER.sub("$", shown)
-    return shown[:_MAX_TEXT]
+    return shown
+
+
+def _without_literal(found: re.Match[str]) -> str:
+    if found["name"] is not None:
+        return found["name"]
+    return "$" if found["comment"] is None else _QUOTED.sub("$", found["comment"])
 
 
 class StatementStatistics:
@@ -187,7 +203,8 @@ class StatementStatistics:
             return
         wanted = set(keys)
         _, rows = self._connector.fetch_tuples(
-            sql.SQL(_TEXTS).format(schema=self._schema), ([key.queryid for key in keys],)
+            sql.SQL(_TEXTS).format(schema=self._schema, length=sql.Literal(_MAX_TEXT)),
+            ([key.queryid for key in keys],),
         )
         for userid, dbid, queryid, text in rows:
             key = QueryKey(userid, dbid, queryid)
