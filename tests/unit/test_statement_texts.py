@@ -22,7 +22,7 @@ from backend.targets.postgresql_statements import classify
         ("SET x = 'secret'", None),
         ("/* autopilot */ SELECT 1", None),
         ("SELECT a -- it's\nFROM t WHERE s = 'secret'", "SELECT a -- it's\nFROM t WHERE s = $"),
-        X,
+        ("SELECT $1 /* a='b' */ FROM \"it's\" x$y$z", "SELECT $1 /* a=$ */ FROM \"it's\" x$y$z"),
         ("SELECT $1, 'C:\\', 'secret'", "SELECT $1, $, $"),
         ("SELECT $1, 'it''s', U&'x'", "SELECT $1, $, U&$"),
         # Cut off by the server's text or by us.
