@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.agent.lazy_tensorflow import import_tensorflow, on_one_device
-from backend.agent.networks import restore_variables, run_stack
+from backend.agent.networks import filled_up, restore_variables, run_stack
 from backend.plan_agent.replay import IntArray, Transitions
 from backend.plan_agent.states import FloatArray
 
@@ -150,7 +150,7 @@ class QEnsemble:
         """Update once per row of ``batches``, then copy into the target networks; the last loss."""
         tf = self._tf
         loss = self._train(
-            tf.constant(told.states, tf.float32),
+            tf.constant(filled_up(told.states), tf.float32),
             tf.constant(told.recorded),
             *(tf.constant(x, tf.int64) for x in (told.origin, told.target, told.actions)),
             *(tf.constant(x, tf.float32) for x in (told.rewards, told.stops, told.censored)),
@@ -163,7 +163,8 @@ class QEnsemble:
 
     def values(self, states: FloatArray) -> FloatArray:
         """Q of each member, shape ``(members, rows, actions)``."""
-        return np.asarray(self._values(states.astype(np.float32)), np.float64)
+        inputs = filled_up(states).astype(np.float32)
+        return np.asarray(self._values(inputs), np.float64)[:, : len(states)]
 
     # -- checkpoints ------------------------------------------------------------------------
 
