@@ -40,14 +40,16 @@ def plain(value: Any) -> Any:
 def health(status: StatusRecord | None, services: Services) -> dict[str, Any]:
     """What ``/healthz`` says: ``starting`` before the tuner wrote, ``stale`` when it is silent.
 
+    ``fault``: it lives and cannot do its work, as where the server does not answer.
     Whoever has not logged in learns nothing but that the dashboard answers.
     """
     if current() is None:
         return {"status": "ok"}
     if status is None:
         return {"status": "starting", "mode": None, "phase": None, "trials": 0, "index": None}
+    living = "fault" if status.fault else "ok"
     return {
-        "status": "stale" if services.tuner_is_silent(status) else "ok",
+        "status": "stale" if services.tuner_is_silent(status) else living,
         "mode": status.mode.value,
         "phase": status.phase.value,
         "trials": status.trials,

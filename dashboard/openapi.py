@@ -99,7 +99,7 @@ def _command(kind: CommandKind) -> Schema:
 _REFUSED = _object({"status": {"const": "refused"}, "reason": {"type": "string"}})
 _FAILED = _object({"status": {"const": "error"}}, {"reason": {"type": "string"}})
 _HEALTH = _object(
-    {"status": {"type": "string", "enum": ["ok", "starting", "stale"]}},
+    {"status": {"type": "string", "enum": ["ok", "starting", "stale", "fault"]}},
     {
         "mode": {"type": ["string", "null"]},
         "phase": {"type": ["string", "null"]},

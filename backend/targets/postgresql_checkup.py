@@ -195,7 +195,7 @@ def _statistics(connector: DatabaseConnector, info: ServerInfo) -> Iterator[Item
             "off",
             "time spent planning is not seen",
             "ALTER SYSTEM SET pg_stat_statements.track_planning = on; SELECT pg_reload_conf(); "
-            "(costs a little)",
+            "(it costs where many sessions run the same statements)",
         )
     if reason is None and int(settings["most"] or 5000) < 1000:
         yield Item(

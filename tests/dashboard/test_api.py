@@ -44,6 +44,12 @@ def test_healthz_says_when_the_tuner_is_silent(store, client):
     assert client.get("/healthz").json["status"] == "stale"
 
 
+def test_healthz_says_when_the_tuner_lives_and_cannot_work(store, client):
+    now = datetime.now(timezone.utc)
+    store._status = replace(store.status(), at=now, fault="the server does not answer")
+    assert client.get("/healthz").json["status"] == "fault"
+
+
 def test_an_unreadable_store_is_503_with_the_reason(store):
     client = Client(dashboard.create_app(store, store, settings(refresh_interval_s=0.001)))
     store.failure = "disk I/O error"
