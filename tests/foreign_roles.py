@@ -29,14 +29,21 @@ def settings_for(
     server: ForeignServer, role: str = ROLE, dbname: str | None = None, **sections: object
 ) -> Settings:
     """Settings for a database of a server, as a role."""
-    database = {
+    database = database_section(server, role, dbname)
+    return Settings.model_validate({"database": database, **sections})
+
+
+def database_section(
+    server: ForeignServer, role: str = ROLE, dbname: str | None = None
+) -> dict[str, object]:
+    """The section ``database`` of such settings."""
+    return {
         "host": server.host,
         "port": server.port,
         "user": role,
         "password": ROLE_PASSWORD,
         "dbname": dbname or server.dbname,
     }
-    return Settings.model_validate({"database": database, **sections})
 
 
 def psql(server: ForeignServer, script: str, dbname: str | None = None) -> str:

@@ -21,8 +21,9 @@ from backend.domain.steering import ClassKey
 from backend.steering_parts import planner_settings
 from backend.telemetry import open_store
 from dashboard.operator_commands import make_command
+from tests.foreign_roles import database_section
 from tests.foreign_server import AnyServer
-from tests.integration.steering_servers import owner
+from tests.integration.steering_servers import owner, session
 from tests.running_product import (
     REPOSITORY,
     RunningProduct,
@@ -125,33 +126,45 @@ def test_a_proof_under_other_planner_settings_is_to_be_made_anew(
     assert work_mem(server) == "12MB"
 
 
-@pytest.mark.slow
-def test_with_a_tuner_at_work_and_after_its_end() -> None:
+@pytest.fixture(params=["embedded", "least_server"])
+def product(request: pytest.FixtureRequest) -> Iterator[RunningProduct]:
+    """All processes: with a server of their own, and on somebody's under the printed grants."""
+    sections: dict[str, object] = {}
+    if request.param != "embedded":
+        foreign = request.getfixturevalue(request.param)
+        sections["database"] = database_section(foreign)
+        sections["safety"] = {"memory_limit_gb": 8}  # as above
     with open_folder() as data:
-        product = RunningProduct(data, mode="observe").start()
+        made = RunningProduct(data, mode="observe", **sections)
+        made.start()
         try:
-            eventually(lambda: product.store.policy_versions(), "the tuner has begun", 120)
-            set_by_hand(product, 98304)
-            listed = json.loads(asked(product, "list", "--json"))
-            assert listed[-1]["active"]
-            assert listed[-1]["changed"]["knobs"]["maintenance_work_mem"]["to"] == 98304
-            assert "rolled back; now policy version 3" in asked(product, "rollback")
-            assert maintenance_work_mem(product) == "65536"
-            assert "deployed; now policy version 4" in asked(product, "deploy", "2")
-            assert maintenance_work_mem(product) == "98304"
-            assert "maintenance_work_mem: 96 MB -> the server's own" in asked(
-                product, "diff", "2", "3"
-            )
-
-            product.supervisor.terminate()
-            assert product.wait_for_exit(60) == 0
-            assert "deployed; now policy version 5" in asked(product, "deploy", "1")
-            product.server.start()
-            assert maintenance_work_mem(product) == "65536"
+            yield made
         finally:
-            print(product.story())
-            product.end()
-            product.server.destroy()
+            print(made.story())
+            made.end()
+            if not sections:
+                made.server.destroy()
+
+
+@pytest.mark.slow
+def test_with_a_tuner_at_work_and_after_its_end(product: RunningProduct) -> None:
+    eventually(lambda: product.store.policy_versions(), "the tuner has begun", 120)
+    set_by_hand(product, 98304)
+    listed = json.loads(asked(product, "list", "--json"))
+    assert listed[-1]["active"]
+    assert listed[-1]["changed"]["knobs"]["maintenance_work_mem"]["to"] == 98304
+    assert "rolled back; now policy version 3" in asked(product, "rollback")
+    assert maintenance_work_mem(product) == "65536"
+    assert "deployed; now policy version 4" in asked(product, "deploy", "2")
+    assert maintenance_work_mem(product) == "98304"
+    assert "maintenance_work_mem: 96 MB -> the server's own" in asked(product, "diff", "2", "3")
+
+    product.supervisor.terminate()
+    assert product.wait_for_exit(60) == 0
+    assert "deployed; now policy version 5" in asked(product, "deploy", "1")
+    if settings_of(str(product.config_path), product.data_dir).is_embedded:
+        product.server.start()
+    assert maintenance_work_mem(product) == "65536"
 
 
 def asked(product: RunningProduct, *arguments: str) -> str:
@@ -171,8 +184,11 @@ def asked(product: RunningProduct, *arguments: str) -> str:
 
 
 def maintenance_work_mem(product: RunningProduct) -> str:
-    rows = product.query("SELECT setting FROM pg_settings WHERE name = 'maintenance_work_mem'")
-    return str(rows[0][0])
+    settings = settings_of(str(product.config_path), product.data_dir)
+    url = product.server.dsn() if settings.is_embedded else settings.foreign_url()
+    with session(url) as cursor:
+        cursor.execute("SELECT setting FROM pg_settings WHERE name = 'maintenance_work_mem'")
+        return str(cursor.fetchone()[0])
 
 
 def set_by_hand(product: RunningProduct, value: int) -> None:
