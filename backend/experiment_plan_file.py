@@ -89,7 +89,11 @@ def plan_of(
         raise ConfigError(f"hours: {error}") from None
     trials, note = document.get("trials"), document.get("note", "")
     if isinstance(trials, bool) or not isinstance(trials, int) or not 0 < trials <= MOST_TRIALS:
-        raise ConfigError(f"trials = {trials!r:.40} is no whole number from 1 to {MOST_TRIALS}")
+        told = f"= {trials!r:.40} is no whole number from 1 to {MOST_TRIALS}"
+        raise ConfigError(
+            f"trials {'is missing' if trials is None else told}",
+            remedy="say how many may begin at the most, such as trials: 60",
+        )
     if not isinstance(note, str) or len(note) > MOST_NOTE:
         raise ConfigError(f"note is no text of at most {MOST_NOTE} characters")
     return ExperimentPlanRecord(

@@ -86,7 +86,7 @@ def with_knob(name: object, given: object) -> dict[str, Any]:
         (with_knob("work_mem", {"low": float("nan"), "high": 1e9}), KnobBoundsError, "finite"),
         (with_knob("jit", {"choices": []}), ConfigError, "no list"),
         (with_knob("jit", {"choices": ["maybe"]}), KnobBoundsError, "neither on nor off"),
-        (without("trials"), ConfigError, "trials = None"),
+        (without("trials"), ConfigError, "trials is missing"),
         ({**GOOD, "trials": 0}, ConfigError, "trials = 0"),
         ({**GOOD, "trials": True}, ConfigError, "trials = True"),
         ({**GOOD, "trials": 10**9}, ConfigError, "trials ="),
