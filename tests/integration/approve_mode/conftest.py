@@ -111,7 +111,7 @@ class Approving:
         """Until the workload is known."""
         self.turn(lambda: self.loop.workloads.ready)
 
-    def ticks(self, number: int = 40) -> None:
+    def ticks(self, number: int = 20) -> None:
         """Let the tuner work for a while in which nothing should happen."""
         left = iter(range(number))
         self.turn(lambda: next(left, None) is None)

@@ -1,4 +1,4 @@
-"""Mode ``approve`` from its first plan to a freeze, with real trials on real servers."""
+"""Mode ``approve`` from its first plan to a freeze, with real trials, as the least role."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import pytest
 
 from backend.domain.experiment_plans import PlanState, PromotionState
 from backend.domain.modes import Mode, TrialKind, Verdict
+from tests.foreign_server import ForeignServer
 from tests.integration.approve_mode.conftest import Approves
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-@pytest.mark.parametrize("kind", ["embedded_server", "server_15"])
 def test_nothing_happens_without_a_word_but_what_undoes(
-    approving_on: Approves, kind: str, request: pytest.FixtureRequest
+    approving_on: Approves, server_15: ForeignServer
 ) -> None:
-    at = approving_on(request.getfixturevalue(kind))
+    at = approving_on(server_15)
     tuner = at.start()
     assert tuner._components.deployment.mode is Mode.APPROVE
 
