@@ -43,7 +43,7 @@ class Pair:
         self._stacks: dict[ForeignServer, contextlib.ExitStack] = {}
         self.primary = self._make(None)
         self.standby = self._copy()
-        self._led_to = self.primary
+        self._led_to, self._before = self.primary, 0
         self._proxy = Proxy(lambda: self._led_to.port)
         world.at_the_end.callback(self._proxy.close)
         folder = world.at_the_end.enter_context(open_folder())
@@ -129,6 +129,7 @@ class Pair:
         It follows the script of ``lives.change``.
         """
         step = lives.step_in_trial(number)
+        self._before = max((event.id or 0 for event in self._events()), default=0)
         tuner = self._world.begin(lives.change, self._place, step, int(lives.STOP), False)
         tuner.stopped()
         changes = self.store.open_changes()
@@ -147,7 +148,13 @@ class Pair:
         return not self.store.open_changes() and bool(self.store.changes_left_behind())
 
     def newest(self, kind: str) -> EventRecord:
-        """The last event of that kind."""
-        found = [event for event in self.store.events(limit=200) if event.kind == kind]
-        assert found, f"no event {kind}"
-        return max(found, key=lambda event: event.id or 0)
+        """The last event of that kind since the trial; it is told just after the journal."""
+
+        def look() -> EventRecord | None:
+            found = [event for event in self._events() if event.kind == kind]
+            return found[-1] if found and (found[-1].id or 0) > self._before else None
+
+        return eventually(look, f"an event {kind}", WAIT_S)
+
+    def _events(self) -> Sequence[EventRecord]:
+        return sorted(self.store.events(limit=200), key=lambda event: event.id or 0)
