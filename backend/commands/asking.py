@@ -27,10 +27,23 @@ def open_for_reading(settings: Settings) -> SqlStore:
     Raises:
         AutopilotError: there is none yet.
     """
+    require_store(settings)
+    return open_store(settings.store_url, read_only=True)
+
+
+def require_store(settings: Settings) -> None:
+    """Refuse where no autopilot has run: a command must not make a store that nobody looks into.
+
+    Raises:
+        AutopilotError: there is none yet.
+    """
     database = settings.store_url.database
     if settings.store_url.get_backend_name() == "sqlite" and not Path(str(database)).exists():
-        raise AutopilotError(f"there is no store at {database} yet", remedy="run python run.py")
-    return open_store(settings.store_url, read_only=True)
+        raise AutopilotError(
+            f"there is no store at {database} yet",
+            remedy="give --data-dir or --config as for the autopilot that is meant, or start one: "
+            "run python run.py",
+        )
 
 
 def tuner_is_at_work(store: SqlStore) -> bool:

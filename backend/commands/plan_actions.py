@@ -14,7 +14,13 @@ from typing import Any
 import typer
 
 from backend.approval import Approval
-from backend.commands.asking import ask_tuner, open_for_reading, operator, tuner_is_at_work
+from backend.commands.asking import (
+    ask_tuner,
+    open_for_reading,
+    operator,
+    require_store,
+    tuner_is_at_work,
+)
 from backend.commands.plan_text import plan_lines, plan_row, promotion_lines
 from backend.config import Settings
 from backend.domain.clock import SystemClock
@@ -196,8 +202,10 @@ def freeze(settings: Settings, frozen: bool, reason: str) -> str:
 
     Raises:
         AdjustmentError: the tuner at work did not say that it goes by it.
+        AutopilotError: there is no store: another folder is meant.
     """
     kind = CommandKind.FREEZE if frozen else CommandKind.UNFREEZE
+    require_store(settings)
     with closing(open_store(settings.store_url)) as store:
         told = throw(store, SystemClock(), frozen, operator(), reason)
         if not tuner_is_at_work(store):

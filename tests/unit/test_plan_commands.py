@@ -218,6 +218,16 @@ def test_it_is_thrown_whether_or_not_a_tuner_runs(call: Call, store: SqlStore) -
     assert not switch.frozen
 
 
+def test_it_is_not_thrown_where_no_autopilot_ever_looked(tmp_path: Path) -> None:
+    """Of a mistyped folder it must not be said that all is frozen."""
+    elsewhere = tmp_path / "typo"
+    told = refused(
+        CliRunner().invoke(run.app, ["freeze", "--data-dir", str(elsewhere)]), AutopilotError
+    )
+    assert "there is no store" in told
+    assert not elsewhere.exists()
+
+
 def test_a_tuner_that_does_not_answer_cannot_keep_it_open(
     call: Call, store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
