@@ -30,7 +30,7 @@ def test_an_error_page_for_people_and_json_for_scripts(client):
     page = client.get("/vendor/icons/none.svg", Accept="text/html")
     assert page.status_code == 404
     assert "<h1>404</h1>" in page.text
-    assert client.get("/vendor/icons/none.svg").json["status"] == "error"
+    assert client.get("/vendor/icons/none.svg").json["status"] == "refused"
 
 
 def test_the_shell_has_all_pages_and_the_theme_before_the_first_paint(client):
