@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import subprocess
@@ -92,18 +93,15 @@ def _disk_full(world: World, number: int, where: Callable[[World], Path]) -> flo
     tuner = other.tuner(signal_at=other.step_of(number), number=lives.STOP)
     tuner.stopped()
     ballast = where(other) / "ballast"
-    with ballast.open("wb") as file:
-        try:
-            while True:
-                file.write(bytes(65536))
-                file.flush()
-        except OSError:
-            pass
+    with contextlib.suppress(OSError), ballast.open("wb") as file:
+        while True:
+            file.write(bytes(65536))
+            file.flush()
     try:
         tuner.resume()
         time.sleep(2.0)
     finally:
-        ballast.unlink()
+        ballast.unlink(missing_ok=True)  # where it was full for a moment already
     free_s = time.monotonic()
     tuner.kill()
     return other.restored(free_s)
