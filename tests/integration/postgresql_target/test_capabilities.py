@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from backend.db_connector import DatabaseConnector
@@ -79,9 +81,13 @@ def test_what_may_not_be_read_is_not_asked_for(
     stranger: DatabaseConnector, server: AnyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each refusal would be an error in the server's log, every few seconds."""
-    sent = []
-    fetch = stranger.fetch
-    monkeypatch.setattr(stranger, "fetch", lambda *given: sent.append(given[0]) or fetch(*given))
+    sent, fetch = [], stranger.fetch
+
+    def heard(text: str, *given: Any, **named: Any) -> Any:
+        sent.append(text)
+        return fetch(text, *given, **named)
+
+    monkeypatch.setattr(stranger, "fetch", heard)
     admin, target = DatabaseConnector(server.dsn()), PostgresTarget(stranger)
     assert target.read_knobs(["work_mem"])["work_mem"].entry is None
     with pytest.raises(PrivilegeError, match="pg_file_settings"):
