@@ -21,7 +21,7 @@ def test_a_run_with_all_its_acts(monkeypatch: pytest.MonkeyPatch) -> None:
         lived(self, *args, learns=learns, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Demonstration, "__init__", noted)
-    result = run(Cell(ARMS[0], seed=2, days=2.0), None)
+    result = run(Cell(ARMS[0], seed=1, days=2.0), None)
     assert learnt == [False]
     assert result.trials > 5
     assert result.trials_to_80 <= result.trials_to_95 <= result.trials
