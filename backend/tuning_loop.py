@@ -28,7 +28,7 @@ from backend.next_trial import Draft, NextTrial
 from backend.permission import Permission
 from backend.promotions import Promotions
 from backend.protocols import Clock, Store
-from backend.recheck import LEAST_BLOCKS, Rechecks
+from backend.recheck import Rechecks
 from backend.rollout import Rollout
 from backend.sample_filter import IndexChain, load_profile, sample_quality
 from backend.state_features import state_vector
@@ -192,17 +192,13 @@ class TuningLoop:
     def put_in_force(self, values: Mapping[str, KnobValue], proposer: str, reason: str) -> bool:
         """Deploy what nothing has proven (see ``Rollout``); False where that cannot be now.
 
-        For demonstrations: where an operator has to be asked it never is, nor where a bounded run
-        has no time left for a probation that finds it out.
+        For demonstrations: where an operator has to be asked it never is.
         """
-        block_s = self._planner.least_s(TrialKind.PROBATION, values)
-        found_out_s = self._clock.monotonic_s() + LEAST_BLOCKS * block_s
         may = (
             self.trial is None
             and self._may_act()
             and self._deployment.mode is Mode.AUTO
             and not self._rollout.on_probation
-            and not self._comparison.due(found_out_s)
         )
         if may:
             self._candidates.drop()

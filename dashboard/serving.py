@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import dash
@@ -55,7 +56,8 @@ def stop(server: Any) -> None:
         server.close()
 
     # Sockets belong to the thread that polls them, so that thread closes them.
-    server.trigger.pull_trigger(close)
+    with contextlib.suppress(OSError):  # it has ended already
+        server.trigger.pull_trigger(close)
     server.task_dispatcher.shutdown()
 
 

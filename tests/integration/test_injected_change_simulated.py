@@ -11,7 +11,6 @@ from backend.domain.knobs import KnobValue
 from backend.domain.modes import TrialKind, Verdict
 from backend.orchestrator import SystemOrchestrator
 from backend.targets.simulated import Noise, ResponseModel, SimulatedDatabase
-from backend.trial_planner import RunSchedule
 from tests.scripted_tuner import ScriptedRun
 from tests.simulated_run import Run
 
@@ -55,13 +54,3 @@ def test_a_tuner_that_takes_over_undoes_it_too(run: ScriptedRun) -> None:
 def test_nothing_is_put_in_force_over_what_is_on_probation(run: ScriptedRun) -> None:
     assert not run.loop.put_in_force({"work_mem": 128}, INJECTED, "once more")
     assert run.entries == HARMFUL
-
-
-def test_nothing_is_put_in_force_where_no_time_is_left_to_find_it_out(tmp_path: Path) -> None:
-    run = ScriptedRun(tmp_path, SimulatedDatabase(ResponseModel()), lambda present: present)
-    run.go(300, until=lambda: run.loop.workloads.ready)
-    soon_s = run.clock.monotonic_s() + 30
-    run.loop._comparison._schedule = RunSchedule(compare_at_s=soon_s)
-    assert not run.loop.put_in_force(HARMFUL, INJECTED, "on purpose")
-    run.loop._comparison._schedule = RunSchedule(compare_at_s=soon_s + 600)
-    assert run.loop.put_in_force(HARMFUL, INJECTED, "on purpose")
