@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -33,7 +34,7 @@ RunT = TypeVar("RunT", bound=KeptRun)
 LineT = TypeVar("LineT", bound="JsonLine")
 
 
-class JsonLine:
+class JsonLine(ABC):
     """Base of a dataclass that is kept as a line of JSON."""
 
     def line(self) -> str:
@@ -50,9 +51,9 @@ class JsonLine:
         return cls.of_fields(json.loads(line))
 
     @classmethod
+    @abstractmethod
     def of_fields(cls: type[LineT], fields: dict[str, Any]) -> LineT:
         """The same from what JSON made of the fields; those that are no plain values are made."""
-        raise NotImplementedError
 
 
 class ResultsFile(Generic[RunT]):

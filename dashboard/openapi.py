@@ -89,11 +89,10 @@ PAYLOADS: Mapping[CommandKind, Schema] = {
 
 def _command(kind: CommandKind) -> Schema:
     payload = PAYLOADS[kind]
-    may_be_left_out = payload is _NOTHING or "oneOf" in payload or not payload.get("required")
     named = {"kind": {"const": kind.value}}
-    if may_be_left_out:
-        return _object(named, {"payload": payload})
-    return _object({**named, "payload": payload})
+    if payload.get("required"):
+        return _object({**named, "payload": payload})
+    return _object(named, {"payload": payload})
 
 
 _REFUSED = _object({"status": {"const": "refused"}, "reason": {"type": "string"}})
