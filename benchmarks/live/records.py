@@ -55,7 +55,8 @@ class Evaluation:
     above the best that the run knew by then. ``at_s`` counts from the method's start to the end of
     the trial. ``changes`` is what differed from the defaults as it was applied; ``clamped`` says
     that the memory budget had shrunk the proposal. ``drift`` is the log ratio of the defaults after
-    the trial to those before it.
+    the trial to those before it. ``again``: nothing was asked, a good configuration was measured
+    once more.
     """
 
     number: int
@@ -73,6 +74,7 @@ class Evaluation:
     tell_s: float
     changes: Mapping[str, KnobValue]
     reason: str = ""
+    again: bool = False
 
 
 @dataclass(frozen=True)

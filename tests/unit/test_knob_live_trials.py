@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -132,16 +132,17 @@ class FakeTuner:
 
 
 class FakeStage:
-    """Answers with the objective of work_mem / 10000; a trial takes 20 s."""
+    """Answers with the objective of work_mem / 10000, or else as told; a trial takes 20 s."""
 
-    def __init__(self, clock: ManualClock) -> None:
-        self._clock = clock
+    def __init__(self, clock: ManualClock, told: Iterator[float]) -> None:
+        self._clock, self._told = clock, told
         self.defaults = measured(10.0)
         self.overrun = False
 
     def try_out(self, config: KnobConfig) -> Outcome:
         self._clock.advance(20.0)
-        return Outcome(float(config["work_mem"]) / 10_000, 0.9, 1.0, False)
+        index = next(self._told, float(config["work_mem"]) / 10_000)
+        return Outcome(index, 0.9, 1.0, False)
 
 
 @pytest.fixture
@@ -151,14 +152,21 @@ def tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     @contextmanager
     def fake_stage(*_: Any) -> Iterator[FakeStage]:
-        yield FakeStage(clock)
+        yield FakeStage(clock, iter(told))
 
     monkeypatch.setattr(tuning, "stage", fake_stage)
     results = Results(tmp_path / "results.jsonl")
+    told: list[float] = []
 
-    def run(tuner: FakeTuner, minutes: float = 1.0) -> tuple[Part, Results]:
+    def run(
+        tuner: FakeTuner,
+        minutes: float = 1.0,
+        name: str = "random",
+        indexes: Sequence[float] = (),
+    ) -> tuple[Part, Results]:
+        told.extend(indexes)
         protocol = replace(PROTOCOL, minutes=minutes)
-        method = MethodRun(fake_live(), "random", 1, protocol, results, lambda _: None)
+        method = MethodRun(fake_live(), name, 1, protocol, results, lambda _: None)
         done = method.tuned(tuner)
         method.finish(done)
         return done, Results(results.path)
@@ -186,6 +194,36 @@ def test_the_tuner_learns_what_was_tried_not_what_it_asked(tuned: Any) -> None:
     assert config["jit"] is False
     assert done.clamped == 2
     assert all(e.clamped for e in done.evaluations)
+
+
+LUCKY = (0.2, 0.6, 0.7, *[1.2] * 8)
+"""What the first eleven trials of five minutes measure."""
+PROPOSALS = [{"work_mem": 5000 + number} for number in range(14)]
+
+
+@pytest.mark.parametrize("name", ["ours", "ours-warm"])
+def test_ours_measures_its_best_again_and_leaves_no_lucky_one_behind(tuned: Any, name: str) -> None:
+    tuner = FakeTuner(PROPOSALS)
+    done, written = tuned(tuner, 5.0, name, (*LUCKY, 0.9, 0.65, 0.7))
+    assert done.final == {"work_mem": 5001}
+    assert done.final_objective == pytest.approx(0.65)  # the new measurement alone
+    assert [e.again for e in done.evaluations] == [False] * 11 + [True] * 3
+    assert [e.changes["work_mem"] for e in done.evaluations[-3:]] == [5000, 5001, 5002]
+    assert [e.number for e in done.evaluations] == list(range(1, 15))
+    assert len(tuner.told) == 12  # the defaults and what was asked
+    assert written.parts[done.key] == done
+
+
+def test_ours_leaves_the_defaults_where_nothing_is_confirmed(tuned: Any) -> None:
+    done, _ = tuned(FakeTuner(PROPOSALS), 5.0, "ours", (*LUCKY, 1.1, 1.2, 1.0))
+    assert done.final == {}
+
+
+def test_a_peer_asks_to_the_end_and_keeps_its_lowest(tuned: Any) -> None:
+    done, _ = tuned(FakeTuner(PROPOSALS), 5.0, "random", (*LUCKY, 1.1, 1.2, 1.3))
+    assert done.final == {"work_mem": 5000}
+    assert not any(e.again for e in done.evaluations)
+    assert len(done.evaluations) == 14
 
 
 def test_a_tuner_that_asks_nothing_but_nonsense_is_given_up(tuned: Any) -> None:
