@@ -9,7 +9,8 @@ shrunk, and counted. Only durable configurations: settings on the never-list are
 whether they stand is looked for on the server after each change.
 
 When all methods of a workload and seed are done, their final configurations (each the best by its
-own measurements) and the defaults are measured once more, interleaved, in randomised blocks.
+own measurements; ours spends its last fifth on measuring its best again) and the defaults are
+measured once more, interleaved, in randomised blocks.
 
 What is finished is in the results file and is not done again; a method that was cut in the middle
 is done from its start. Definitions and figures: docs/benchmarks.md.

@@ -303,7 +303,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--outliers", type=float, default=0.0, metavar="P",
         help=f"share of the measurements off by another {OUTLIER:g} N(0, 1) (0)")  # fmt: skip
     add("--again", type=int, help="evaluations of ours that measure its best ones again "
-        f"({CONFIRM_SHARE:.0%} of all)")  # fmt: skip
+        f"(a share of {CONFIRM_SHARE:g} of all)")  # fmt: skip
     add("--out", type=Path, required=True, help="finished runs as JSON lines; none is run again")
     arguments = parser.parse_args(argv)
     arguments.methods = [name.strip() for name in arguments.methods.split(",")]

@@ -146,6 +146,10 @@ def test_a_variant_is_ours_with_other_settings(capsys: pytest.CaptureFixture[str
         with pytest.raises(SystemExit):
             parse([*wrong, "--out", "x.jsonl"])
     assert parse(["--out", "x.jsonl"]).again == 8
+    with pytest.raises(SystemExit) as told:
+        parse(["--help"])
+    assert told.value.code == 0
+    assert "a share of 0.2" in " ".join(capsys.readouterr().out.split())
 
 
 def test_finished_runs_are_not_run_again(
