@@ -42,13 +42,13 @@ from benchmarks.live.report import table
 from benchmarks.live.server import LiveServer
 from benchmarks.live.workloads import NAMES, LiveWorkload
 
-DEFAULT_METHODS = "defaults,pgtune,tpe,smac3,ours"
+DEFAULT_METHODS = "defaults,pgtune,tpe,smac3,ours-warm"
 MIN_BLOCKS = 2
 GIB = 1024**3
 
 EPILOG = """examples:
   python -m benchmarks.knob_live --workload mixed --data-dir /var/tmp/live --results live.jsonl
-      20 minutes for each of defaults, pgtune, tpe, smac3 and ours, seeds 0, 1 and 2: about 4 hours
+      20 minutes for each of tpe, smac3 and ours-warm, seeds 0, 1 and 2: about 4 hours
       (fixed configurations cost nothing until the comparison). Stop it with Ctrl-C at any time;
       the same command goes on.
   python -m benchmarks.knob_live --workload oltp --seeds 0 --methods smac3,ours --results live.jsonl
@@ -60,8 +60,8 @@ EPILOG = """examples:
 methods: defaults  PostgreSQL as it comes       pgtune  PGTune's rules, as far as reloads go
          random    random search                tpe     Optuna's TPE
          smac3     SMAC3                        ddpg    plain DDPG with CDBTune's reward
-         ours      the product's agent, with its expert rules
-         ours-warm the same, from a trained checkpoint
+         ours-warm the product's agent as it starts: with its expert rules and a trained checkpoint
+         ours      the same, with nothing learnt
 
 pgbench and pgbench-select: pgbench's own TPC-B-like and select-only scripts, run by the server's
 own pgbench at a fixed rate; all others: the demo store's statements.

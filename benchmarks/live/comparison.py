@@ -16,9 +16,10 @@ from backend.errors import AutopilotError, WorkloadError
 from benchmarks.harness.offers import LoadCounts
 from benchmarks.harness.server import Say
 from benchmarks.harness.windows import Measured
+from benchmarks.live.outcomes import judge
 from benchmarks.live.records import Comparison, Part, Protocol
 from benchmarks.live.server import LiveServer
-from benchmarks.live.tuning import Stage, judge, stage
+from benchmarks.live.tuning import Stage, stage
 
 DEFAULTS = KnobConfig({})
 """No knob changed."""

@@ -8,15 +8,12 @@ them. A drift of the machine or of the data falls out of it.
 
 from __future__ import annotations
 
-import math
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from itertools import cycle
-from statistics import fmean
 
 from backend.domain.knobs import KnobConfig, KnobValue
 from backend.errors import AutopilotError, KnobError, MemoryBudgetError, WorkloadError
@@ -28,6 +25,16 @@ from benchmarks.harness.server import Say
 from benchmarks.harness.windows import Measured, Meter, ratio_to
 from benchmarks.live import methods
 from benchmarks.live.arithmetic import is_harmful, regret_so_far
+from benchmarks.live.outcomes import (
+    CENSORED_FROM,
+    Outcome,
+    Tried,
+    as_whole,
+    best_measured,
+    judge,
+    lowest_measured,
+    next_to_confirm,
+)
 from benchmarks.live.pgtune import advice
 from benchmarks.live.records import Evaluation, Part, Protocol, Results
 from benchmarks.live.server import LiveServer
@@ -35,12 +42,10 @@ from benchmarks.live.server import LiveServer
 BASELINE_WINDOWS = 3
 RESTART_SETTLE_S = 10.0
 """After a restart caches are cold; as in the product."""
-CENSORED_FROM = 1.15
-"""What a time-out or a crash is told as at least: the index at which the product stops a trial."""
 CONFIRM_SHARE = 0.2
 """Ours spends this share of its time on measuring again what came out best."""
 CONFIRMED = 6
-"""So many configurations are measured again, in turn."""
+"""So many configurations are measured again."""
 MAX_REFUSED = 50
 """Proposals in a row that cannot be tried at all; then the tuner is given up."""
 
@@ -51,22 +56,6 @@ class Fitted:
 
     config: KnobConfig
     clamped: bool
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What trying a configuration came to.
-
-    ``drift``: log ratio of the defaults just after to the defaults just before; its spread is the
-    noise of two windows.
-    """
-
-    objective: float
-    quality: float
-    coverage: float
-    censored: bool
-    reason: str = ""
-    drift: float | None = None
 
 
 class Stage:
@@ -132,27 +121,6 @@ class Stage:
         live = self.live
         settle_s = live.settle_s({**live.entries, **changes})
         return max(settle_s, RESTART_SETTLE_S) if live.apply(changes) else settle_s
-
-
-def judge(
-    candidate: Measured | None,
-    defaults: list[Measured],
-    shares: Reference,
-    timeouts: int,
-    crash: str,
-) -> Outcome:
-    """What a trial's windows say; a time-out or a crash leaves a lower bound."""
-    if candidate is None:
-        return Outcome(CENSORED_FROM, 1.0, 0.0, True, crash or "it could not be measured")
-    found = ratio_to(candidate, defaults, shares)
-    if found is None:
-        return Outcome(CENSORED_FROM, 1.0, 0.0, True, "no statement came back often enough")
-    objective, coverage = math.exp(found[0]), found[1]
-    if timeouts > 0:
-        reason = f"{timeouts} statements timed out"
-        return Outcome(max(objective, CENSORED_FROM), 1.0, coverage, True, reason)
-    quality = candidate.quality(shares, defaults[0])
-    return Outcome(objective, quality.value, coverage, False, "; ".join(quality.reasons))
 
 
 def changes_of(live: LiveServer, config: Mapping[str, KnobValue]) -> dict[str, KnobValue]:
@@ -242,8 +210,12 @@ class MethodRun:
             confirms = methods.is_ours(self._name)
             search_s = budget_s * (1 - CONFIRM_SHARE) if confirms else budget_s
             self._search(tuner, running, began_s, began_s + search_s)
-            confirmed = self._confirm(running, began_s, began_s + budget_s) if confirms else []
-        final, objective = best_measured(confirmed or self._tried, live.defaults)
+            found = (
+                self._confirm(running, began_s, began_s + budget_s)
+                if confirms
+                else as_whole(self._tried)
+            )
+        final, objective = best_measured(found, live.defaults)
         return self._part(changes_of(live, final), objective, {})
 
     def _search(self, tuner: AskTellAgent, running: Stage, began_s: float, end_s: float) -> None:
@@ -275,23 +247,22 @@ class MethodRun:
             self._clamped += fitted.clamped
             self._record(fitted, outcome, time.monotonic() - began_s, ask_s, tell_s)
 
-    def _confirm(
-        self, running: Stage, began_s: float, end_s: float
-    ) -> list[tuple[KnobConfig, Outcome]]:
-        """Measure the best again, in turn, while there is time: the product's promotion in small.
+    def _confirm(self, running: Stage, began_s: float, end_s: float) -> Tried:
+        """Measure the best again while there is time: the product's promotion in small.
 
         The lowest of many noisy measurements is lucky more often than good, so only the new ones
-        are answered.
+        are answered; those that there were, where there is nothing or no time to measure again.
         """
         found: list[tuple[KnobConfig, Outcome]] = []
-        best = cycle(lowest_measured(self._tried, self._live.defaults, CONFIRMED) or [None])
-        while self._is_time(end_s) and (config := next(best)) is not None:
+        best = lowest_measured(self._tried, self._live.defaults, CONFIRMED)
+        while best and self._is_time(end_s):
+            config = next_to_confirm(best, found)
             outcome = running.try_out(config)
             found.append((config, outcome))
             self._record(
                 Fitted(config, False), outcome, time.monotonic() - began_s, 0.0, 0.0, again=True
             )
-        return found
+        return found or self._tried
 
     def _is_time(self, end_s: float) -> bool:
         """Whether a trial may be begun: two windows at least."""
@@ -361,35 +332,3 @@ class MethodRun:
     def finish(self, part: Part) -> None:
         """Write the line that makes the part count."""
         self._results.add_part(self._run, part)
-
-
-def measured_means(
-    tried: Sequence[tuple[KnobConfig, Outcome]], defaults: KnobConfig
-) -> dict[KnobConfig, float]:
-    """The index of each configuration by its own measurements.
-
-    Several measurements of one configuration count with the mean of their logarithms; one that
-    was ever censored does not come into question, nor do the defaults, known to be 1.
-    """
-    found: dict[KnobConfig, list[float]] = {}
-    barred = {defaults, *(config for config, outcome in tried if outcome.censored)}
-    for config, outcome in tried:
-        if config not in barred:
-            found.setdefault(config, []).append(math.log(outcome.objective))
-    return {config: math.exp(fmean(values)) for config, values in found.items()}
-
-
-def lowest_measured(
-    tried: Sequence[tuple[KnobConfig, Outcome]], defaults: KnobConfig, most: int
-) -> list[KnobConfig]:
-    """The configurations that measured better than the defaults, the lowest first."""
-    means = measured_means(tried, defaults)
-    return sorted((c for c, mean in means.items() if mean < 1.0), key=lambda c: means[c])[:most]
-
-
-def best_measured(
-    tried: Sequence[tuple[KnobConfig, Outcome]], defaults: KnobConfig
-) -> tuple[KnobConfig, float]:
-    """The configuration with the lowest index, and that index; the defaults if none is below 1."""
-    best = next(iter(lowest_measured(tried, defaults, 1)), defaults)
-    return best, measured_means(tried, defaults).get(best, 1.0)

@@ -14,7 +14,7 @@ from backend.errors import ServerError, WorkloadError
 from benchmarks.harness.offers import LoadCounts
 from benchmarks.harness.windows import Measured
 from benchmarks.live import comparison
-from benchmarks.live.tuning import CENSORED_FROM
+from benchmarks.live.outcomes import CENSORED_FROM
 from tests.live_comparison import SHARES, measured
 
 

@@ -18,65 +18,11 @@ from backend.domain.knobs import Knob, KnobConfig, KnobSpace, KnobValue
 from backend.domain.server import HostFacts
 from backend.errors import KnobBoundsError
 from backend.memory_budget import MemoryBudget
-from benchmarks.harness.offers import LoadCounts
-from benchmarks.harness.windows import Measured
 from benchmarks.live import tuning
+from benchmarks.live.outcomes import Outcome
 from benchmarks.live.records import Part, Results
-from benchmarks.live.tuning import CENSORED_FROM, MethodRun, Outcome, best_measured, judge
-from tests.live_comparison import GIB, PROTOCOL, SHARES, measured
-
-
-def test_a_trial_is_judged_against_the_defaults_around_it() -> None:
-    found = judge(measured(8.0), [measured(10.0), measured(14.0)], SHARES, 0, "")
-    assert found.objective == pytest.approx(8.0 / 12.0)
-    assert not found.censored
-    assert found.quality == pytest.approx(1.0)
-    assert found.coverage == pytest.approx(1.0)
-
-
-@pytest.mark.parametrize(
-    ("candidate", "timeouts", "crash", "objective", "reason"),
-    [
-        (None, 0, "gone", CENSORED_FROM, "gone"),
-        (measured(5.0), 2, "", CENSORED_FROM, "2 statements timed out"),
-        (measured(30.0), 2, "", 3.0, "2 statements timed out"),
-        (measured(5.0, calls=2), 0, "", CENSORED_FROM, "no statement came back"),
-    ],
-)
-def test_a_crash_or_a_time_out_leaves_a_bound(
-    candidate: Measured | None, timeouts: int, crash: str, objective: float, reason: str
-) -> None:
-    found = judge(candidate, [measured(10.0)], SHARES, timeouts, crash)
-    assert found.censored
-    assert found.objective == pytest.approx(objective)
-    assert reason in found.reason
-
-
-def test_a_pile_of_arrivals_is_the_configurations_fault_and_no_swing_of_the_load() -> None:
-    slow = measured(40.0, calls=30)
-    assert slow.quality(SHARES, measured(10.0)).value < 0.3
-    piled = replace(slow, after=LoadCounts(backlog=True))
-    assert piled.quality(SHARES, measured(10.0)).value == pytest.approx(1.0)
-
-
-def test_the_final_configuration_is_the_best_by_its_own_measurements() -> None:
-    defaults, a, b, c = (KnobConfig({"work_mem": value}) for value in (4, 5, 6, 7))
-    tried = [
-        (a, Outcome(0.7, 1, 1, False)),
-        (a, Outcome(0.9, 1, 1, False)),
-        (b, Outcome(0.78, 1, 1, False)),
-        (c, Outcome(0.2, 1, 1, False)),
-        (c, Outcome(1.15, 1, 1, True)),
-        (defaults, Outcome(0.5, 1, 1, False)),
-    ]
-    assert best_measured(tried, defaults) == (b, pytest.approx(0.78))
-
-
-def test_without_anything_better_the_defaults_stay() -> None:
-    defaults, a = KnobConfig({"work_mem": 4}), KnobConfig({"work_mem": 5})
-    assert best_measured([(a, Outcome(1.02, 1, 1, False))], defaults) == (defaults, 1.0)
-    assert best_measured([], defaults) == (defaults, 1.0)
-
+from benchmarks.live.tuning import MethodRun
+from tests.live_comparison import GIB, PROTOCOL, measured
 
 SPACE = KnobSpace(
     [
@@ -134,15 +80,17 @@ class FakeTuner:
 class FakeStage:
     """Answers with the objective of work_mem / 10000, or else as told; a trial takes 20 s."""
 
-    def __init__(self, clock: ManualClock, told: Iterator[float]) -> None:
-        self._clock, self._told = clock, told
+    def __init__(
+        self, clock: ManualClock, told: Iterator[float], qualities: Iterator[float]
+    ) -> None:
+        self._clock, self._told, self._qualities = clock, told, qualities
         self.defaults = measured(10.0)
         self.overrun = False
 
     def try_out(self, config: KnobConfig) -> Outcome:
         self._clock.advance(20.0)
         index = next(self._told, float(config["work_mem"]) / 10_000)
-        return Outcome(index, 0.9, 1.0, False)
+        return Outcome(index, next(self._qualities, 1.0), 1.0, False)
 
 
 @pytest.fixture
@@ -152,19 +100,22 @@ def tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     @contextmanager
     def fake_stage(*_: Any) -> Iterator[FakeStage]:
-        yield FakeStage(clock, iter(told))
+        yield FakeStage(clock, iter(told), iter(worth))
 
     monkeypatch.setattr(tuning, "stage", fake_stage)
     results = Results(tmp_path / "results.jsonl")
     told: list[float] = []
+    worth: list[float] = []
 
     def run(
         tuner: FakeTuner,
         minutes: float = 1.0,
         name: str = "random",
         indexes: Sequence[float] = (),
+        qualities: Sequence[float] = (),
     ) -> tuple[Part, Results]:
         told.extend(indexes)
+        worth.extend(qualities)
         protocol = replace(PROTOCOL, minutes=minutes)
         method = MethodRun(fake_live(), name, 1, protocol, results, lambda _: None)
         done = method.tuned(tuner)
@@ -212,6 +163,23 @@ def test_ours_measures_its_best_again_and_leaves_no_lucky_one_behind(tuned: Any,
     assert [e.number for e in done.evaluations] == list(range(1, 15))
     assert len(tuner.told) == 12  # the defaults and what was asked
     assert written.parts[done.key] == done
+
+
+def test_a_spoilt_window_makes_no_winner_of_ours(tuned: Any) -> None:
+    spoilt = (0.3, *[1.0] * 10)
+    done, _ = tuned(
+        FakeTuner(PROPOSALS), 5.0, "ours", (*LUCKY, 0.3, 0.65, 0.66), (*spoilt, 0.3, 1.0, 1.0)
+    )
+    # An index of 0.2 that is worth 0.3 comes after 0.6; so does the new 0.3 after 0.65.
+    again = [e.changes["work_mem"] for e in done.evaluations if e.again]
+    assert again == [5001, 5000, 5002]
+    assert done.final == {"work_mem": 5000}
+    assert done.final_objective == pytest.approx(0.65)
+
+
+def test_a_peers_lowest_is_its_own_however_spoilt(tuned: Any) -> None:
+    done, _ = tuned(FakeTuner(PROPOSALS), 5.0, "random", LUCKY, (0.3, *[1.0] * 10))
+    assert done.final == {"work_mem": 5000}
 
 
 def test_ours_leaves_the_defaults_where_nothing_is_confirmed(tuned: Any) -> None:
