@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from backend.domain.knobs import KnobValue
@@ -96,6 +97,11 @@ def measured(mean_ms: float, calls: int = 100, timeouts: tuple[int, int] = (0, 0
     half = window({1: (calls // 2, mean_ms)}, 5.0)
     before, after = (LoadCounts(completed=1, timeouts=t) for t in timeouts)
     return Measured(whole, (half, half), before, after)
+
+
+def with_steal(found: Measured, percent: float = 20.0) -> Measured:
+    """The same, while other machines on the host took so much of the CPU."""
+    return replace(found, window=replace(found.window, gauges={"host_steal_percent": percent}))
 
 
 SHARES = Reference.from_windows([window({1: (300, 10.0)})])

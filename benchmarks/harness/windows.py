@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -141,7 +141,7 @@ class Meter:
 
 
 def ratio_to(
-    candidate: Measured, defaults: list[Measured], shares: Reference
+    candidate: Measured, defaults: Sequence[Measured], shares: Reference
 ) -> tuple[float, float] | None:
     """Log ratio of the latency index to windows of the defaults, and its coverage."""
     return paired_log_ratio([candidate.window], [d.window for d in defaults], shares)

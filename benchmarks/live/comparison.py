@@ -27,7 +27,8 @@ DEFAULTS = KnobConfig({})
 """No knob changed."""
 TAKEN_AGAIN = 2
 """So often at most a window is measured anew where another machine or maintenance spoilt it: told
-by what happened on the host, not by what was measured, and alike for every method."""
+by what happened on the host, not by what was measured, and alike for every method. On a disturbed
+host a comparison may so take up to three times as long as was expected."""
 
 
 def compare(

@@ -51,17 +51,16 @@ def judge(
     """What a trial's windows say; a time-out or a crash leaves a lower bound."""
     if candidate is None:
         return Outcome(CENSORED_FROM, 1.0, 0.0, True, crash or "it could not be measured")
-    found = ratio_to(candidate, list(defaults), shares)
+    found = ratio_to(candidate, defaults, shares)
     if found is None:
         return Outcome(CENSORED_FROM, 1.0, 0.0, True, "no statement came back often enough")
     objective, coverage = math.exp(found[0]), found[1]
     if timeouts > 0:
         reason = f"{timeouts} statements timed out"
         return Outcome(max(objective, CENSORED_FROM), 1.0, coverage, True, reason)
-    own = candidate.quality(shares, defaults[0])
-    beside = [window.quality(shares) for window in defaults]
-    quality = fmean(each.value for each in (own, *beside))
-    reasons = dict.fromkeys(reason for each in (own, *beside) for reason in each.reasons)
+    qualities = [candidate.quality(shares, defaults[0]), *(d.quality(shares) for d in defaults)]
+    quality = fmean(each.value for each in qualities)
+    reasons = dict.fromkeys(reason for each in qualities for reason in each.reasons)
     return Outcome(objective, quality, coverage, False, "; ".join(reasons))
 
 
@@ -78,13 +77,18 @@ def measured_indexes(tried: Tried, defaults: KnobConfig) -> dict[KnobConfig, flo
     come into question, nor do the defaults.
     """
     barred = {defaults, *(config for config, outcome in tried if outcome.censored)}
-    logs: dict[KnobConfig, float] = {}
-    weights: dict[KnobConfig, float] = {}
+    measured: dict[KnobConfig, list[Outcome]] = {}
     for config, outcome in tried:
         if config not in barred:
-            logs[config] = logs.get(config, 0.0) + outcome.quality * math.log(outcome.objective)
-            weights[config] = weights.get(config, 0.0) + outcome.quality
-    return {config: math.exp(log / max(1.0, weights[config])) for config, log in logs.items()}
+            measured.setdefault(config, []).append(outcome)
+    return {config: _worth(outcomes) for config, outcomes in measured.items()}
+
+
+def _worth(outcomes: Sequence[Outcome]) -> float:
+    """The index that measurements of one configuration are worth."""
+    weight = sum(outcome.quality for outcome in outcomes)
+    total = sum(outcome.quality * math.log(outcome.objective) for outcome in outcomes)
+    return math.exp(total / max(1.0, weight))
 
 
 def lowest_measured(tried: Tried, defaults: KnobConfig, most: int) -> list[KnobConfig]:
@@ -95,8 +99,9 @@ def lowest_measured(tried: Tried, defaults: KnobConfig, most: int) -> list[KnobC
 
 def best_measured(tried: Tried, defaults: KnobConfig) -> tuple[KnobConfig, float]:
     """The configuration with the lowest index, and that index; the defaults if none is below 1."""
-    best = next(iter(lowest_measured(tried, defaults, 1)), defaults)
-    return best, measured_indexes(tried, defaults).get(best, 1.0)
+    found = {defaults: 1.0, **measured_indexes(tried, defaults)}
+    best = min(found, key=lambda config: found[config])
+    return best, found[best]
 
 
 def next_to_confirm(best: Sequence[KnobConfig], again: Tried) -> KnobConfig:

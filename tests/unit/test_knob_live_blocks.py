@@ -16,7 +16,7 @@ from benchmarks.harness.offers import LoadCounts
 from benchmarks.harness.windows import Measured
 from benchmarks.live import comparison
 from benchmarks.live.outcomes import CENSORED_FROM
-from tests.live_comparison import SHARES, measured
+from tests.live_comparison import SHARES, measured, with_steal
 
 
 class FakeServerSide:
@@ -48,8 +48,7 @@ class FakeServerSide:
         if self._spoilt.get(key, 0) < 1:
             return measured(mean_ms)
         self._spoilt[key] -= 1
-        slow = measured(10 * mean_ms)
-        return replace(slow, window=replace(slow.window, gauges={"host_steal_percent": 20.0}))
+        return with_steal(measured(10 * mean_ms))
 
     def counts(self) -> LoadCounts:
         return LoadCounts(timeouts=self._timeouts)
@@ -96,11 +95,8 @@ def test_a_window_spoilt_from_outside_is_taken_again_but_not_for_ever() -> None:
 def test_a_time_out_in_a_window_that_was_spoilt_counts_too() -> None:
     side = FakeServerSide({0: 10.0, 1: 5.0}, timeouts=3)
     windows = iter(
-        replace(measured(5.0), before=LoadCounts(timeouts=before), window=window)
-        for before, window in (
-            (2, replace(measured(5.0).window, gauges={"host_steal_percent": 20.0})),
-            (3, measured(5.0).window),
-        )
+        replace(window, before=LoadCounts(timeouts=before))
+        for window, before in ((with_steal(measured(5.0)), 2), (measured(5.0), 3))
     )
     defaults = replace(measured(10.0), before=LoadCounts(timeouts=1))
     side.measure = lambda changes: next(windows) if changes else defaults  # type: ignore[method-assign]

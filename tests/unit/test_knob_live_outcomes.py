@@ -20,7 +20,7 @@ from benchmarks.live.outcomes import (
     measured_indexes,
     next_to_confirm,
 )
-from tests.live_comparison import SHARES, measured
+from tests.live_comparison import SHARES, measured, with_steal
 
 
 def test_a_trial_is_judged_against_the_defaults_around_it() -> None:
@@ -75,15 +75,8 @@ def test_without_anything_better_the_defaults_stay() -> None:
     assert best_measured([], defaults) == (defaults, 1.0)
 
 
-def with_steal(mean_ms: float, steal_percent: float) -> Measured:
-    whole = measured(mean_ms)
-    return replace(
-        whole, window=replace(whole.window, gauges={"host_steal_percent": steal_percent})
-    )
-
-
 def test_a_trials_quality_is_the_mean_of_its_windows() -> None:
-    good, spoilt = measured(10.0), with_steal(10.0, 20.0)
+    good, spoilt = measured(10.0), with_steal(measured(10.0))
     each = spoilt.quality(SHARES).value
     assert each < 0.5
     found = judge(good, [good, spoilt], SHARES, 0, "")

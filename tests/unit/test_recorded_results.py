@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
 from benchmarks.live.methods import OURS_WARM
 from benchmarks.live.records import Results
-from benchmarks.live.report import cells, lines
+from benchmarks.live.report import ALL, cells, lines
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / "benchmarks" / "results"
-PAGE = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8").replace("**", "")
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +28,21 @@ def test_the_page_tells_how_far_ours_is_from_the_best_peer_in_every_cell(live: R
     assert {line.seed for line in told}
     missing = [line for line in told if line.gain not in PAGE]
     assert not missing
+
+
+def test_the_page_has_the_row_of_every_tuner(live: Results) -> None:
+    kept = cells(live)
+    rows = []
+    for line in lines(live):
+        cell = kept.get((line.workload, int(line.seed))) if line.seed != ALL else None
+        if cell is None or not (part := cell.parts.get(line.method)) or not part.evaluations:
+            continue
+        indexes = [evaluation.objective for evaluation in part.evaluations]
+        first = f"{indexes[0]:.3f} | {fmean(indexes[:10]):.3f}"
+        found = (line.trials, line.gain, line.regret, line.regret_a_trial, first, line.harmful)
+        rows.append(f"| {' | '.join(found)} | {line.worst} |")
+    assert rows
+    assert [row for row in rows if row not in PAGE] == []
 
 
 def test_no_live_trial_passed_the_memory_budget_or_touched_durability(live: Results) -> None:
