@@ -13,6 +13,7 @@ from typing import Any
 
 from backend.agent.settings import KnobAgentSettings
 from backend.errors import ConfigError
+from backend.evolution.genome import LIVE_KNOB
 from benchmarks.surrogates.command import guarded, parser_of, run_benchmark
 
 ABLATIONS: Mapping[str, Mapping[str, Any]] = {
@@ -24,6 +25,10 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "no optimism": {"optimism": 0.0},
     "no design": {"design_size": 1},
     "no trust region": {"trust_start": 2.0, "trust_min": 1.99, "trust_max": 2.0},
+    "nothing far": {"far_knobs": 0},
+    "as on a live server": {
+        name: getattr(LIVE_KNOB, name) for name in ("trust_start", "far_knobs", "moved_knobs")
+    },
     "one update a tell": {"updates_per_tell": 1},
     "discount 0.9": {"gamma": 0.9},
 }

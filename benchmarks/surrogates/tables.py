@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.surrogates.runs import Run
 from benchmarks.tuners import TUNERS
 
+FloatArray = NDArray[np.float64]
 OURS = ("ours", "ours-warm")
 PEERS = tuple(name for name in TUNERS if name not in OURS)
 
@@ -36,6 +38,12 @@ class Row:
             score.regret,
             1000.0 * float(np.mean(run.ask_tell_cpu_s)),
         )
+
+    @classmethod
+    def of_numbers(cls, numbers: FloatArray) -> Row:
+        """The row whose :attr:`numbers` these are."""
+        *shares, worse, regret, cpu_ms = numbers.tolist()
+        return cls(tuple(shares), worse, regret, cpu_ms)
 
     @property
     def numbers(self) -> tuple[float, ...]:
@@ -69,17 +77,40 @@ def print_tables(
                 for evaluations, (peer, ahead, error) in zip(at, leads, strict=True)
             ]
             console.print(f"{method} - best peer, mean over the data sets: {', '.join(parts)}")
+    switched = [method for method in methods if method not in TUNERS]
+    if OURS[0] in methods and switched:
+        _print_gaps(by_data, switched, at, console)
 
 
-def mean_rows(by_data: Mapping[str, Mapping[str, Mapping[int, Row]]], method: str) -> list[Row]:
+ByData = Mapping[str, Mapping[str, Mapping[int, Row]]]
+"""Rows by data set, method and seed."""
+
+
+def mean_rows(by_data: ByData, method: str) -> list[Row]:
     """For every seed that is finished on all data sets, the mean over them."""
+    return list(_means_by_seed(by_data, method).values())
+
+
+def gaps(by_data: ByData, other: str) -> list[Row]:
+    """Ours less another method, for every seed that both finished on all data sets.
+
+    The seed is the same, and with it the design and what luck there is: the gaps vary less than
+    either method does.
+    """
+    ours, theirs = (_means_by_seed(by_data, method) for method in (OURS[0], other))
+    found = []
+    for seed in sorted(ours.keys() & theirs.keys()):
+        less = np.subtract(ours[seed].numbers, theirs[seed].numbers)
+        found.append(Row.of_numbers(less))
+    return found
+
+
+def _means_by_seed(by_data: ByData, method: str) -> dict[int, Row]:
     finished = [rows.get(method, {}) for rows in by_data.values()]
-    means = []
-    for seed in sorted(set.intersection(*(set(rows) for rows in finished))):
-        rows = [seen[seed] for seen in finished]
-        *shares, worse, regret, cpu_ms = np.mean([row.numbers for row in rows], axis=0).tolist()
-        means.append(Row(tuple(shares), worse, regret, cpu_ms))
-    return means
+    return {
+        seed: Row.of_numbers(np.mean([seen[seed].numbers for seen in finished], axis=0))
+        for seed in sorted(set.intersection(*(set(rows) for rows in finished)))
+    }
 
 
 def lead(rows: Mapping[str, Sequence[Row]], ours: str, column: int) -> tuple[str, float, float]:
@@ -92,6 +123,14 @@ def lead(rows: Mapping[str, Sequence[Row]], ours: str, column: int) -> tuple[str
         for seen in (shares[ours], peers[best])
     ]
     return best, float(shares[ours].mean() - peers[best].mean()), float(np.hypot(*errors))
+
+
+def _print_gaps(
+    by_data: ByData, methods: Sequence[str], at: Sequence[int], console: Console
+) -> None:
+    """What each switch costs, seed by seed: less noisy than two means side by side."""
+    rows = {f"ours less: {method}": gaps(by_data, method) for method in methods}
+    _print(f"paired by seed, mean over {len(by_data)} data sets", rows, at, console)
 
 
 def _print(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from backend.agent.settings import KnobAgentSettings
 from backend.domain.knobs import KnobSpace
@@ -17,7 +18,7 @@ from benchmarks.surrogates.forest import Forest, fit_surrogate
 from benchmarks.surrogates.problem import Problem, Score
 from benchmarks.surrogates.recording import Recording, read_recording
 from benchmarks.surrogates.runs import Cell, Results, Run, run_cell
-from benchmarks.surrogates.tables import Row, lead, mean_rows
+from benchmarks.surrogates.tables import Row, gaps, lead, mean_rows, print_tables
 
 HEADER = "index,buffer,ratio,persist,method,pages,constant,latency"
 ROWS = 40
@@ -230,6 +231,43 @@ def test_means_over_data_sets_take_finished_seeds_only() -> None:
     }
     assert [mean.shares for mean in mean_rows(by_data, "tpe")] == [pytest.approx((0.4,))]
     assert mean_rows(by_data, "random") == []
+
+
+def test_what_a_part_buys_is_told_seed_by_seed() -> None:
+    def row(share: float, regret: float) -> Row:
+        return Row((share, share), 3.0, regret, 1.0)
+
+    by_data = {
+        "one": {
+            "ours": {0: row(0.5, 8.0), 1: row(0.9, 6.0), 2: row(0.1, 1.0)},
+            "no actor": {1: row(0.7, 9.0), 0: row(0.1, 8.0), 3: row(0.3, 2.0)},
+        },
+        "two": {
+            "ours": {0: row(0.7, 4.0), 1: row(0.9, 6.0), 2: row(0.2, 1.0)},
+            "no actor": {0: row(0.3, 6.0), 1: row(0.7, 9.0), 3: row(0.3, 2.0)},
+        },
+    }
+    found = gaps(by_data, "no actor")
+    assert [gap.numbers for gap in found] == [
+        pytest.approx((0.4, 0.4, 0.0, -1.0, 0.0)),
+        pytest.approx((0.2, 0.2, 0.0, -3.0, 0.0)),
+    ]
+    assert gaps(by_data, "not run yet") == []
+
+
+def test_an_ablation_prints_what_each_part_buys(capsys: pytest.CaptureFixture[str]) -> None:
+    def run(method: str, seed: int, last: float) -> Run:
+        cell = Cell("tiny", "digest", "min", method, seed, 2)
+        return Run(cell, default=10.0, best=6.0, objectives=[10.0, last], ask_tell_cpu_s=[0.0])
+
+    runs = [run("ours", 0, 8.0), run("ours", 1, 7.0), run("no actor", 0, 9.0)]
+    runs.append(run("no actor", 1, 9.0))
+    print_tables(runs, ["ours", "no actor"], [2], Console(width=150))
+    shown = capsys.readouterr().out
+    row = next(line for line in shown.splitlines() if "ours less: no actor" in line)
+    assert "0.375 ± 0.125" in row
+    print_tables(runs[:2], ["ours"], [2], Console(width=150))
+    assert "ours less" not in capsys.readouterr().out
 
 
 def test_the_lead_is_over_the_best_peer() -> None:
