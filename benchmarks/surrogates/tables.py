@@ -100,7 +100,7 @@ def gaps(by_data: ByData, other: str) -> list[Row]:
     ours, theirs = (_means_by_seed(by_data, method) for method in (OURS[0], other))
     found = []
     for seed in sorted(ours.keys() & theirs.keys()):
-        less = np.subtract(ours[seed].numbers, theirs[seed].numbers)
+        less = np.array(ours[seed].numbers) - np.array(theirs[seed].numbers)
         found.append(Row.of_numbers(less))
     return found
 
