@@ -1,12 +1,13 @@
 """Knob tuners on a real server, with equal wall clock: ``python -m benchmarks.knob_live``.
 
 Each method gets the same minutes on the embedded PostgreSQL: the same data (a fresh copy), the
-same offered load (open-loop arrivals, frozen by the seed), the same knobs (those that the product
-tunes), settings at PostgreSQL's defaults at first. One trial applies a configuration, lets it
-settle and measures a window; its objective is the latency index against windows of the defaults
-just before and after. The memory budget is kept for every method: a proposal that passes it is
-shrunk, and counted. Only durable configurations: settings on the never-list are no knobs here, and
-whether they stand is looked for on the server after each change.
+same offered load (open-loop arrivals, frozen by the seed; the same statements in every window, so
+that windows differ by what the server does and not by what it was asked), the same knobs (those
+that the product tunes), settings at PostgreSQL's defaults at first. One trial applies a
+configuration, lets it settle and measures a window; its objective is the latency index against
+windows of the defaults just before and after. The memory budget is kept for every method: a
+proposal that passes it is shrunk, and counted. Only durable configurations: settings on the
+never-list are no knobs here, and whether they stand is looked for on the server after each change.
 
 When all methods of a workload and seed are done, their final configurations (each the best by its
 own measurements; ours spends its last fifth on measuring its best again) and the defaults are
@@ -92,6 +93,7 @@ def protocol_of(live: LiveServer, settings: Settings, arguments: argparse.Namesp
         cores=round(live.host.cpu_count),
         memory_gb=round(live.host.memory_bytes / GIB),
         server_version=live.info.version,
+        repeat_s=workload.repeat_s,
     )
 
 
@@ -126,6 +128,7 @@ def run(arguments: argparse.Namespace, results: Results, say: Say) -> None:
         rate_per_s=arguments.rate,
         clients=arguments.clients,
         statement_timeout_s=arguments.statement_timeout,
+        repeat_s=arguments.window,
     )
     limit = TimeLimit(arguments.stop_after)
     with data_folder(arguments.data_dir, "knob-live-") as data_dir:

@@ -32,7 +32,7 @@ def offer_store(
     """Offer statements of the demo store until told to stop."""
     generator = WorkloadGenerator(
         url,
-        offer.schedule(),
+        offer.arrivals(),
         max_concurrency=offer.clients,
         statement_timeout_s=offer.statement_timeout_s,
         application_name=APPLICATION_NAME,

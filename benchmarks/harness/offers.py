@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 from sqlalchemy.engine import URL, make_url
 
 from backend.workload.mixes import Mix
-from backend.workload.schedule import ArrivalSchedule
+from backend.workload.schedule import Arrival, ArrivalSchedule
 from backend.workload.shape import StoreShape
+from benchmarks.harness.repeating import Repeated
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class StoreOffer:
     """Statements of the demo store, open-loop, frozen by the seed.
 
     ``rate_per_s`` is the mean over a simulated day, None the mix's own; ``time_scale`` is how many
-    simulated seconds pass in a real one. ``scale`` is the store's.
+    simulated seconds pass in a real one. ``scale`` is the store's. After ``repeat_s`` the same
+    statements come again; None: ever new ones.
     """
 
     mix: Mix
@@ -39,9 +41,19 @@ class StoreOffer:
     time_scale: float = 1.0
     clients: int = 8
     statement_timeout_s: float = 30.0
+    repeat_s: float | None = None
+
+    def arrivals(self) -> Iterable[Arrival]:
+        """What arrives when, without end.
+
+        Raises:
+            WorkloadError: nothing arrives in the time that is to be repeated.
+        """
+        schedule = self.schedule()
+        return schedule if self.repeat_s is None else Repeated(schedule, self.repeat_s)
 
     def schedule(self) -> ArrivalSchedule:
-        """The arrivals."""
+        """The arrivals, ever new."""
         per_hour = None if self.rate_per_s is None else self.rate_per_s * 3600.0 / self.time_scale
         return ArrivalSchedule(
             self.mix, per_hour, self.seed, self.time_scale, shape=StoreShape.at_scale(self.scale)

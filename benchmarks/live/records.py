@@ -28,7 +28,8 @@ class Protocol:
 
     ``rate_per_s`` is the offered load, ``knobs`` the fingerprint of the tuned space, ``cores`` and
     ``memory_gb`` are the machine's, times are real. ``minutes`` is each method's wall clock, from
-    the end of its baseline on; the load runs for ``warm_up_s`` before that.
+    the end of its baseline on; the load runs for ``warm_up_s`` before that. After ``repeat_s`` the
+    same statements come again; None: ever new ones.
     """
 
     minutes: float
@@ -44,6 +45,7 @@ class Protocol:
     cores: int
     memory_gb: int
     server_version: int
+    repeat_s: float | None = None
 
 
 @dataclass(frozen=True)

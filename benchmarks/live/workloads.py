@@ -50,6 +50,8 @@ class LiveWorkload:
         rate_per_s: statements a second, for pgbench transactions.
         clients: connections at the most.
         statement_timeout_s: after which the server cancels a client's statement.
+        repeat_s: after which the store's statements come again; None: ever new ones. pgbench draws
+            its own, so it has None.
     """
 
     name: str
@@ -57,6 +59,7 @@ class LiveWorkload:
     rate_per_s: float
     clients: int
     statement_timeout_s: float
+    repeat_s: float | None = None
 
     @classmethod
     def named(
@@ -67,6 +70,7 @@ class LiveWorkload:
         rate_per_s: float | None = None,
         clients: int = 8,
         statement_timeout_s: float = 10.0,
+        repeat_s: float | None = None,
     ) -> LiveWorkload:
         """The workload with its usual size and rate where none is given.
 
@@ -78,12 +82,12 @@ class LiveWorkload:
                 f"there is no workload {name!r}", remedy=f"choose one of {', '.join(NAMES)}"
             )
         if name in PGBENCH_SCRIPTS:
-            size, rate = PGBENCH_SCALE, PGBENCH_SCRIPTS[name][1]
+            size, rate, repeat_s = PGBENCH_SCALE, PGBENCH_SCRIPTS[name][1], None
             if scale is not None and (scale < 1 or scale != int(scale)):
                 raise WorkloadError(f"pgbench's scale {scale:g} is no whole number from 1 on")
         else:
             size, rate = DEMO_SCALE, MIXES[name].default_rate_per_s
-        return cls(name, scale or size, rate_per_s or rate, clients, statement_timeout_s)
+        return cls(name, scale or size, rate_per_s or rate, clients, statement_timeout_s, repeat_s)
 
     @property
     def template(self) -> str:
@@ -158,4 +162,5 @@ class LiveWorkload:
             time_scale=FIXED_PHASE,
             clients=self.clients,
             statement_timeout_s=self.statement_timeout_s,
+            repeat_s=self.repeat_s,
         )

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -48,7 +49,7 @@ PGBENCH = PgbenchOffer("tpcb-like", 150.0, 2, 8, 10.0, "/bin/pgbench", {"ICU_DAT
 # -- offers ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("offer", [STORE, PGBENCH])
+@pytest.mark.parametrize("offer", [STORE, replace(STORE, repeat_s=10.0), PGBENCH])
 def test_an_offer_travels_as_one_line(offer: Offer) -> None:
     text = to_text(URL, offer)
     assert "\n" not in text

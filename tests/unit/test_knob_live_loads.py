@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,9 +12,11 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from backend.errors import WorkloadError
+from backend.workload.mixes import mix_named
 from benchmarks import knob_live
 from benchmarks.harness.offers import LoadCounts, PgbenchOffer, StoreOffer
 from benchmarks.harness.pgbench import after_line, pgbench_command
+from benchmarks.harness.repeating import Repeated
 from benchmarks.live.workloads import description
 
 
@@ -81,5 +85,34 @@ def test_the_stores_load_stands_still_at_its_rate() -> None:
     assert isinstance(offer, StoreOffer)
     schedule = offer.schedule()
     assert schedule.rate_per_s == pytest.approx(40.0)
+    assert offer.repeat_s is None
     day_later = schedule.hour_at(24 * 3600.0) - schedule.hour_at(0.0)
     assert day_later == pytest.approx(0.024)  # simulated hours in a real day
+
+
+def test_every_window_of_the_store_holds_the_same_statements() -> None:
+    server: Any = None
+    workload = knob_live.LiveWorkload.named("analytical", repeat_s=10.0)
+    offer = workload.offer(server, 5)
+    assert isinstance(offer, StoreOffer)
+    arrivals = list(itertools.takewhile(lambda a: a.offset_s < 60.0, offer.arrivals()))
+
+    def asked(from_s: float) -> Counter[tuple[str, Any]]:
+        window = (a for a in arrivals if from_s <= a.offset_s < from_s + 10.0)
+        return Counter((a.class_name, a.parameters) for a in window)
+
+    assert len(arrivals) == pytest.approx(60 * workload.rate_per_s, rel=0.01)
+    assert asked(0.0) == asked(3.7) == asked(29.9) == asked(50.0)
+    fresh = list(itertools.islice(offer.schedule(), len(arrivals)))
+    assert fresh[: asked(0.0).total()] == arrivals[: asked(0.0).total()]
+    assert fresh != arrivals
+
+
+def test_pgbench_draws_its_own_statements() -> None:
+    assert knob_live.LiveWorkload.named("pgbench", repeat_s=10.0).repeat_s is None
+
+
+def test_a_stretch_in_which_nothing_arrives_cannot_be_repeated() -> None:
+    schedule = StoreOffer(mix_named("oltp"), 0.25, seed=1, rate_per_s=0.01).schedule()
+    with pytest.raises(WorkloadError, match=r"no statement arrives in the 0\.001 s"):
+        Repeated(schedule, 0.001)

@@ -12,13 +12,17 @@ from benchmarks.live.records import Results
 from benchmarks.live.report import ALL, cells, lines
 
 ROOT = Path(__file__).resolve().parents[2]
-KEPT = ROOT / "benchmarks" / "results"
+LIVE = sorted((ROOT / "benchmarks" / "results").glob("knob_live*.jsonl"))
 PAGE = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8").replace("**", "")
 
 
-@pytest.fixture(scope="module")
-def live() -> Results:
-    results = Results(KEPT / "knob_live.jsonl")
+def test_there_are_live_results() -> None:
+    assert LIVE
+
+
+@pytest.fixture(scope="module", params=LIVE, ids=lambda path: path.stem)
+def live(request: pytest.FixtureRequest) -> Results:
+    results = Results(request.param)
     assert results.damaged_lines == 0
     return results
 
