@@ -195,7 +195,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--workload", choices=STORE_NAMES, default="mixed", help="what the clients send (mixed)")
     add("--minutes", type=positive, default=5.0, help="how long to watch (5)")
     add("--ever-new", action="store_true",
-        help="new statements all the time; else the same in every 10 s, as in knob_live")  # fmt: skip
+        help="new statements all the time; else those of 10 s again, as knob_live")  # fmt: skip
     add("--seed", type=int, default=0, help="of the arrivals (0)")
     add("--data-dir", type=Path,
         help="kept and used again, with the loaded data; a folder for knob_live and this benchmark "
