@@ -44,6 +44,8 @@ from benchmarks.live.server import LiveServer
 from benchmarks.live.workloads import NAMES, LiveWorkload
 
 DEFAULT_METHODS = "defaults,pgtune,tpe,smac3,ours-warm"
+WINDOW_S, WARM_UP_S = 10.0, 15.0
+"""Length of a window, and how long the load runs before the first, where nothing else is said."""
 MIN_BLOCKS = 2
 GIB = 1024**3
 
@@ -194,8 +196,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--report", action="store_true", help="print the table of the results file, measure nothing"
     )
     add("--blocks", type=int, default=6, help="of the comparison; at least 6 for figures (6)")
-    add("--window", type=positive, default=10.0, metavar="S", help="length of a window (10 s)")
-    add("--warm-up", type=positive, default=15.0, metavar="S",
+    add("--window", type=positive, default=WINDOW_S, metavar="S", help="length of a window (10 s)")
+    add("--warm-up", type=positive, default=WARM_UP_S, metavar="S",
         help="the load runs for so long before each baseline (15 s)")  # fmt: skip
     add("--scale", type=positive, help="of the demo store (0.25) or of pgbench (20)")
     add("--rate", type=positive, metavar="PER_S",

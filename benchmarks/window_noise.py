@@ -26,7 +26,7 @@ from backend.errors import AutopilotError
 from backend.sample_filter import Reference, latency_index, paired_log_ratio
 from benchmarks.harness.command_line import end_on_sigterm, positive
 from benchmarks.harness.server import Say, data_folder
-from benchmarks.knob_live import protocol_of, settings_for
+from benchmarks.knob_live import WARM_UP_S, WINDOW_S, protocol_of, settings_for
 from benchmarks.live.records import Protocol
 from benchmarks.live.server import LiveServer
 from benchmarks.live.tuning import stage
@@ -34,8 +34,6 @@ from benchmarks.live.workloads import NAMES, PGBENCH_SCRIPTS, LiveWorkload
 
 LENGTHS = (5, 10, 20, 30)
 """Of windows, in snapshots; one is taken each second."""
-WINDOW_S, WARM_UP_S = 10.0, 15.0
-"""As in ``benchmarks.knob_live``: of the baseline's windows, and before them."""
 STORE_NAMES = tuple(name for name in NAMES if name not in PGBENCH_SCRIPTS)
 """Workloads whose statements are ours to repeat."""
 HEAVIEST = 3
@@ -79,10 +77,12 @@ def windows_of(snapshots: Sequence[MetricsSnapshot], length: int) -> list[Metric
 
 def noise_of(windows: Sequence[MetricsWindow], shares: Reference) -> Noise:
     """What these windows differ by; those in which nothing can be compared are left out."""
-    found = [(latency_index([window], shares), window) for window in windows]
-    logs = np.array([math.log(index.value) for index, _ in found if index is not None])
-    taken = [window.gauges.get("host_steal_percent", 0.0) for index, window in found if index]
-    steal = np.array(taken)
+    seen = [
+        (math.log(index.value), window.gauges.get("host_steal_percent", 0.0))
+        for window in windows
+        if (index := latency_index([window], shares)) is not None
+    ]
+    logs, steal = (np.array([each[column] for each in seen]) for column in (0, 1))
     pairs = [paired_log_ratio([b], [a], shares) for a, b in _pairs(windows)]
     ratios = np.array([pair[0] for pair in pairs if pair is not None])
     moves = len(logs) > 2 and logs.std() > 0 and steal.std() > 0
@@ -115,16 +115,16 @@ def heaviest(windows: Sequence[MetricsWindow], shares: Reference) -> list[ClassN
         for key, (share, base_ms) in shares.per_class.items()
     }
     total = np.sum(list(costs.values()), axis=0)
-    variance = float(total.var(ddof=1))
+    variance = float(total.var(ddof=1)) or math.inf  # where nothing varies, no class has a part
     found = [
-        ClassNoise(key, float(cost.mean() / total.mean()), float(np.cov(cost, total)[0, 1]))
+        ClassNoise(
+            key,
+            time_share=float(cost.mean() / total.mean()),
+            variance_share=float(np.cov(cost, total)[0, 1]) / variance,
+        )
         for key, cost in costs.items()
     ]
-    found.sort(key=lambda each: -each.variance_share)
-    return [
-        ClassNoise(each.key, each.time_share, each.variance_share / variance if variance else 0.0)
-        for each in found[:HEAVIEST]
-    ]
+    return sorted(found, key=lambda each: -each.variance_share)[:HEAVIEST]
 
 
 def _mean_ms(window: MetricsWindow, key: QueryKey, otherwise_ms: float) -> float:
@@ -200,12 +200,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--data-dir", type=Path,
         help="kept and used again, with the loaded data; a folder for knob_live and this benchmark "
         "alone. Default: a temporary one")  # fmt: skip
+    parser.set_defaults(window=WINDOW_S, warm_up=WARM_UP_S)
     arguments = parser.parse_args(argv)
     if arguments.minutes * 60 < 4 * LENGTHS[-1]:
         parser.error(f"--minutes {arguments.minutes:g}: at least {4 * LENGTHS[-1] / 60:g}")
     if arguments.seed < 0:
         parser.error(f"--seed {arguments.seed}: a whole number from 0 on")
-    arguments.window, arguments.warm_up = WINDOW_S, WARM_UP_S
     return arguments
 
 

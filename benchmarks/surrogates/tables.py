@@ -51,6 +51,10 @@ class Row:
         return (*self.shares, self.worse, self.regret, self.cpu_ms)
 
 
+ByData = Mapping[str, Mapping[str, Mapping[int, Row]]]
+"""Rows by data set, method and seed."""
+
+
 def print_tables(
     runs: Sequence[Run], methods: Sequence[str], at: Sequence[int], console: Console
 ) -> None:
@@ -80,10 +84,6 @@ def print_tables(
     switched = [method for method in methods if method not in TUNERS]
     if OURS[0] in methods and switched:
         _print_gaps(by_data, switched, at, console)
-
-
-ByData = Mapping[str, Mapping[str, Mapping[int, Row]]]
-"""Rows by data set, method and seed."""
 
 
 def mean_rows(by_data: ByData, method: str) -> list[Row]:
