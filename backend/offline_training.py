@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sqlalchemy.engine import URL
 
+from backend.agent.pretrained import Pretrained
 from backend.config import Settings
 from backend.domain.knobs import KnobSpace
 from backend.domain.records import KnobSpaceRecord, TransitionRecord
@@ -45,6 +46,8 @@ DAMAGED = "damaged"
 ALONE = "alone in their run, with nothing to compare with"
 UPDATES = 2000
 """Of critics and actor: some hundred passes over a thousand transitions in batches of 64."""
+LEARNT_BEFORE = "learnt before"
+"""Stands for the workloads of a trained agent, which does not keep their names."""
 MOST = 1_000_000
 """Transitions read from one store: all there are (the store keeps fewer)."""
 
@@ -115,6 +118,7 @@ def train_from_stores(
     stores: Sequence[str | Path] = (),
     out: Path | None = None,
     *,
+    trained: Path | None = None,
     seed: int = 0,
     on_progress: Callable[[str], None] = lambda text: None,
 ) -> Training:
@@ -126,14 +130,17 @@ def train_from_stores(
             newest transition of the first store that has any.
         out: the folder to write to; None: that of the agent's checkpoint, from which the next
             run starts. The checkpoint of earlier runs is set aside there, since it would win.
+        trained: the folder of an agent trained before; what it has learnt from is learnt again.
         seed: same seed and same transitions, same agent.
         on_progress: told what is going on.
 
     Raises:
         StoreError: a store cannot be read.
+        CheckpointError: the trained agent cannot be read, or is for other knobs or states.
         AutopilotError: there is nothing to learn from, or a tuner is at work that would write
             its own checkpoint.
     """
+    known = None if trained is None else Pretrained.read(trained / TRAINED_FILE)
     urls = list(dict.fromkeys(_url(text) for text in stores)) or [settings.store_url]
     section = settings.level0.knob
     if out is None:
@@ -146,7 +153,7 @@ def train_from_stores(
             found.append(Recorded.read(store, store.address))
         finally:
             store.close()
-    data = training_data(found, section.quality_floor)
+    data = training_data(found, section.quality_floor, known=known)
     on_progress(f"learning from {data.used} transitions of {len(data.episodes)} runs")
     folder = out or agent_folder(settings)
     path = folder / TRAINED_FILE
@@ -188,7 +195,10 @@ class Recorded:
 
 
 def training_data(
-    recorded: Sequence[Recorded], quality_floor: float, target: KnobSpace | None = None
+    recorded: Sequence[Recorded],
+    quality_floor: float,
+    target: KnobSpace | None = None,
+    known: Pretrained | None = None,
 ) -> TrainingData:
     """Sort recorded transitions into episodes; what cannot be used is counted by reason.
 
@@ -196,9 +206,11 @@ def training_data(
         recorded: what the stores hold.
         quality_floor: transitions below it are left out.
         target: the knobs that count; None: those of the first store with a transition.
+        known: an agent trained before, whose transitions are used as well.
 
     Raises:
         AutopilotError: nothing is left, and why.
+        CheckpointError: the trained agent is for other knobs or states.
     """
     total = sum(len(part.transitions) for part in recorded)
     where = ", ".join(part.address for part in recorded)
@@ -236,6 +248,14 @@ def training_data(
         left_out[ALONE] += len(episodes.pop(name))
     if not episodes:
         _refuse(total, where, left_out)
+    if known is not None:
+        known.check(target, STATE_LAYOUT)
+        have = {_mark(transition) for episode in episodes.values() for transition in episode}
+        for number, transition in known.replayed():
+            if _mark(transition) in have:
+                left_out[TWICE] += 1
+            else:
+                episodes.setdefault((f"{number}", LEARNT_BEFORE), []).append(transition)
     return TrainingData(
         space=target,
         episodes=tuple(_linked(episode) for episode in episodes.values()),
@@ -310,6 +330,12 @@ def _transition(record: TransitionRecord, space: KnobSpace) -> Transition | None
         censored=record.censored,
         reward_terms=terms,
     )
+
+
+def _mark(transition: Transition) -> bytes:
+    """What tells a transition from others, in the precision that a trained agent's file has."""
+    parts = (transition.state, transition.action, [transition.reward])
+    return np.concatenate(parts).astype(np.float32).tobytes()
 
 
 def _linked(episode: Sequence[Transition]) -> tuple[Transition, ...]:

@@ -46,6 +46,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--store", type=Path, default=Path("data/recorded.db"),
                         help="SQLite file to record into")  # fmt: skip
     parser.add_argument("--workloads", type=int, default=12, help="how many workloads")
+    parser.add_argument("--first", type=int, default=0, help="the first one's number (0)")
     parser.add_argument("--configurations", type=int, default=24,
                         help="configurations measured under each, about "
                         f"{MEASUREMENT_S:g} s a piece")  # fmt: skip
@@ -68,13 +69,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
     complete = 0
-    for number in range(arguments.workloads):
+    for number in range(arguments.first, arguments.first + arguments.workloads):
         workload = training_workload(arguments.seed, number)
         done = recorded(arguments.store, workload)
         # Each start measures the defaults once more, which counts as one.
         missing = arguments.configurations + 1 - done
         if missing > 0 and limit.allows(BEGINNING_S + MEASUREMENT_S):
-            tell(f"workload {number + 1} of {arguments.workloads}, scale {workload.scale:g}, "
+            tell(f"workload {number}, scale {workload.scale:g}, "
                  f"{len(workload.weights)} statement classes")  # fmt: skip
             missing -= record(
                 workload,

@@ -27,6 +27,14 @@ def train(
             "--out", help="Folder to write to. Default: where the tuner's next run starts from."
         ),
     ] = None,
+    trained: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--trained",
+            help="Folder of an agent trained before (pretrained.npz): what it has learnt from is "
+            "learnt again, besides the stores.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the training.")] = 0,
     config: ConfigOption = None,
     data_dir: DataDirOption = None,
@@ -42,7 +50,7 @@ def train(
     ) as bar:  # fmt: skip
         task = bar.add_task("starting", total=None)
         training = train_from_stores(
-            settings, store or (), out, seed=seed,
+            settings, store or (), out, trained=trained, seed=seed,
             on_progress=lambda text: bar.update(task, description=text),
         )  # fmt: skip
     for line in training.summary():

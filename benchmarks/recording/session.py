@@ -42,7 +42,7 @@ WARM_UP_S = 10.0
 BASELINE_WINDOWS = 3
 MIN_QUALITY = 0.3
 """An incumbent window of lower quality is measured again: a slow candidate leaves a queue."""
-RATE_LIMITS_PER_S = (1.0, 250.0)
+RATE_LIMITS_PER_S = (1.0, 400.0)
 """Statements offered a second: enough for the index, no more than one process sends on time."""
 STRADDLE_S = 40.0
 """How long to wait for statements that began before a switch: longer than their time-out."""

@@ -20,9 +20,10 @@ from backend.config import Settings
 from backend.domain.clock import ManualClock
 from backend.domain.metrics import MetricsSnapshot, QueryCounters
 from backend.errors import ServerError, StaleEpochError, WorkloadError
-from backend.workload.mixes import mix_named
+from backend.workload.mixes import MIXES, mix_named
 from backend.workload.schedule import ArrivalSchedule
 from backend.workload.shape import StoreShape
+from backend.workload.statements import STATEMENTS
 from benchmarks.harness import command_line, load, server
 from benchmarks.harness.command_line import TimeLimit, end_on_sigterm
 from benchmarks.harness.load import OfferedLoad
@@ -38,7 +39,13 @@ from benchmarks.harness.server import data_folder, settings_in, shop_server
 from benchmarks.harness.waiting import TICK_S, pass_time, renew
 from benchmarks.harness.windows import WINDOW_ATTEMPTS, Meter
 from benchmarks.live.workloads import LiveWorkload
-from benchmarks.recording.workloads import training_workload
+from benchmarks.recording.workloads import (
+    GROUPS,
+    LEAST_DISTANCE,
+    SCALES,
+    distance,
+    training_workload,
+)
 from tests.windows import START, key
 
 URL = make_url("postgresql+psycopg2://role:sec%40ret@127.0.0.1:5433/shop")
@@ -68,6 +75,17 @@ def test_the_arrivals_of_a_training_workload_are_those_of_its_seed() -> None:
     frozen = ArrivalSchedule(workload.mix(37.3), seed=11, shape=shape)
     offer = StoreOffer(workload.mix(37.3), workload.scale, seed=11)
     assert arrivals_after_travelling(offer) == frozen.fingerprint
+
+
+def test_one_training_workload_of_four_has_no_reports_and_is_of_no_mix_judged_on() -> None:
+    reports = {name for name, s in STATEMENTS.items() if s.kind in GROUPS[2]}
+    workloads = [training_workload(0, number) for number in range(24)]
+    without = [number for number, w in enumerate(workloads) if not reports & set(w.weights)]
+    assert without == [3, 7, 11, 15, 19, 23]
+    assert {workloads[number].scale for number in without} == set(SCALES)
+    for workload in workloads:
+        assert min(distance(workload.weights, mix) for mix in MIXES.values()) >= LEAST_DISTANCE
+        assert all(weight > 0 for weight in workload.weights.values())
 
 
 def test_the_arrivals_of_the_live_comparison_are_those_of_its_protocol() -> None:

@@ -22,6 +22,7 @@ from backend.learning import TRAINED_FILE
 from backend.offline_training import (
     ALONE,
     DAMAGED,
+    LEARNT_BEFORE,
     LOW_QUALITY,
     NO_STATE,
     OTHER_SPACE,
@@ -266,6 +267,48 @@ def test_several_stores_by_path_and_by_url(
     training = train_from_stores(settings, stores, tmp_path / "out")
     assert [len(episode) for episode in training.data.episodes] == [3, 2]
     assert training.data.left_out == {}
+
+
+def test_what_another_agent_has_learnt_from_is_learnt_again(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.offline_training.UPDATES", 5)
+    monkeypatch.setattr("backend.offline_training.agent_settings", lambda section: TINY)
+    runs = [measurement(n) for n in range(3)] + [measurement(n, run="b") for n in range(5, 9)]
+    first = fill(tmp_path / "a.db", runs)
+    # The second store holds one run of the first one again, and one of its own.
+    second = fill(tmp_path / "b.db", [*runs[:3], measurement(9, run="c"), measurement(10, run="c")])
+    train_from_stores(settings, [first], tmp_path / "one")
+    training = train_from_stores(settings, [second], tmp_path / "two", trained=tmp_path / "one")
+    assert training.data.workloads == ("mixed", "mixed", LEARNT_BEFORE)
+    assert [len(episode) for episode in training.data.episodes] == [3, 2, 4]
+    assert training.data.left_out == {TWICE: 3}
+    assert len(Pretrained.read(training.path).transitions["rewards"]) == 9
+    before, again = (
+        training_data([recorded(runs[3:])], 0.2).episodes[0],
+        training.data.episodes[-1],
+    )
+    for old, new in zip(before, again, strict=True):
+        assert np.array_equal(old.action.astype(np.float32), new.action.astype(np.float32))
+        assert np.allclose(old.next_state, new.next_state)
+        assert old.reward == pytest.approx(new.reward)
+    assert not any(transition.reward == 0 for transition in again)
+
+
+def test_an_agent_for_other_knobs_is_not_learnt_from(settings: Settings, tmp_path: Path) -> None:
+    other = space(1_048_576, Knob("geqo", "boolean", default=True))
+    data = training_data([recorded([measurement(n) for n in range(4)])], 0.2)
+    path = tmp_path / "one" / TRAINED_FILE
+    train(data, path, TINY, seed=1, updates=5)
+    measured = measurement(1, knob_space=other.fingerprint)
+    config = {**measured.config, "geqo": True}
+    runs = [replace(measured, config=config), replace(measured, config=config, at=NOW)]
+    store = fill(tmp_path / "other.db", runs, other)
+    with pytest.raises(CheckpointError, match="is for knob space"):
+        train_from_stores(settings, [store], tmp_path / "out", trained=tmp_path / "one")
+    with pytest.raises(CheckpointError):
+        train_from_stores(settings, [store], tmp_path / "out", trained=tmp_path / "none")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_store_that_cannot_be_read_is_told(settings: Settings, tmp_path: Path) -> None:
