@@ -250,12 +250,12 @@ def training_data(
         _refuse(total, where, left_out)
     if known is not None:
         known.check(target, STATE_LAYOUT)
-        have = {_mark(transition) for episode in episodes.values() for transition in episode}
+        stored = {_mark(transition) for episode in episodes.values() for transition in episode}
         for number, transition in known.replayed():
-            if _mark(transition) in have:
+            if _mark(transition) in stored:
                 left_out[TWICE] += 1
             else:
-                episodes.setdefault((f"{number}", LEARNT_BEFORE), []).append(transition)
+                episodes.setdefault((f"run {number}", LEARNT_BEFORE), []).append(transition)
     return TrainingData(
         space=target,
         episodes=tuple(_linked(episode) for episode in episodes.values()),

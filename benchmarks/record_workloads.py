@@ -54,7 +54,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of workloads, arrivals and designs")
     parser.add_argument("--data-dir", type=Path, default=Path("data/recording"),
                         help="folder of the servers, one for each data scale")  # fmt: skip
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.first < 0:
+        parser.error(f"--first {arguments.first}: a whole number from 0 on")
+    return arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
