@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from statistics import fmean
 
@@ -12,7 +13,8 @@ from benchmarks.live.records import Results
 from benchmarks.live.report import ALL, cells, lines
 
 ROOT = Path(__file__).resolve().parents[2]
-LIVE = sorted((ROOT / "benchmarks" / "results").glob("knob_live*.jsonl"))
+RESULTS = ROOT / "benchmarks" / "results"
+LIVE = sorted(RESULTS.glob("knob_live*.jsonl"))
 PAGE = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8").replace("**", "")
 
 
@@ -56,3 +58,10 @@ def test_no_live_trial_passed_the_memory_budget_or_touched_durability(live: Resu
 
 def test_every_compared_cell_has_its_parts(live: Results) -> None:
     assert set(cells(live)) == set(live.comparisons)
+
+
+def test_no_live_trial_of_two_equal_configurations_was_promoted() -> None:
+    lines = (RESULTS / "sample_filter_live.jsonl").read_text(encoding="utf-8").splitlines()
+    trials = [json.loads(line) for line in lines]
+    assert [trial["number"] for trial in trials] == list(range(len(trials)))
+    assert {trial["verdict"] for trial in trials} <= {"reject", "inconclusive"}
