@@ -51,6 +51,8 @@ LEARNT_BEFORE = "learnt before"
 MOST = 1_000_000
 """Transitions read from one store: all there are (the store keeps fewer)."""
 
+Episodes = dict[tuple[str, str], list[Transition]]
+"""By run and workload."""
 _REMEDIES = {
     OTHER_SPACE: "give the store of the server that shall be tuned first: its knobs count",
     OTHER_STATES: "they were recorded by another version; let this one tune for a while",
@@ -228,7 +230,7 @@ def training_data(
     }
     left_out: Counter[str] = Counter()
     seen: set[tuple[str, str, datetime]] = set()
-    episodes: dict[tuple[str, str], list[Transition]] = {}
+    episodes: Episodes = {}
     for number, part in enumerate(recorded):
         for record in part.transitions:
             key = (record.run, record.workload, record.at)
@@ -250,12 +252,7 @@ def training_data(
         _refuse(total, where, left_out)
     if known is not None:
         known.check(target, STATE_LAYOUT)
-        stored = {_mark(transition) for episode in episodes.values() for transition in episode}
-        for number, transition in known.replayed():
-            if _mark(transition) in stored:
-                left_out[TWICE] += 1
-            else:
-                episodes.setdefault((f"run {number}", LEARNT_BEFORE), []).append(transition)
+        _add_learnt_before(known, episodes, left_out)
     return TrainingData(
         space=target,
         episodes=tuple(_linked(episode) for episode in episodes.values()),
@@ -330,6 +327,16 @@ def _transition(record: TransitionRecord, space: KnobSpace) -> Transition | None
         censored=record.censored,
         reward_terms=terms,
     )
+
+
+def _add_learnt_before(known: Pretrained, episodes: Episodes, left_out: Counter[str]) -> None:
+    """Add what a trained agent learnt from, but for what the stores hold themselves."""
+    stored = {_mark(transition) for episode in episodes.values() for transition in episode}
+    for number, transition in known.replayed():
+        if _mark(transition) in stored:
+            left_out[TWICE] += 1
+        else:
+            episodes.setdefault((f"run {number}", LEARNT_BEFORE), []).append(transition)
 
 
 def _mark(transition: Transition) -> bytes:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from backend.errors import AutopilotError
 from backend.telemetry import open_store
-from benchmarks.harness.command_line import TimeLimit, add_stop_after, end_on_sigterm
+from benchmarks.harness.command_line import TimeLimit, add_stop_after, end_on_sigterm, whole
 from benchmarks.recording.session import record
 from benchmarks.recording.workloads import TrainingWorkload, training_workload
 
@@ -46,18 +46,15 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--store", type=Path, default=Path("data/recorded.db"),
                         help="SQLite file to record into")  # fmt: skip
     parser.add_argument("--workloads", type=int, default=12, help="how many workloads")
-    parser.add_argument("--first", type=int, default=0, help="the first one's number (0)")
+    parser.add_argument("--first", type=whole, default=0, help="the first one's number (0)")
     parser.add_argument("--configurations", type=int, default=24,
                         help="configurations measured under each, about "
                         f"{MEASUREMENT_S:g} s a piece")  # fmt: skip
     add_stop_after(parser, "measurement")
-    parser.add_argument("--seed", type=int, default=0, help="of workloads, arrivals and designs")
+    parser.add_argument("--seed", type=whole, default=0, help="of workloads, arrivals and designs")
     parser.add_argument("--data-dir", type=Path, default=Path("data/recording"),
                         help="folder of the servers, one for each data scale")  # fmt: skip
-    arguments = parser.parse_args(argv)
-    if arguments.first < 0:
-        parser.error(f"--first {arguments.first}: a whole number from 0 on")
-    return arguments
+    return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -24,7 +24,7 @@ from backend.data_collector import window_between
 from backend.domain.metrics import MetricsSnapshot, MetricsWindow, QueryKey
 from backend.errors import AutopilotError
 from backend.sample_filter import Reference, latency_index, paired_log_ratio
-from benchmarks.harness.command_line import end_on_sigterm, positive
+from benchmarks.harness.command_line import end_on_sigterm, positive, whole
 from benchmarks.harness.server import Say, data_folder
 from benchmarks.knob_live import WARM_UP_S, WINDOW_S, protocol_of, settings_for
 from benchmarks.live.records import Protocol
@@ -196,7 +196,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--minutes", type=positive, default=5.0, help="how long to watch (5)")
     add("--ever-new", action="store_true",
         help="new statements all the time; else those of 10 s again, as knob_live")  # fmt: skip
-    add("--seed", type=int, default=0, help="of the arrivals (0)")
+    add("--seed", type=whole, default=0, help="of the arrivals (0)")
     add("--data-dir", type=Path,
         help="kept and used again, with the loaded data; a folder for knob_live and this benchmark "
         "alone. Default: a temporary one")  # fmt: skip
@@ -204,8 +204,6 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.minutes * 60 < 4 * LENGTHS[-1]:
         parser.error(f"--minutes {arguments.minutes:g}: at least {4 * LENGTHS[-1] / 60:g}")
-    if arguments.seed < 0:
-        parser.error(f"--seed {arguments.seed}: a whole number from 0 on")
     return arguments
 
 

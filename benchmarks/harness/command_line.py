@@ -17,6 +17,14 @@ def positive(text: str) -> float:
     return value
 
 
+def whole(text: str) -> int:
+    """A whole number from 0 on, as an option's type."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return value
+
+
 def add_stop_after(parser: argparse.ArgumentParser, piece: str) -> None:
     """Add ``--stop-after``; ``piece`` is what is not begun any more."""
     parser.add_argument(

@@ -27,7 +27,7 @@ TYPICAL_MS = {
 """What a statement takes, roughly, by kind: for the first guess of the rate."""
 CLASSES_PER_SHARE = 300
 """Classes of a group that has all calls, at most; one with a hundredth of them has 3."""
-WITHOUT_REPORTS = 4
+NO_REPORTS_EVERY = 4
 """One workload of so many asks for no report at all. Where there are any, however few, they take
 most of the time, and what serves them best is not what serves short statements best."""
 GROUPS = (("simple", "two-table join"), ("write",), ("multi-join", "aggregation", "analytical"))
@@ -72,9 +72,9 @@ def training_workload(seed: int, number: int) -> TrainingWorkload:
     them, of which some are left out. The last of every four has no reports.
     """
     rng = np.random.default_rng([seed, number])
-    reports = number % WITHOUT_REPORTS != WITHOUT_REPORTS - 1
+    with_reports = number % NO_REPORTS_EVERY != NO_REPORTS_EVERY - 1
     while True:
-        weights = _draw(rng, reports)
+        weights = _draw(rng, with_reports)
         if min(distance(weights, mix) for mix in MIXES.values()) >= LEAST_DISTANCE:
             return TrainingWorkload(
                 name=f"random {seed}.{number}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -75,6 +76,14 @@ def test_the_arrivals_of_a_training_workload_are_those_of_its_seed() -> None:
     frozen = ArrivalSchedule(workload.mix(37.3), seed=11, shape=shape)
     offer = StoreOffer(workload.mix(37.3), workload.scale, seed=11)
     assert arrivals_after_travelling(offer) == frozen.fingerprint
+
+
+def test_an_option_that_counts_takes_whole_numbers_from_zero_on() -> None:
+    assert (command_line.whole("0"), command_line.whole("12")) == (0, 12)
+    with pytest.raises(argparse.ArgumentTypeError, match="-1 is below 0"):
+        command_line.whole("-1")
+    with pytest.raises(ValueError, match="invalid literal"):
+        command_line.whole("1.5")
 
 
 def test_one_training_workload_of_four_has_no_reports_and_is_of_no_mix_judged_on() -> None:
