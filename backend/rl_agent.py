@@ -111,8 +111,10 @@ class KnobAgent(AgentParts):
         return self._natives.decode(action)
 
     def _next_config(self, state: FloatArray) -> KnobConfig:
+        self._due = sum(config not in self._asked for config in self._queue[: self._due])
         self._queue = [config for config in self._queue if config not in self._asked]
-        if self._queue and self._replay.online.all():
+        if self._due:
+            self._due -= 1
             return self._queue.pop(0)  # the expert rules, or the default configuration
         if self._replay.size == 0 or self._design_left > 0:
             self._design_left -= 1
@@ -373,4 +375,5 @@ class KnobAgent(AgentParts):
                 if transition.quality >= self.settings.quality_floor:
                     self._states.update(state)
                     self._replay.add(transition, self._rng, number)
+        self._due = 0
         self._learn(updates)

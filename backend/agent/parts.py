@@ -26,12 +26,13 @@ from backend.domain.knobs import KnobConfig, KnobSpace, KnobValue
 from backend.errors import CheckpointError, KnobError
 
 CHECKPOINT_FILE = "knob_agent.npz"
-FORMAT = 2
+FORMAT = 3
 NETWORK_SETTINGS = ("hidden_layers", "ensemble_size")
 """Settings that the networks' shapes depend on."""
 BUILT = (*NETWORK_SETTINGS, "buffer_size", "rank_rewards", "recall_columns")
 """Settings that what an agent has learnt so far depends on."""
 COUNTERS: Mapping[str, type] = {
+    "_due": int,
     "_design_left": int,
     "_tells": int,
     "_recalled_after": int,
@@ -69,6 +70,7 @@ class AgentParts:
             self._natives.remember(config)
         # What is tried before the critics choose: these, then points of a design.
         self._queue: list[KnobConfig] = list(dict.fromkeys(full or [defaults]))
+        self._due = len(self._queue)  # so many of them; what is left then competes
         self._design_left = max(0, self.settings.design_size - len(self._queue))
         self._asked: dict[KnobConfig, None] = {}  # the newest last, `buffer_size` at most
         self._tells = 0
@@ -212,8 +214,10 @@ class AgentParts:
     ) -> Agent:
         """A new agent that starts from what another one learnt elsewhere.
 
-        It keeps the networks' sizes of the other one. Its priors compete with its own
-        proposals before the critics instead of coming first.
+        It keeps the networks' sizes of the other one. The first prior is tried first, whatever
+        was learnt: a load unlike all those seen before may make the critics wrong, and then it
+        is where to start from. The others compete with the agent's own proposals before the
+        critics.
 
         Raises:
             CheckpointError: the knowledge is of a space of another shape, or damaged.
@@ -245,5 +249,6 @@ class AgentParts:
         agent._states.restore(pretrained.normaliser)
         for episode, transition in pretrained.replayed():
             agent._replay.add(transition, agent._rng, episode)
+        agent._due = 1 if priors else 0
         agent._design_left = 0
         return agent

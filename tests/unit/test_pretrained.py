@@ -58,12 +58,26 @@ def test_a_trained_agent_asks_first_for_what_was_good_elsewhere(tmp_path: Path) 
     assert value(warm.ask(np.zeros(2))) > 0.5
 
 
-def test_the_rules_of_a_warm_agent_compete_with_what_it_knows() -> None:
-    poor, good = {"work_mem": 64, "jit": True}, {"work_mem": 1_000_000, "jit": False}
-    warm = KnobAgent.warm(trained().pretrained(), space(), settings=TINY, priors=[poor, good])
-    first = warm.ask(np.zeros(2))
-    assert first != poor
-    assert value(first) > 0.5
+def test_a_warm_agent_tries_the_first_rule_and_lets_the_others_compete() -> None:
+    first, poor = {"work_mem": 128, "jit": True}, {"work_mem": 64, "jit": True}
+    good = {"work_mem": 1_000_000, "jit": False}
+    warm = KnobAgent.warm(
+        trained().pretrained(), space(), settings=TINY, priors=[first, poor, good]
+    )
+    assert warm.ask(np.zeros(2)) == first
+    warm.tell(first, 1.0, np.zeros(2))
+    second = warm.ask(np.zeros(2))
+    assert second != poor
+    assert value(second) > 0.5
+
+
+def test_a_first_rule_that_was_measured_already_is_not_owed_again(tmp_path: Path) -> None:
+    first, poor = {"work_mem": 128, "jit": True}, {"work_mem": 64, "jit": True}
+    warm = KnobAgent.warm(trained().pretrained(), space(), settings=TINY, priors=[first, poor])
+    warm.tell(first, 1.0, np.zeros(2))
+    warm.save(tmp_path)
+    for agent in (warm, KnobAgent.load(tmp_path, space())):
+        assert agent.ask(np.zeros(2)) not in (first, poor)
 
 
 def test_other_bounds_are_no_other_shape_and_other_knobs_are() -> None:
