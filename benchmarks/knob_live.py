@@ -38,7 +38,7 @@ from benchmarks.harness.command_line import (
 from benchmarks.harness.server import Say, data_folder, settings_in
 from benchmarks.live import methods
 from benchmarks.live.course import Course, expected_trials
-from benchmarks.live.records import Protocol, Results
+from benchmarks.live.records import Pace, Protocol, Results
 from benchmarks.live.report import table
 from benchmarks.live.server import LiveServer
 from benchmarks.live.workloads import NAMES, LiveWorkload
@@ -167,7 +167,8 @@ def measure(
     )
     if methods.OURS_WARM in names:
         methods.make(methods.OURS_WARM, 0, problem)  # a checkpoint that does not fit, told now
-    course = Course(live, protocol, results, problem, arguments.blocks, limit, say)
+    pace = Pace(arguments.compare_window, arguments.compare_settle)
+    course = Course(live, protocol, results, problem, arguments.blocks, pace, limit, say)
     course.run(names, arguments.seeds)
 
 
@@ -196,6 +197,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--report", action="store_true", help="print the table of the results file, measure nothing"
     )
     add("--blocks", type=int, default=6, help="of the comparison; at least 6 for figures (6)")
+    add("--compare-window", type=positive, metavar="S",
+        help="length of the comparison's windows, where all statements are short and frequent: the "
+        "shorter, the less the machine changes in between (as trials)")  # fmt: skip
+    add("--compare-settle", type=positive, metavar="S",
+        help="not measured after a switch in the comparison (as in trials)")  # fmt: skip
     add("--window", type=positive, default=WINDOW_S, metavar="S", help="length of a window (10 s)")
     add("--warm-up", type=positive, default=WARM_UP_S, metavar="S",
         help="the load runs for so long before each baseline (15 s)")  # fmt: skip

@@ -19,7 +19,7 @@ from benchmarks.harness.offers import LoadCounts
 from benchmarks.harness.server import Say
 from benchmarks.harness.windows import Measured
 from benchmarks.live.outcomes import judge
-from benchmarks.live.records import Comparison, Part, Protocol
+from benchmarks.live.records import AS_TRIALS, Comparison, Pace, Part, Protocol
 from benchmarks.live.server import LiveServer
 from benchmarks.live.tuning import Stage, stage
 
@@ -38,6 +38,7 @@ def compare(
     blocks: int,
     protocol: Protocol,
     say: Say,
+    pace: Pace = AS_TRIALS,
 ) -> Comparison:
     """Measure the final configurations of these parts against the defaults.
 
@@ -48,7 +49,7 @@ def compare(
     arms = [DEFAULTS, *dict.fromkeys(c for c in finals.values() if c != DEFAULTS)]
     lot = random.Random(f"{live.workload.name} {seed}")
     found: list[Mapping[str, float | None]] = []
-    with stage(live, seed, protocol) as running:
+    with stage(live, seed, protocol, pace) as running:
         failures = 0
         while len(found) < blocks:
             order = lot.sample(arms, len(arms))
@@ -72,6 +73,7 @@ def compare(
         blocks=tuple(found),
         violations=list(live.violations),
         durability=list(live.durability),
+        pace=pace,
     )
 
 

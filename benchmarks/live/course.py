@@ -9,7 +9,7 @@ from benchmarks.harness.command_line import TimeLimit
 from benchmarks.harness.server import Say
 from benchmarks.live import methods
 from benchmarks.live.comparison import compare
-from benchmarks.live.records import Part, Protocol, Results
+from benchmarks.live.records import Pace, Part, Protocol, Results
 from benchmarks.live.server import LiveServer
 from benchmarks.live.tuning import BASELINE_WINDOWS, MethodRun
 
@@ -30,6 +30,7 @@ class Course:
         results: what is done, and where it is written.
         problem: what tuners are made for.
         blocks: of each comparison.
+        pace: of each comparison.
         limit: nothing is begun that would pass it.
         say: tells people what goes on.
     """
@@ -39,6 +40,7 @@ class Course:
     results: Results
     problem: methods.Problem
     blocks: int
+    pace: Pace
     limit: TimeLimit
     say: Say
 
@@ -60,7 +62,11 @@ class Course:
                 yield name
         compared = self.results.comparisons.get((workload, seed))
         parts = self._parts(names, seed)
-        if compared is None or len(parts) < len(names) or not compared.covers(parts, self.blocks):
+        if (
+            compared is None
+            or len(parts) < len(names)
+            or not compared.covers(parts, self.blocks, self.pace)
+        ):
             yield COMPARISON
 
     def _parts(self, names: Sequence[str], seed: int) -> dict[str, Part]:
@@ -81,7 +87,10 @@ class Course:
         window_s = self.protocol.window_s + WINDOW_OVERHEAD_S
         stage_s = FRESH_S + self.protocol.warm_up_s + BASELINE_WINDOWS * window_s
         if step == COMPARISON:
-            return stage_s + self.blocks * methods_compared * window_s
+            turn_s = (self.pace.window_s or self.protocol.window_s) + (
+                WINDOW_OVERHEAD_S if self.pace.settle_s is None else self.pace.settle_s
+            )
+            return stage_s + self.blocks * methods_compared * turn_s
         return stage_s + 60.0 * self.protocol.minutes + window_s
 
     def _do(self, step: str, names: Sequence[str], seed: int) -> None:
@@ -90,7 +99,7 @@ class Course:
             self.say(f"{about}: comparison of {', '.join(names)}")
             parts = self._parts(names, seed)
             self.results.add_comparison(
-                compare(self.live, seed, parts, self.blocks, self.protocol, self.say)
+                compare(self.live, seed, parts, self.blocks, self.protocol, self.say, self.pace)
             )
             return
         self.say(f"{about}: {step}")

@@ -49,6 +49,25 @@ class Protocol:
 
 
 @dataclass(frozen=True)
+class Pace:
+    """How fast a comparison goes from one configuration to the next; None: as trials do.
+
+    A machine's speed moves from second to second: the shorter a turn, the less of it falls between
+    two configurations. Statements have to be short and frequent for it.
+
+    Args:
+        window_s: length of a window, and of the statements that come again.
+        settle_s: not measured after a switch.
+    """
+
+    window_s: float | None = None
+    settle_s: float | None = None
+
+
+AS_TRIALS = Pace()
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """One trial of a configuration.
 
@@ -128,6 +147,7 @@ class Comparison:
     blocks: tuple[Mapping[str, float | None], ...]
     violations: Sequence[str]
     durability: Sequence[str]
+    pace: Pace = AS_TRIALS
 
     @property
     def key(self) -> CellKey:
@@ -138,11 +158,17 @@ class Comparison:
         """A method's log ratios, block by block."""
         return [block.get(method) for block in self.blocks]
 
-    def covers(self, parts: Mapping[str, Part], blocks: int) -> bool:
-        """Whether it compares the final configurations of just these parts, in enough blocks."""
+    def covers(self, parts: Mapping[str, Part], blocks: int, pace: Pace | None = None) -> bool:
+        """Whether it compares the final configurations of just these parts, in enough blocks.
+
+        Args:
+            parts: by method.
+            blocks: at least so many.
+            pace: of such a pace; None: of any.
+        """
         finals = {method: dict(part.final) for method, part in parts.items()}
         compared = {method: dict(self.finals.get(method, {"?": 0})) for method in finals}
-        return compared == finals and len(self.blocks) >= blocks
+        return compared == finals and len(self.blocks) >= blocks and pace in (None, self.pace)
 
 
 class Results:
@@ -187,7 +213,8 @@ class Results:
                 elif kind == "comparison":
                     protocol = Protocol(**record.pop("protocol"))
                     blocks = tuple(record.pop("blocks"))
-                    comparison = Comparison(**record, protocol=protocol, blocks=blocks)
+                    pace = Pace(**record.pop("pace", {}))
+                    comparison = Comparison(**record, protocol=protocol, blocks=blocks, pace=pace)
                     self.comparisons[comparison.key] = comparison
                 else:
                     raise TypeError(f"a line of kind {kind!r}")

@@ -36,7 +36,7 @@ from benchmarks.live.outcomes import (
     next_to_confirm,
 )
 from benchmarks.live.pgtune import advice
-from benchmarks.live.records import Evaluation, Part, Protocol, Results
+from benchmarks.live.records import AS_TRIALS, Evaluation, Pace, Part, Protocol, Results
 from benchmarks.live.server import LiveServer
 
 BASELINE_WINDOWS = 3
@@ -68,10 +68,17 @@ class Stage:
         live: the server, fresh.
         load: the clients.
         protocol: the rules.
+        settle_s: not measured after a switch; None: what the product would wait.
     """
 
-    def __init__(self, live: LiveServer, load: OfferedLoad, protocol: Protocol) -> None:
-        self.live, self._load = live, load
+    def __init__(
+        self,
+        live: LiveServer,
+        load: OfferedLoad,
+        protocol: Protocol,
+        settle_s: float | None = None,
+    ) -> None:
+        self.live, self._load, self._settle_s = live, load, settle_s
         self._meter = Meter(live.collector(), load, live.clock, protocol.window_s)
         first = [self._meter.measure(protocol.warm_up_s, work_off=True)]
         first += [self._meter.measure(0.0, work_off=True) for _ in range(BASELINE_WINDOWS - 1)]
@@ -119,7 +126,9 @@ class Stage:
     def _switch(self, changes: Mapping[str, KnobValue]) -> float:
         """Apply; how long to settle. The way back takes as long as the way there."""
         live = self.live
-        settle_s = live.settle_s({**live.entries, **changes})
+        settle_s = self._settle_s
+        if settle_s is None:
+            settle_s = live.settle_s({**live.entries, **changes})
         return max(settle_s, RESTART_SETTLE_S) if live.apply(changes) else settle_s
 
 
@@ -141,12 +150,18 @@ def fit(live: LiveServer, proposal: Mapping[str, KnobValue]) -> Fitted:
 
 
 @contextmanager
-def stage(live: LiveServer, seed: int, protocol: Protocol) -> Iterator[Stage]:
+def stage(
+    live: LiveServer, seed: int, protocol: Protocol, pace: Pace = AS_TRIALS
+) -> Iterator[Stage]:
     """Fresh data, defaults, the seed's load, and a baseline; the load ends with it."""
     live.fresh()
-    offer = live.workload.offer(live.server, seed)
+    workload = live.workload
+    if pace.window_s is not None:
+        protocol = replace(protocol, window_s=pace.window_s)
+        workload = workload.repeating(pace.window_s)
+    offer = workload.offer(live.server, seed)
     with OfferedLoad(live.server.dsn(), offer) as load:
-        yield Stage(live, load, protocol)
+        yield Stage(live, load, protocol, pace.settle_s)
 
 
 class MethodRun:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backend.embedded.binaries import icu_environment
 from backend.embedded.database import ensure_database
@@ -88,6 +88,10 @@ class LiveWorkload:
         else:
             size, rate = DEMO_SCALE, MIXES[name].default_rate_per_s
         return cls(name, scale or size, rate_per_s or rate, clients, statement_timeout_s, repeat_s)
+
+    def repeating(self, repeat_s: float) -> LiveWorkload:
+        """The same with its statements coming again after another time, if they do."""
+        return self if self.repeat_s is None else replace(self, repeat_s=repeat_s)
 
     @property
     def template(self) -> str:

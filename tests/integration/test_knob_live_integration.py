@@ -19,7 +19,7 @@ from backend.config import load_settings
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.servers import embedded_server
 from backend.workload.connection import connect
-from benchmarks.live.records import Part, Results
+from benchmarks.live.records import Pace, Part, Results
 from benchmarks.live.server import RUN_DATABASE
 from tests.integration.conftest import open_folder
 
@@ -99,6 +99,16 @@ def test_a_short_session_runs_to_its_table_and_is_not_repeated(folder: Path) -> 
     assert second.returncode == 0, second.stderr
     assert results.read_bytes() == before
     assert entries(folder) == []
+
+    third = subprocess.run(
+        command(folder, results, "--compare-window", "1.5", "--compare-settle", "0.5"),
+        cwd=REPOSITORY, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert third.returncode == 0, third.stderr
+    again = Results(results)
+    assert again.parts == found.parts
+    assert again.comparisons["mixed", 0].pace == Pace(window_s=1.5, settle_s=0.5)
+    assert len(again.comparisons["mixed", 0].blocks) == 2
 
 
 def test_an_interrupt_in_mid_trial_leaves_nothing_behind(folder: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from backend.domain.clock import ManualClock
 from benchmarks.harness.command_line import TimeLimit
 from benchmarks.live import course, methods
-from benchmarks.live.records import Comparison, Part, Results
+from benchmarks.live.records import AS_TRIALS, Comparison, Pace, Part, Results
 from tests.live_comparison import PROTOCOL, compared, part
 
 
@@ -46,13 +46,13 @@ def cell_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     CountingRun.ran = []
 
     def compare(
-        live: Any, seed: int, parts: Mapping[str, Part], blocks: int, *_: Any
+        live: Any, seed: int, parts: Mapping[str, Part], blocks: int, *rest: Any
     ) -> Comparison:
         CountingRun.ran.append("comparison")
         CountingRun.clock.advance(300.0)
         finals = {method: dict(found.final) for method, found in parts.items()}
         made = compared({method: [1.0] * blocks for method in parts}, seed)
-        return replace(made, finals=finals)
+        return replace(made, finals=finals, pace=rest[-1])
 
     monkeypatch.setattr(course, "MethodRun", CountingRun)
     monkeypatch.setattr(course, "compare", compare)
@@ -66,7 +66,11 @@ def cell_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     CountingRun.clock = clock
 
     def run(
-        *names: str, blocks: int = 6, seeds: tuple[int, ...] = (3,), minutes: float | None = None
+        *names: str,
+        blocks: int = 6,
+        seeds: tuple[int, ...] = (3,),
+        minutes: float | None = None,
+        pace: Pace = AS_TRIALS,
     ) -> list[str]:
         CountingRun.ran = []
         told.clear()
@@ -74,7 +78,7 @@ def cell_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         results = Results(tmp_path / "results.jsonl")
         problem: Any = None
         limit = TimeLimit(minutes)
-        course.Course(live, PROTOCOL, results, problem, blocks, limit, told.append).run(
+        course.Course(live, PROTOCOL, results, problem, blocks, pace, limit, told.append).run(
             names, seeds
         )
         return CountingRun.ran
@@ -93,6 +97,14 @@ def test_one_more_method_or_more_blocks_need_a_new_comparison(cell_runner: Any) 
     assert cell_runner.run("defaults", "tpe", "ours") == ["ours: tuner of seed 3", "comparison"]
     assert cell_runner.run("defaults", "tpe", "ours", blocks=8) == ["comparison"]
     assert cell_runner.run("defaults", "tpe", blocks=8) == []
+
+
+def test_another_pace_needs_a_new_comparison(cell_runner: Any) -> None:
+    cell_runner.run("defaults", "tpe")
+    fast = Pace(window_s=4.0, settle_s=1.0)
+    assert cell_runner.run("defaults", "tpe", pace=fast) == ["comparison"]
+    assert cell_runner.run("defaults", "tpe", pace=fast) == []
+    assert cell_runner.run("defaults", "tpe") == ["comparison"]
 
 
 def test_a_piece_begins_nothing_that_would_end_too_late_and_tells_what_remains(

@@ -90,6 +90,14 @@ def test_the_stores_load_stands_still_at_its_rate() -> None:
     assert day_later == pytest.approx(0.024)  # simulated hours in a real day
 
 
+def test_a_comparison_may_have_its_statements_come_again_sooner() -> None:
+    again = knob_live.LiveWorkload.named("oltp", repeat_s=10.0)
+    assert again.repeating(4.0).repeat_s == 4.0
+    assert again.repeat_s == 10.0
+    for name in ("oltp", "pgbench"):  # ever new ones stay so
+        assert knob_live.LiveWorkload.named(name).repeating(4.0).repeat_s is None
+
+
 def test_every_window_of_the_store_holds_the_same_statements() -> None:
     server: Any = None
     workload = knob_live.LiveWorkload.named("analytical", repeat_s=10.0)
