@@ -19,7 +19,7 @@ from benchmarks.live.arithmetic import (
     spread,
 )
 from benchmarks.live.methods import DEFAULTS, FIXED, NAMES, OURS, OURS_WARM, is_ours
-from benchmarks.live.records import CellKey, Comparison, Part, Results
+from benchmarks.live.records import CellKey, Comparison, Pace, Part, Results
 from benchmarks.live.workloads import description
 
 ALL = "all"
@@ -96,6 +96,10 @@ def cells(results: Results) -> dict[CellKey, Cell]:
     return found
 
 
+def _of(pace: Pace) -> str:
+    return "" if pace.window_s is None else f" of {pace.window_s:g} s"
+
+
 def lines(results: Results) -> list[Line]:
     """Cell by cell, then each workload over all its seeds."""
     found: list[Line] = []
@@ -143,7 +147,7 @@ def _cell_lines(cell: Cell) -> list[Line]:
         Line(
             workload,
             seed,
-            f"(comparison, {len(checked.blocks)} blocks)",
+            f"(comparison, {len(checked.blocks)} blocks{_of(checked.pace)})",
             violations=str(len(checked.violations)),
             durability=str(len(checked.durability)),
         )

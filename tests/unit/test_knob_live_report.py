@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import knob_live
-from benchmarks.live.records import Results
+from benchmarks.live.records import Pace, Results
 from benchmarks.live.report import ALL, cells, lines, table
 from tests.live_comparison import PROTOCOL, compared, part
 
@@ -83,6 +83,16 @@ def test_the_table_says_what_each_workload_is_and_who_offers_it(tmp_path: Path) 
     assert mixed == "mixed: the demo store's statements, by our open-loop clients, 32/s"
     assert tpcb.startswith("pgbench: pgbench's own script tpcb-like, by the server's own pgbench")
     assert select.startswith("pgbench-select: pgbench's own script select-only")
+
+
+def test_the_table_says_how_long_a_comparisons_windows_were(tmp_path: Path) -> None:
+    results = report_results(tmp_path)
+    fast = replace(results.comparisons["mixed", 1], pace=Pace(window_s=4.0, settle_s=1.0))
+    results.add_comparison(fast)
+    again = Results(results.path)  # as it is read back
+    told = {line.seed: line.method for line in lines(again) if "comparison" in line.method}
+    assert told["0"] == "(comparison, 3 blocks)"
+    assert told["1"] == "(comparison, 3 blocks of 4 s)"
 
 
 def test_a_cell_without_its_comparison_is_not_reported(tmp_path: Path) -> None:
