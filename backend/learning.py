@@ -55,6 +55,14 @@ def agent_folder(settings: Settings) -> Path:
     return Path(settings.paths.policies_dir) / "knob_agent"
 
 
+def pretrained_folder(section: KnobAgentSection) -> Path | None:
+    """The folder of the trained agent that a first run starts from; None where rules alone do."""
+    chosen = section.pretrained
+    if isinstance(chosen, bool):
+        return SHIPPED if chosen else None
+    return Path(chosen)
+
+
 def agent_settings(section: KnobAgentSection) -> KnobAgentSettings:
     """The agent's settings on a live server."""
     from backend.rl_agent import KnobAgentSettings
@@ -132,13 +140,12 @@ class Learner:
             (self._folder / CHECKPOINT_FILE, lambda path: self._own(path.parent)),
             (self._folder / TRAINED_FILE, self._warm),
         ]
-        chosen = self._section.pretrained
-        if chosen is not False:
-            folder = SHIPPED if chosen is True else Path(chosen)
+        folder = pretrained_folder(self._section)
+        if folder is not None:
             attempts.append((folder / TRAINED_FILE, self._warm))
         for path, open_agent in attempts:
             if not path.exists():
-                if path.parent == chosen:
+                if path.parent == folder:
                     self._event("warning", f"level0.knob.pretrained: there is no {path}")
                 continue
             try:

@@ -29,7 +29,6 @@ from backend.domain.modes import LEVEL_1
 from backend.domain.policies import PolicyUpdateRecord
 from backend.domain.records import EventRecord
 from backend.errors import AutopilotError, CheckpointError
-from backend.offline_training import Recorded, training_data
 from backend.plan_learning import plan_agent_folder
 from backend.policy.knob_policy import KnobPolicy
 from backend.policy.networks import LearningStoppedError
@@ -42,6 +41,7 @@ from backend.policy.weights_files import WeightsFiles
 from backend.policy_versions import PolicyVersions
 from backend.protocols import Clock, Store
 from backend.state_features import OFFERED_COLUMNS, STATE_LAYOUT
+from backend.training_data import Recorded, training_data
 
 log = logging.getLogger(__name__)
 

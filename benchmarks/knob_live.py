@@ -32,7 +32,7 @@ from backend.errors import AutopilotError, ConfigError
 from benchmarks.harness.command_line import (
     TimeLimit,
     add_stop_after,
-    end_on_sigterm,
+    end_in_good_order,
     positive,
 )
 from benchmarks.harness.server import Say, data_folder, settings_in
@@ -167,6 +167,8 @@ def measure(
     )
     if methods.OURS_WARM in names:
         methods.make(methods.OURS_WARM, 0, problem)  # a checkpoint that does not fit, told now
+        digest = methods.agent_digest(methods.OURS_WARM, problem)
+        results.check_agent(digest, live.workload.name)
     pace = Pace(arguments.compare_window, arguments.compare_settle)
     course = Course(live, protocol, results, problem, arguments.blocks, pace, limit, say)
     course.run(names, arguments.seeds)
@@ -237,7 +239,7 @@ def _seeds(text: str) -> list[int]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, or report; returns the exit code."""
     arguments = parse(argv)
-    end_on_sigterm()
+    end_in_good_order()
     console = Console(width=170)
     began_s = time.monotonic()
 

@@ -31,12 +31,13 @@ from backend.agent.pretrained import Pretrained
 from backend.domain.knobs import KnobConfig, KnobSpace
 from backend.evolution.genome import LIVE_KNOB
 from backend.evolution.problems import ModelProblem, Problem, by_workload, fit
-from backend.offline_training import UPDATES, Recorded, TrainingData, training_data
+from backend.offline_training import UPDATES
 from backend.protocols import AskTellAgent
 from backend.rl_agent import KnobAgent, KnobAgentSettings
 from backend.state_features import OFFERED_COLUMNS, STATE_WIDTH
 from backend.targets.simulated_model import DEFAULT_SPACE
 from backend.telemetry import open_store
+from backend.training_data import Recorded, TrainingData, training_data
 from benchmarks.live.tuning import CONFIRM_SHARE, CONFIRMED
 from benchmarks.results_file import JsonLine, ResultsFile
 from benchmarks.surrogates.command import guarded

@@ -25,8 +25,8 @@ from sqlalchemy.engine import URL
 from backend.evolution.genome import Genome, bounds_of
 from backend.evolution.learning_run import LearningRun, learn
 from backend.evolution.problems import ModelProblem, Problem, by_workload, curriculum, fit
-from backend.offline_training import Recorded, TrainingData, training_data
 from backend.telemetry import open_store
+from backend.training_data import Recorded, TrainingData, training_data
 from benchmarks.results_file import JsonLine, ResultsFile
 
 WINDOWS = 300

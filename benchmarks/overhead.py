@@ -49,7 +49,7 @@ from backend.run_options import ENVIRONMENT_KEY
 from backend.servers import embedded_server
 from backend.telemetry import SqlStore, open_store
 from backend.workload.generator import ALL_CLASSES
-from benchmarks.harness.command_line import end_on_sigterm
+from benchmarks.harness.command_line import end_in_good_order
 from benchmarks.harness.ratio import Ratio
 from benchmarks.harness.server import data_folder
 
@@ -374,7 +374,7 @@ def main() -> None:
     """Measure and print."""
     arguments = _arguments()
     console = Console(width=110)
-    end_on_sigterm()
+    end_in_good_order()
     with contextlib.ExitStack() as stack:
         data_dir = stack.enter_context(data_folder(arguments.data_dir, "overhead-"))
         product = Product(data_dir, arguments.scale, arguments.rate)

@@ -25,11 +25,11 @@ from sqlalchemy.engine import URL
 
 from backend.agent.action_grid import ActionGrid
 from backend.config import load_settings
-from backend.offline_training import Recorded, training_data
 from backend.policy.recorded_trials import RecordedTrials
 from backend.policy.updates import Actions, Candidate, Rule, learn_and_judge
 from backend.state_features import OFFERED_COLUMNS
 from backend.telemetry import open_store
+from backend.training_data import Recorded, training_data
 
 NEAREST = 3
 """Recorded configurations that speak for the policy's own."""

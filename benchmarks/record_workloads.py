@@ -20,7 +20,7 @@ from pathlib import Path
 
 from backend.errors import AutopilotError
 from backend.telemetry import open_store
-from benchmarks.harness.command_line import TimeLimit, add_stop_after, end_on_sigterm, whole
+from benchmarks.harness.command_line import TimeLimit, add_stop_after, end_in_good_order, whole
 from benchmarks.recording.session import record
 from benchmarks.recording.workloads import TrainingWorkload, training_workload
 
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    end_on_sigterm()
+    end_in_good_order()
     try:
         sys.exit(main())
     except AutopilotError as error:

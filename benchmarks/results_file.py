@@ -5,10 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
+
+from backend.errors import ConfigError
+
+OPTIONS = "options"
+"""The one field of the line that says how a file's runs were made."""
 
 
 class KeyedCell(Protocol):
@@ -82,7 +87,56 @@ class ResultsFile(Generic[RunT]):
         return runs
 
     def append(self, run: RunT) -> None:
-        """Keep a run. The line break in front ends what may have been left unfinished."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab", buffering=0) as file:
-            file.write(f"\n{run.line()}\n".encode())
+        """Keep a run."""
+        append_line(self.path, run.line())
+
+
+def append_line(path: Path, line: str) -> None:
+    """Keep a line. The line break in front of it ends what may have been left unfinished."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab", buffering=0) as file:
+        file.write(f"\n{line}\n".encode())
+
+
+def objects(path: Path) -> Iterator[dict[str, Any]]:
+    """The JSON objects in a file's lines; one that a killed process left unfinished is ignored."""
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):
+            found = json.loads(line)
+            if isinstance(found, dict):
+                yield found
+
+
+def results_in(path: Path) -> Iterator[dict[str, Any]]:
+    """The same without the options."""
+    return (found for found in objects(path) if OPTIONS not in found)
+
+
+def keep_options(path: Path, options: Mapping[str, Any]) -> None:
+    """Refuse to go on in a file whose runs were made otherwise; a new file notes the options.
+
+    Args:
+        path: the file.
+        options: what a run depends on, besides its own name and seed.
+
+    Raises:
+        ConfigError: what differs.
+    """
+    found = list(objects(path))
+    before = next((line[OPTIONS] for line in found if OPTIONS in line), None)
+    if before is None:
+        if found:
+            raise ConfigError(
+                f"{path} does not say with which options it was made",
+                remedy="choose another file for the results",
+            )
+        append_line(path, json.dumps({OPTIONS: dict(options)}))
+    elif before != (wanted := json.loads(json.dumps(dict(options)))):
+        names = [name for name in {**before, **wanted} if before.get(name) != wanted.get(name)]
+        told = ", ".join(f"{n} {before.get(n)} instead of {wanted.get(n)}" for n in names)
+        raise ConfigError(
+            f"{path} holds results made otherwise: {told}",
+            remedy="choose another file for the results, or the same options as before",
+        )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,7 +61,7 @@ def simulated(
     variant: Annotated[list[str] | None, typer.Option(help="Only these variants.")] = None,
 ) -> None:
     """Trials until 95 % of the reachable gain is deployed, with and without the filter."""
-    from benchmarks.filter_experiment.results import run_all
+    from benchmarks.filter_experiment.results import counted_trials, run_all
     from benchmarks.filter_experiment.tuning import VARIANTS, RunResult, run_one
 
     def tell(result: RunResult) -> None:
@@ -75,6 +76,7 @@ def simulated(
     results = run_all(
         lambda seed, name: run_one(seed, name, hours, max_trials),
         RunResult, chosen, variant or VARIANTS, out, tell,
+        {"hours": hours, "max_trials": max_trials},
     )  # fmt: skip
     by_variant = {
         name: {result.seed: result for result in results if result.variant == name}
@@ -91,7 +93,7 @@ def simulated(
         table.add_row(
             name,
             f"{sum(r.trials_to_goal is not None for r in found)} of {len(found)}",
-            _spread([float(r.trials_to_goal or max_trials) for r in found]),
+            _spread([counted_trials(r) for r in found]),
             _spread([r.minutes for r in found]),
             _spread([r.final_share for r in found], "{:.3f}"),
             str(sum(r.promotions for r in found)),
@@ -105,7 +107,7 @@ def simulated(
         if name == "filter on" or not both:
             continue
         trials = bootstrap_mean([
-            float((first[s].trials_to_goal or max_trials) - (runs[s].trials_to_goal or max_trials))
+            counted_trials(first[s]) - counted_trials(runs[s])
             for s in both
         ])  # fmt: skip
         minutes = bootstrap_mean([
@@ -113,18 +115,14 @@ def simulated(
             for s in both
         ])  # fmt: skip
         share = bootstrap_mean([100 * (first[s].final_share - runs[s].final_share) for s in both])
-        halved = median(
-            (first[s].trials_to_goal or max_trials) / (runs[s].trials_to_goal or max_trials)
-            for s in both
-        )
+        halved = median(counted_trials(first[s]) / counted_trials(runs[s]) for s in both)
         console.print(
             f"filter on - {name}, paired by seed, 95 % bootstrap interval: "
             f"trials {trials} {_clear(trials)}, minutes {minutes} {_clear(minutes)}, "
             f"points of the gain {share} {_clear(share)}; median ratio of trials {halved:.2f}"
         )
     console.print(
-        f"A run that never reached the goal counts with {max_trials} trials and its minutes: less "
-        "than the truth."
+        "A run that never reached the goal counts with its trials and minutes: less than the truth."
     )
 
 
@@ -137,7 +135,7 @@ def scripted(
     out: Annotated[Path | None, typer.Option(help="JSON lines; goes on where it ended.")] = None,
 ) -> None:
     """The same candidates with and without the filter: what do wrong verdicts cost?"""
-    from benchmarks.filter_experiment.results import run_all
+    from benchmarks.filter_experiment.results import counted_trials, run_all
     from benchmarks.filter_experiment.scripted import VARIANTS, ScriptedResult, run_one
 
     def tell(result: ScriptedResult) -> None:
@@ -150,6 +148,7 @@ def scripted(
     results = run_all(
         lambda seed, name: run_one(seed, name, hours, max_trials),
         ScriptedResult, range(first_seed, first_seed + seeds), VARIANTS, out, tell,
+        {"hours": hours, "max_trials": max_trials},
     )  # fmt: skip
     table = _table(
         f"Known candidates, swinging load: {seeds} seeds from {first_seed}, at most {max_trials} "
@@ -164,7 +163,7 @@ def scripted(
         table.add_row(
             name,
             f"{sum(r.trials_to_goal is not None for r in found)} of {len(found)}",
-            _spread([float(r.trials_to_goal or max_trials) for r in found]),
+            _spread([counted_trials(r) for r in found]),
             _spread([r.minutes for r in found]),
             _spread([r.final_share for r in found], "{:.3f}"),
             *(str(sum(n)) for n in zip(
@@ -182,7 +181,7 @@ def scripted(
         runs = by_variant[name]
         pairs = [(first[s], runs[s]) for s in sorted(first.keys() & runs.keys())]
         trials = bootstrap_mean([
-            float((a.trials_to_goal or max_trials) - (b.trials_to_goal or max_trials))
+            counted_trials(a) - counted_trials(b)
             for a, b in pairs
         ])  # fmt: skip
         minutes = bootstrap_mean([a.minutes - b.minutes for a, b in pairs])
@@ -260,7 +259,7 @@ def doubled_load(
 
 def _settings(alpha: float | None, **level1: object) -> Settings:
     chosen = {**level1, **({} if alpha is None else {"alpha": alpha})}
-    return load_settings(overrides={"level1": chosen}, environ={})
+    return load_settings(Path(os.devnull), overrides={"level1": chosen}, environ={})
 
 
 # -- noise of recorded windows ----------------------------------------------------------------
@@ -282,8 +281,8 @@ def resampled(
         console.print(f"{source.source}: {len(source.windows)} windows, {source.seconds:.0f} s")
     table = _table(
         f"A/A promotions on resampled noise, seed {seed}",
-        ("filter", "trials", "false promotions", "95 % interval of the rate", "rejected",
-         "inconclusive", "spread of a block", "promise"),
+        ("filter", "trials", "false promotions", "95 % interval, of the resampling alone",
+         "rejected", "inconclusive", "spread of a block", "promise"),
     )  # fmt: skip
 
     def row(name: str, found: Resampled, promised: bool) -> None:
@@ -329,11 +328,15 @@ def live(
         read_trials,
         server_at_work,
     )
-    from benchmarks.harness.command_line import end_on_sigterm
+    from benchmarks.harness.command_line import end_in_good_order
     from benchmarks.harness.server import data_folder
+    from benchmarks.results_file import keep_options
 
-    end_on_sigterm()
-
+    end_in_good_order()
+    if out is not None:
+        keep_options(out, {
+            "scale": scale, "filter": filter_on, "min_blocks": min_blocks, "max_blocks": max_blocks,
+        })  # fmt: skip
     found = read_trials(out)
     missing = [n for n in range(trials) if n not in {trial.number for trial in found}]
 

@@ -24,7 +24,7 @@ from rich.progress import Progress, track
 from backend.config import Settings
 from backend.errors import AutopilotError
 from backend.servers import postgres_target
-from benchmarks.harness.command_line import end_on_sigterm, positive
+from benchmarks.harness.command_line import end_in_good_order, positive
 from benchmarks.harness.server import data_folder, settings_in, shop_server
 from benchmarks.live_steering import comparison, ours, search, unseen
 from benchmarks.live_steering.bench import READS, Bench, bench_on
@@ -257,7 +257,7 @@ def _stages(text: str) -> tuple[str, ...]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; returns the exit code."""
     arguments = parse(argv)
-    end_on_sigterm()
+    end_in_good_order()
     console = Console(stderr=True)
     try:
         run(arguments, console, Console(width=150))

@@ -24,7 +24,7 @@ from backend.data_collector import window_between
 from backend.domain.metrics import MetricsSnapshot, MetricsWindow, QueryKey
 from backend.errors import AutopilotError
 from backend.sample_filter import Reference, latency_index, paired_log_ratio
-from benchmarks.harness.command_line import end_on_sigterm, positive, whole
+from benchmarks.harness.command_line import end_in_good_order, positive, whole
 from benchmarks.harness.server import Say, data_folder
 from benchmarks.knob_live import WARM_UP_S, WINDOW_S, protocol_of, settings_for
 from benchmarks.live.records import Protocol
@@ -210,7 +210,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Watch and print; returns the exit code."""
     arguments = parse(argv)
-    end_on_sigterm()
+    end_in_good_order()
     console = Console(width=120)
     try:
         for table in run(arguments, lambda text: console.print(text, highlight=False)):

@@ -35,7 +35,7 @@ from backend.workload.mixes import MIXES, mix_named
 from backend.workload.schedule import Arrival, ArrivalSchedule
 from backend.workload.shape import DEMO_SCALE, StoreShape
 from backend.workload.statements import STATEMENTS
-from benchmarks.harness.command_line import end_on_sigterm
+from benchmarks.harness.command_line import end_in_good_order
 from benchmarks.harness.ratio import Ratio
 from benchmarks.harness.server import data_folder, settings_in, shop_server
 
@@ -201,7 +201,7 @@ def main() -> None:
         mix_named(arguments.mix), seed=arguments.seed, shape=StoreShape.at_scale(arguments.scale)
     )
     grouped = arrivals_by_class(schedule, arguments.arrivals)
-    end_on_sigterm()
+    end_in_good_order()
     sections = {"workload": {"data_scale_factor": arguments.scale}}
     with (
         data_folder(arguments.data_dir, "workload-knobs-") as data_dir,

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import signal
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +23,11 @@ from backend.domain.knobs import KnobSpace
 from backend.protocols import AskTellAgent
 from backend.rl_agent import KnobAgentSettings
 from backend.state_features import OFFERED_COLUMNS, STATE_WIDTH
+from benchmarks.harness.command_line import end_in_good_order
 from benchmarks.shift import live, simulated
 from benchmarks.shift.measuring import Bench, tell_again
 from benchmarks.shift.returns import AFTER, FIRST_ASKED, PhaseFile, Return, Row, returns_of, row_of
+from benchmarks.surrogates.command import guarded
 from benchmarks.tuners import make_tuner
 
 
@@ -75,7 +75,9 @@ def run_simulated(
     tuner = made(method, site.space, seed, len(schedule) * trials)
     phases = file.run(method.name, seed)
     if phases:
-        raise SystemExit(f"{method.name}, seed {seed}: fewer cycles on file; use a new one")
+        raise SystemExit(
+            f"{method.name}, seed {seed}: cut in the middle of the file; use a new one"
+        )
     for workload in schedule:
         about = (method.name, seed, workload)
         phases.append(
@@ -96,8 +98,6 @@ def run_live(
     """One run on the embedded server, from where an earlier process left it."""
     schedule = list(live.WORKLOADS) * cycles
     phases = file.run(method.name, seed)
-    if len(phases) >= len(schedule):
-        return
     bench = Bench(site)
     tuner = made(method, site.space, seed, len(schedule) * max(1, round(minutes * 1.5)))
     tell_again(tuner, phases, method.sees_state)
@@ -228,7 +228,8 @@ def main() -> None:
     methods = [METHODS[name] for name in arguments.methods]
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     if arguments.command == "simulated":
-        file = PhaseFile(arguments.results)
+        counts = {name: getattr(arguments, name) for name in ("workloads", "cycles", "trials")}
+        file = PhaseFile(arguments.results, {"command": "simulated", **counts})
         workloads = list(simulated.WORKLOADS)[: arguments.workloads]
         for seed in seeds:
             for method in methods:
@@ -241,18 +242,23 @@ def main() -> None:
         )
     else:
         data_dir = arguments.data_dir.resolve()
-        data_dir.mkdir(parents=True, exist_ok=True)
-        file = PhaseFile(arguments.results or data_dir / "workload_shift.jsonl")
         settings = live.live_settings(data_dir, arguments.scale)
-        minutes = arguments.minutes_per_phase
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # clients and server are ended
+        counts = {
+            name: getattr(arguments, name) for name in ("minutes_per_phase", "cycles", "scale")
+        }
+        path = arguments.results or data_dir / "workload_shift.jsonl"
+        file = PhaseFile(path, {"command": "live", **counts})
+        minutes, cycles = arguments.minutes_per_phase, arguments.cycles
+        end_in_good_order()
         for seed in seeds:
-            with live.live_site(settings, seed) as site:
-                for method in methods:
-                    run_live(method, seed, arguments.cycles, minutes, site, file, Console())
+            for method in methods:
+                done = len(file.run(method.name, seed))
+                if done < cycles * len(live.WORKLOADS):
+                    with live.live_site(settings, seed, fresh=done == 0) as site:
+                        run_live(method, seed, cycles, minutes, site, file, Console())
         title = f"Returns to a known workload, embedded server, {minutes:g} minutes a phase"
     report(title, methods, seeds, file, arguments.misses)
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)

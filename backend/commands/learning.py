@@ -32,14 +32,20 @@ def train(
         typer.Option(
             "--trained",
             help="Folder of an agent trained before (pretrained.npz): what it has learnt from is "
-            "learnt again, besides the stores.",
+            "learnt again, besides the stores. Default: the agent that a first run starts from "
+            "(level0.knob.pretrained), where its knobs are the same.",
         ),
     ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Learn from the stores alone.")] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the training.")] = 0,
     config: ConfigOption = None,
     data_dir: DataDirOption = None,
 ) -> None:
     """Train the knob agent from recorded measurements, of any number of stores and workloads."""
+    if fresh and trained is not None:
+        raise typer.BadParameter(
+            "--fresh learns from the stores alone, --trained from an agent too"
+        )
     settings = settings_of(config, data_dir)
     from backend.offline_training import train_from_stores
 
@@ -50,7 +56,7 @@ def train(
     ) as bar:  # fmt: skip
         task = bar.add_task("starting", total=None)
         training = train_from_stores(
-            settings, store or (), out, trained=trained, seed=seed,
+            settings, store or (), out, trained=trained, fresh=fresh, seed=seed,
             on_progress=lambda text: bar.update(task, description=text),
         )  # fmt: skip
     for line in training.summary():

@@ -19,8 +19,8 @@ from backend.evolution.outcome import EvolutionSettings
 from backend.evolution.present import default_genome
 from backend.evolution.problems import Curriculum, curriculum
 from backend.evolution.process import Task
-from backend.offline_training import Recorded, training_data
 from backend.telemetry import open_store
+from backend.training_data import Recorded, training_data
 
 STUDIES_KEPT = 20
 """In ``evolution.db``: of the latest evolutions, so that one that was killed finds its own. Their

@@ -23,9 +23,9 @@ from backend.domain.transition import Transition
 from backend.evolution.profile import Profile, profile_of
 from backend.evolution.regression import Regression
 from backend.expert_rules import expert_proposals
-from backend.offline_training import TrainingData
 from backend.state_features import STATE_WIDTH
 from backend.targets.simulated_model import DEFAULT_SPACE, ResponseModel
+from backend.training_data import TrainingData
 
 FloatArray = NDArray[np.float64]
 DRAWS = 25

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from backend.domain.knobs import KnobSpace
 from backend.domain.transition import Transition
-from backend.offline_training import TrainingData
+from backend.training_data import TrainingData
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

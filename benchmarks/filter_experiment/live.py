@@ -30,6 +30,7 @@ from benchmarks.harness.load import OfferedLoad
 from benchmarks.harness.offers import StoreOffer
 from benchmarks.harness.server import Say, settings_in, shop_server
 from benchmarks.harness.waiting import TICK_S, pass_time, renew
+from benchmarks.results_file import append_line, results_in
 
 COSMETIC_KNOB, COSMETIC_VALUE = "geqo_effort", 6
 WARM_UP_S = 30.0
@@ -193,11 +194,8 @@ class LiveTrials:
 
 def read_trials(path: Path | None) -> list[LiveTrial]:
     """The trials of an earlier, interrupted run."""
-    if path is None or not path.exists():
-        return []
     found = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        values = json.loads(line)
+    for values in results_in(path) if path is not None else ():
         values["reasons"] = tuple(values["reasons"])
         values["block_log_ratios"] = tuple(values["block_log_ratios"])
         found.append(LiveTrial(**values))
@@ -207,5 +205,4 @@ def read_trials(path: Path | None) -> list[LiveTrial]:
 def append_trial(path: Path | None, trial: LiveTrial) -> None:
     """Keep a trial's result."""
     if path is not None:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(trial)) + "\n")
+        append_line(path, json.dumps(asdict(trial)))

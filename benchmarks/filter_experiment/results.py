@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
+
+from benchmarks.results_file import append_line, keep_options, results_in
 
 
 class SeededResult(Protocol):
@@ -22,6 +24,14 @@ class SeededResult(Protocol):
     def variant(self) -> str:
         """What was run."""
 
+    @property
+    def trials(self) -> int:
+        """So many were made."""
+
+    @property
+    def trials_to_goal(self) -> int | None:
+        """None where the goal was not reached."""
+
 
 ResultT = TypeVar("ResultT", bound=SeededResult)
 
@@ -33,8 +43,15 @@ def run_all(
     variants: Sequence[str],
     out: Path | None,
     tell: Callable[[ResultT], None],
+    options: Mapping[str, Any],
 ) -> list[ResultT]:
-    """Every variant on every seed; results that ``out`` (JSON lines) holds are not made again."""
+    """Every variant on every seed; results that ``out`` (JSON lines) holds are not made again.
+
+    Raises:
+        ConfigError: those results were made with other ``options``.
+    """
+    if out is not None:
+        keep_options(out, options)
     results = read_results(out, of_line) if out is not None else []
     made = {(result.seed, result.variant) for result in results}
     for seed in seeds:
@@ -45,14 +62,15 @@ def run_all(
             results.append(result)
             tell(result)
             if out is not None:
-                with out.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(asdict(result)) + "\n")
+                append_line(out, json.dumps(asdict(result)))
     return [r for r in results if r.seed in seeds and r.variant in variants]
 
 
 def read_results(path: Path, of_line: Callable[..., ResultT]) -> list[ResultT]:
     """The results of an earlier, interrupted run."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [of_line(**json.loads(line)) for line in lines if line.strip()]
+    return [of_line(**fields) for fields in results_in(path)]
+
+
+def counted_trials(result: SeededResult) -> float:
+    """Trials until the goal; where it was not reached all that were made, less than the truth."""
+    return float(result.trials_to_goal or result.trials)

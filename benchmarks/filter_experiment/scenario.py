@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,7 @@ def experiment_settings(folder: Path, *, filtered: bool, seed: int) -> Settings:
     lot, and it rests for seconds instead of minutes after fruitless probes, since trials count.
     """
     return load_settings(
+        Path(os.devnull),
         overrides={
             "mode": "auto",
             "paths": PathSettings.under(folder),

@@ -19,6 +19,7 @@ candidates of a seed (script.py), without an agent. So what differs is what verd
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -183,7 +184,7 @@ def _at_face_value(
     seed: int, target: SimulatedDatabase, hours: float, max_trials: int
 ) -> ScriptedResult:
     """One window of what stands, one of the candidate, and the lower mean time stands."""
-    level1 = load_settings(environ={}).level1
+    level1 = load_settings(Path(os.devnull), environ={}).level1
     clock, script = target.clock, Script(target.model, seed)
     assert isinstance(clock, ManualClock)
     verdicts: Counter[str] = Counter()

@@ -35,6 +35,9 @@ def add_stop_after(parser: argparse.ArgumentParser, piece: str) -> None:
     )
 
 
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+
+
 class TimeLimit:
     """How much time is left of a piece.
 
@@ -50,10 +53,17 @@ class TimeLimit:
         return time.monotonic() + seconds <= self._end_s
 
 
-def end_on_sigterm() -> None:
-    """Let SIGTERM end the program as Ctrl-C does: clients and servers are ended on the way out."""
-    signal.signal(signal.SIGTERM, _end)
+def end_in_good_order() -> None:
+    """Let SIGTERM and a closed terminal end the program as Ctrl-C does.
+
+    Clients and servers are ended on the way out, which a second signal of these does not cut short.
+    """
+    for number in _ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _end)
 
 
 def _end(number: int, _: FrameType | None) -> NoReturn:
+    for other in _ENDING:
+        signal.signal(other, signal.SIG_IGN)
     raise SystemExit(128 + number)

@@ -6,15 +6,22 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+from psycopg2 import sql
 
 from backend.config import PathSettings, Settings, load_settings
 from backend.embedded_postgres import EmbeddedPostgres
 from backend.servers import demo_store, embedded_server
+from backend.workload.connection import connect
 
 Say = Callable[[str], None]
 """Tells people what goes on."""
+APPLICATION_NAME = "benchmark"
+COPY_S = 300.0
+"""Time-out of the statements that copy a database."""
 
 
 @contextlib.contextmanager
@@ -47,6 +54,24 @@ def settings_in(data_dir: Path, sections: Mapping[str, Any]) -> Settings:
     """
     paths = {**PathSettings.under(data_dir), **sections.get("paths", {})}
     return load_settings(Path(os.devnull), overrides={**sections, "paths": paths}, environ={})
+
+
+def fresh_copy(server: EmbeddedPostgres, template: str, copy: str) -> None:
+    """Make a database anew from another one, to which nobody may be connected."""
+    names = sql.Identifier(copy), sql.Identifier(template)
+    with (
+        closing(
+            connect(
+                server.dsn("postgres"),
+                application_name=APPLICATION_NAME,
+                statement_timeout_s=COPY_S,
+            )
+        ) as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(names[0]))
+        cursor.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(*names))
+        cursor.execute("CHECKPOINT")
 
 
 @contextlib.contextmanager

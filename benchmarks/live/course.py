@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.harness.command_line import TimeLimit
 from benchmarks.harness.server import Say
@@ -48,7 +48,8 @@ class Course:
         """Do the methods' parts and then the comparison of each seed, while there is time."""
         for seed in seeds:
             for step in self._missing(names, seed):
-                if not self.limit.allows(self._expected_s(step, len(names))):
+                compared = len(self._parts(names, seed).keys() | set(names))
+                if not self.limit.allows(self._expected_s(step, compared)):
                     left = "; ".join(self._remaining(names, seeds))
                     self.say(f"not begun, for it would end too late: {left}")
                     return
@@ -64,13 +65,15 @@ class Course:
         parts = self._parts(names, seed)
         if (
             compared is None
-            or len(parts) < len(names)
+            or not parts.keys() >= set(names)
             or not compared.covers(parts, self.blocks, self.pace)
         ):
             yield COMPARISON
 
     def _parts(self, names: Sequence[str], seed: int) -> dict[str, Part]:
-        keys = {name: (self.live.workload.name, seed, name) for name in names}
+        """All that the file holds of a cell, named now or before: one comparison is of all."""
+        known = dict.fromkeys((*names, *methods.NAMES))
+        keys = {name: (self.live.workload.name, seed, name) for name in known}
         return {n: self.results.parts[k] for n, k in keys.items() if k in self.results.parts}
 
     def _remaining(self, names: Sequence[str], seeds: Sequence[int]) -> Iterator[str]:
@@ -96,8 +99,8 @@ class Course:
     def _do(self, step: str, names: Sequence[str], seed: int) -> None:
         about = f"{self.live.workload.name}, seed {seed}"
         if step == COMPARISON:
-            self.say(f"{about}: comparison of {', '.join(names)}")
             parts = self._parts(names, seed)
+            self.say(f"{about}: comparison of {', '.join(parts)}")
             self.results.add_comparison(
                 compare(self.live, seed, parts, self.blocks, self.protocol, self.say, self.pace)
             )
@@ -105,7 +108,8 @@ class Course:
         self.say(f"{about}: {step}")
         run = MethodRun(self.live, step, seed, self.protocol, self.results, self.say)
         fixed = step in methods.FIXED
-        run.finish(run.fixed() if fixed else run.tuned(methods.make(step, seed, self.problem)))
+        part = run.fixed() if fixed else run.tuned(methods.make(step, seed, self.problem))
+        run.finish(replace(part, agent=methods.agent_digest(step, self.problem)))
 
 
 def expected_trials(protocol: Protocol) -> int:

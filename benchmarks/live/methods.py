@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,8 +85,21 @@ def make(name: str, seed: int, problem: Problem) -> AskTellAgent:
     return make_tuner(name, problem.space, seed, budget=problem.trials, state_width=STATE_WIDTH)
 
 
+def agent_digest(name: str, problem: Problem) -> str:
+    """Tells the trained agents that ours-warm starts from apart; empty for other methods."""
+    if name != OURS_WARM:
+        return ""
+    return hashlib.sha256(_checkpoint(problem).read_bytes()).hexdigest()[:12]
+
+
+def _checkpoint(problem: Problem) -> Path:
+    from backend.learning import SHIPPED, TRAINED_FILE
+
+    return problem.checkpoint or SHIPPED / TRAINED_FILE
+
+
 def _agent(name: str, seed: int, problem: Problem) -> AskTellAgent:
-    from backend.learning import SHIPPED, TRAINED_FILE, agent_settings
+    from backend.learning import agent_settings
     from backend.rl_agent import KnobAgent, Pretrained
 
     space = problem.space
@@ -94,6 +108,6 @@ def _agent(name: str, seed: int, problem: Problem) -> AskTellAgent:
     settings = agent_settings(problem.settings.level0.knob)
     if name == OURS:
         return KnobAgent(space, seed, settings=settings, priors=priors, state_width=STATE_WIDTH)
-    known = Pretrained.read(problem.checkpoint or SHIPPED / TRAINED_FILE)
+    known = Pretrained.read(_checkpoint(problem))
     known.check(space, STATE_LAYOUT)
     return KnobAgent.warm(known, space, seed, settings=settings, priors=priors)

@@ -106,7 +106,8 @@ class Part:
     that passed the memory budget, ``durability`` the settings of the never-list that changed:
     both are looked for on the server, and must be empty. ``omitted`` names what a fixed rule asks
     for and could not be set here, with the reason. ``overrun``: the defaults could not serve the
-    load.
+    load. ``agent`` is the digest of the trained agent that ours-warm started from, empty for other
+    methods and in files of before.
     """
 
     workload: str
@@ -123,6 +124,7 @@ class Part:
     durability: Sequence[str]
     omitted: Mapping[str, str]
     overrun: bool = False
+    agent: str = ""
 
     @property
     def key(self) -> PartKey:
@@ -259,6 +261,20 @@ class Results:
             raise ConfigError(
                 f"{self.path} holds measurements of {workload} under other rules: {different}",
                 remedy="choose another --results file, or the same options as before",
+            )
+
+    def check_agent(self, digest: str, workload: str) -> None:
+        """Refuse to go on with a file whose parts of this workload began with another agent.
+
+        Raises:
+            ConfigError: there is such a part.
+        """
+        before = {part.agent for part in self.parts.values() if part.workload == workload}
+        if others := before - {"", digest}:
+            raise ConfigError(
+                f"{self.path} holds measurements of {workload} with trained agent "
+                f"{', '.join(sorted(others))} instead of {digest}",
+                remedy="choose another --results file, or the agent of before (--checkpoint)",
             )
 
     def _append(self, record: Mapping[str, Any]) -> None:

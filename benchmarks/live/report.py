@@ -36,7 +36,7 @@ class Line:
     trials: str = ""
     gain: str = ""
     regret: str = ""
-    regret_a_trial: str = ""
+    mean_index: str = ""
     harmful: str = ""
     worst: str = ""
     clamped: str = ""
@@ -126,10 +126,10 @@ def _cell_lines(cell: Cell) -> list[Line]:
                 workload,
                 seed,
                 f"{method} (overrun)" if part.overrun else method,
-                trials=str(len(objectives)) if tuned else "-",
+                trials=_trials(part) if tuned else "-",
                 gain=_cell_gain(cell, method),
                 regret="-" if regret is None else f"{regret:.2f}",
-                regret_a_trial=f"{regret / len(objectives):.3f}" if regret and objectives else "-",
+                mean_index=f"{fmean(objectives):.3f}" if objectives else "-",
                 harmful=str(sum(e.harmful for e in part.evaluations)) if tuned else "-",
                 worst=f"{max(objectives) - 1:+.2f}" if objectives else "-",
                 clamped=f"{part.clamped}" + (f" ({part.refused} refused)" if part.refused else ""),
@@ -153,6 +153,13 @@ def _cell_lines(cell: Cell) -> list[Line]:
         )
     )
     return found
+
+
+def _trials(part: Part) -> str:
+    """How many proposals were tried, and how many trials measured good ones again."""
+    again = sum(evaluation.again for evaluation in part.evaluations)
+    searched = len(part.evaluations) - again
+    return f"{searched} + {again}" if again else str(searched)
 
 
 def _cell_gain(cell: Cell, method: str) -> str:
@@ -180,7 +187,7 @@ def _workload_lines(workload: str, group: Sequence[Cell]) -> list[Line]:
                 trials=f"{len(trials) / len(group):.1f}" if tuned else "-",
                 gain="0 (reference)" if method == DEFAULTS else _with_spread(whole, gains[method]),
                 regret=f"{fmean(regrets):.2f} sd {spread(regrets):.2f}" if regrets else "-",
-                regret_a_trial=f"{sum(regrets) / len(trials):.3f}" if trials else "-",
+                mean_index=f"{fmean(e.objective for e in trials):.3f}" if trials else "-",
                 harmful=str(sum(e.harmful for e in trials)) if tuned else "-",
                 worst=f"{max(e.effect for e in trials):+.2f}" if trials else "-",
                 clamped=str(sum(part.clamped for part in parts)),
@@ -213,7 +220,7 @@ def table(results: Results) -> Table:
     )
     for column, justify in (
         ("workload", "left"), ("seed", "left"), ("method", "left"), ("trials", "right"),
-        ("gain [95 %]", "left"), ("regret", "right"), ("a trial", "right"),
+        ("gain [95 %]", "left"), ("regret", "right"), ("mean index", "right"),
         ("> 10 % worse", "right"), ("worst", "right"), ("clamped", "right"),
         ("over budget", "right"), ("durability", "right"),
     ):  # fmt: skip

@@ -13,8 +13,6 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from psycopg2 import sql
-
 from backend.adjustment.readback import Goal, Readback
 from backend.catalog.entries import entry_text, same_value
 from backend.catalog.knobs import KnobCatalog, load_catalog
@@ -30,7 +28,7 @@ from backend.memory_budget import MemoryBudget
 from backend.servers import embedded_server, postgres_target
 from backend.targets.postgresql import PostgresTarget
 from backend.workload.connection import connect
-from benchmarks.harness.server import Say
+from benchmarks.harness.server import Say, fresh_copy
 from benchmarks.live.workloads import LiveWorkload
 
 RUN_DATABASE = "live_run"
@@ -78,11 +76,13 @@ class LiveServer:
             self.fresh()
             yield self
         finally:
-            self._close_target()
-            if self.server.is_running():
-                with contextlib.suppress(Exception):
-                    self.reset()
-            self.server.stop()
+            try:
+                self._close_target()
+                if self.server.is_running():
+                    with contextlib.suppress(Exception):
+                        self.reset()
+            finally:
+                self.server.stop()
 
     # -- what is known beforehand ---------------------------------------------------------------
 
@@ -134,13 +134,7 @@ class LiveServer:
         """
         self._close_target()
         self.reset()
-        run, template = sql.Identifier(RUN_DATABASE), sql.Identifier(self.workload.template)
-        with closing(self._connect("postgres")) as connection, connection.cursor() as cursor:
-            cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(run))
-            cursor.execute(
-                sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(run, template)
-            )
-            cursor.execute("CHECKPOINT")
+        fresh_copy(self.server, self.workload.template, RUN_DATABASE)
         with closing(self._connect(RUN_DATABASE)) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT pg_stat_statements_reset()")
         self._open_target()

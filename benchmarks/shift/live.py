@@ -15,16 +15,22 @@ from backend.domain.knobs import KnobConfig, KnobValue
 from backend.domain.metrics import MetricsSnapshot, MetricsWindow
 from backend.domain.safety import SafetyVerdict
 from backend.embedded_postgres import EmbeddedPostgres
+from backend.errors import AutopilotError, ConfigError
 from backend.protocols import Clock
+from backend.servers import embedded_server
 from backend.trials import ArmSwitch
 from backend.workload.mixes import mix_named
 from benchmarks.harness.load import OfferedLoad
 from benchmarks.harness.offers import StoreOffer
-from benchmarks.harness.server import settings_in, shop_server
+from benchmarks.harness.server import fresh_copy, settings_in, shop_server
 from benchmarks.harness.waiting import pass_time, renew
 
 WORKLOADS = ("oltp", "analytical")
 WARM_UP_S = 5.0
+RUN_DATABASE = "shift_run"
+"""The copy of the demo store that a run works on."""
+MARK = "workload_shift"
+"""A file that tells this benchmark's data folders from the product's own."""
 
 
 class LiveSite:
@@ -35,7 +41,7 @@ class LiveSite:
 
     Args:
         parts: the tuner's parts.
-        server: the running embedded server, the demo store loaded.
+        server: the running embedded server, with the run's copy of the demo store as database.
         seed: of the arrivals.
     """
 
@@ -105,19 +111,40 @@ class LiveSite:
 
 
 def live_settings(data_dir: Path, scale: float) -> Settings:
-    """The product's settings for this benchmark."""
+    """The product's settings for this benchmark.
+
+    Raises:
+        ConfigError: the folder is one of the product's own.
+    """
+    if (data_dir / "telemetry.db").exists() and not (data_dir / MARK).exists():
+        raise ConfigError(
+            f"{data_dir} is the product's own: its server's settings would be changed",
+            remedy="choose a folder for the benchmark alone: --data-dir",
+        )
+    data_dir.mkdir(parents=True, exist_ok=True)
+    (data_dir / MARK).touch()
     return settings_in(data_dir, {"mode": "auto", "workload": {"data_scale_factor": scale}})
 
 
 @contextlib.contextmanager
-def live_site(settings: Settings, seed: int) -> Iterator[LiveSite]:
-    """The running server with the demo store as a site; all is ended in good order."""
-    with (
-        shop_server(settings, print) as server,
-        contextlib.closing(build_components(settings, SystemClock())) as parts,
-    ):
-        site = LiveSite(parts, server, seed)
-        try:
-            yield site
-        finally:
-            site.stop_clients()
+def live_site(settings: Settings, seed: int, *, fresh: bool = True) -> Iterator[LiveSite]:
+    """The running server with a copy of the demo store as a site; all is ended in good order.
+
+    Args:
+        settings: of :func:`live_settings`.
+        seed: of the arrivals.
+        fresh: the copy is made anew, as loaded; else the one of an earlier process is used.
+    """
+    database = settings.database.model_copy(update={"dbname": RUN_DATABASE})
+    own = settings.model_copy(update={"database": database})
+    with shop_server(settings, print) as server:
+        if fresh:
+            fresh_copy(server, server.dbname, RUN_DATABASE)
+        with contextlib.closing(build_components(own, SystemClock())) as parts:
+            site = LiveSite(parts, embedded_server(own), seed)
+            try:
+                yield site
+            finally:
+                site.stop_clients()
+                with contextlib.suppress(AutopilotError):
+                    site.deploy(site.space.default_config())

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean, median, stdev
+from typing import Any
 
 from backend.domain.knobs import KnobConfig, KnobValue
+from benchmarks.results_file import append_line, keep_options, results_in
 
 AFTER = (1, 2, 5)
 """Trials after which a return is looked at."""
@@ -91,25 +93,20 @@ class Phase:
         """The trials, on the first visit after the default configuration."""
         return (*([] if self.default is None else [self.default]), *self.trials)
 
-    def to_json(self) -> str:
-        """One line."""
-        return json.dumps(asdict(self))
-
     @classmethod
-    def from_json(cls, line: str) -> Phase:
-        """Read back what :meth:`to_json` wrote.
+    def of_fields(cls, raw: dict[str, Any]) -> Phase:
+        """The phase behind what JSON made of its fields.
 
         Raises:
-            ValueError: the line is no phase.
+            ValueError: there is none.
         """
         try:
-            raw = json.loads(line)
             raw["trials"] = tuple(Tried(**trial) for trial in raw["trials"])
             raw["default"] = None if raw["default"] is None else Tried(**raw["default"])
             raw["compared"] = {int(k): float(v) for k, v in raw["compared"].items()}
             return cls(**raw)
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"not a phase: {line:.80}") from error
+            raise ValueError(f"not a phase: {raw!s:.80}") from error
 
 
 @dataclass(frozen=True)
@@ -302,28 +299,26 @@ class PhaseFile:
 
     Args:
         path: the file; None keeps them in memory only.
+        options: what the runs depend on besides method and seed; None: only to be read.
+
+    Raises:
+        ConfigError: the file's runs were made with other options.
+        ValueError: the file holds something else.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, options: Mapping[str, Any] | None = None) -> None:
         self._path = path
         self._phases: list[Phase] = []
-        if path is not None and path.exists():
-            self._phases = list(self._read(path))
-
-    @staticmethod
-    def _read(path: Path) -> Iterator[Phase]:
-        lines = path.read_text(encoding="utf-8").split("\n")
-        if lines[-1]:  # every whole line ends with a line feed
-            path.write_text("".join(f"{line}\n" for line in lines[:-1]), encoding="utf-8")
-        for line in lines[:-1]:
-            yield Phase.from_json(line)
+        if path is not None:
+            if options is not None:
+                keep_options(path, options)
+            self._phases = [Phase.of_fields(fields) for fields in results_in(path)]
 
     def add(self, phases: Sequence[Phase]) -> None:
         """Keep phases, durable enough to go on from after a crash of this program."""
         self._phases.extend(phases)
         if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.writelines(f"{phase.to_json()}\n" for phase in phases)
+            append_line(self._path, "\n".join(json.dumps(asdict(phase)) for phase in phases))
 
     def run(self, method: str, seed: int) -> list[Phase]:
         """The phases of one run so far, in order."""

@@ -111,6 +111,7 @@ def test_a_bad_settings_file_is_told_in_one_message(folder: Path, text: str, tol
         (["--config", "/no/such/file.yaml"], "/no/such/file.yaml"),
         (["no-such-command"], "no-such-command"),
         (["process", "tuner"], "supervisor"),
+        (["train", "--fresh", "--trained", "folder"], "--fresh"),
     ],
 )
 def test_bad_arguments_are_told(folder: Path, arguments: Sequence[str], told: str):

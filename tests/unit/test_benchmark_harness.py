@@ -26,7 +26,7 @@ from backend.workload.schedule import ArrivalSchedule
 from backend.workload.shape import StoreShape
 from backend.workload.statements import STATEMENTS
 from benchmarks.harness import command_line, load, server
-from benchmarks.harness.command_line import TimeLimit, end_on_sigterm
+from benchmarks.harness.command_line import TimeLimit, end_in_good_order
 from benchmarks.harness.load import OfferedLoad
 from benchmarks.harness.offers import (
     LoadCounts,
@@ -413,12 +413,28 @@ def test_a_piece_has_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
     assert endless.allows(1e9)
 
 
-def test_sigterm_ends_in_good_order() -> None:
-    former = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_in_good_order(number: signal.Signals) -> None:
+    former = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        end_on_sigterm()
+        signal.signal(number, signal.SIG_DFL)
+        end_in_good_order()
         with pytest.raises(SystemExit) as ended:
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(number)
+        signal.raise_signal(number)  # does not cut short what is ended now
     finally:
-        signal.signal(signal.SIGTERM, former)
-    assert ended.value.code == 143
+        for other, handler in former.items():
+            signal.signal(other, handler)
+    assert ended.value.code == 128 + number
+
+
+def test_what_was_told_to_survive_its_terminal_does() -> None:
+    former = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        end_in_good_order()
+        signal.raise_signal(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        for other, handler in former.items():
+            signal.signal(other, handler)

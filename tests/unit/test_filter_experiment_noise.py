@@ -145,7 +145,7 @@ def test_a_short_run_of_the_tuner(tmp_path: Path, variant: str) -> None:
     for _ in range(2):  # the second time there is nothing left to do
         results = run_all(
             lambda seed, name: run_one(seed, name, 0.4, 6),
-            RunResult, [0], [variant], out, made.append,
+            RunResult, [0], [variant], out, made.append, {"hours": 0.4, "max_trials": 6},
         )  # fmt: skip
         assert len(results) == len(made) == 1
     assert results == read_results(out, RunResult)

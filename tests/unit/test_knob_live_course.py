@@ -99,6 +99,13 @@ def test_one_more_method_or_more_blocks_need_a_new_comparison(cell_runner: Any) 
     assert cell_runner.run("defaults", "tpe", blocks=8) == []
 
 
+def test_what_was_measured_before_is_compared_too(cell_runner: Any) -> None:
+    cell_runner.run("defaults", "tpe")
+    assert cell_runner.run("ours") == ["ours: tuner of seed 3", "comparison"]
+    assert cell_runner.told[-1] == "mixed, seed 3: comparison of ours, defaults, tpe"
+    assert cell_runner.run("tpe") == []
+
+
 def test_another_pace_needs_a_new_comparison(cell_runner: Any) -> None:
     cell_runner.run("defaults", "tpe")
     fast = Pace(window_s=4.0, settle_s=1.0)

@@ -77,3 +77,16 @@ def test_a_comparison_is_stale_when_a_final_changes_or_a_method_joins() -> None:
     assert not found.covers({"ours": ours}, 7)
     assert not found.covers({"ours": replace(ours, final={"work_mem": 6})}, 6)
     assert not found.covers({"ours": ours, "tpe": part("tpe")}, 6)
+
+
+def test_parts_of_another_trained_agent_are_not_joined(tmp_path: Path) -> None:
+    results = Results(tmp_path / "results.jsonl")
+    results.add_part("a", part("tpe", (0.9,)))
+    results.add_part("b", part("ours-warm", (0.9,), seed=1))  # of before: nobody said
+    results.check_agent("0123", "mixed")
+    results.add_part("c", replace(part("ours-warm", (0.9,)), agent="0123"))
+    again = Results(results.path)
+    again.check_agent("0123", "mixed")
+    again.check_agent("4567", "oltp")
+    with pytest.raises(ConfigError, match="trained agent 0123 instead of 4567"):
+        again.check_agent("4567", "mixed")

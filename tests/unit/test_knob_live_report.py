@@ -65,6 +65,17 @@ def test_a_method_that_came_back_to_the_defaults_is_said_so(tmp_path: Path) -> N
     assert found["tpe"].regret == "0.20"
 
 
+def test_what_was_measured_again_is_told_apart(tmp_path: Path) -> None:
+    results = report_results(tmp_path)
+    ours = results.parts["mixed", 0, "ours"]
+    again = tuple(replace(one, again=one.number > 1) for one in ours.evaluations)
+    results.add_part("x", replace(ours, evaluations=again))
+    found = {(line.seed, line.method): line for line in lines(results)}
+    assert found["0", "ours"].trials == "1 + 1"
+    assert found["0", "ours"].mean_index == "0.700"
+    assert found["0", "smac3"].trials == "3"
+
+
 def test_a_load_that_overran_the_defaults_is_shown(tmp_path: Path) -> None:
     results = report_results(tmp_path)
     results.add_part("x", replace(results.parts["mixed", 0, "smac3"], overrun=True))

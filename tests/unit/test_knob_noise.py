@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from backend.domain.knobs import Knob, KnobSpace, KnobValue
 from backend.evolution.problems import ModelProblem
-from backend.offline_training import TrainingData
+from backend.training_data import TrainingData
 from benchmarks.knob_noise import (
     Cell,
     Run,

@@ -19,7 +19,11 @@ from backend.domain.knobs import Knob, KnobSpace
 from backend.domain.records import KnobSpaceRecord, TransitionRecord
 from backend.errors import AutopilotError, CheckpointError, KnobBoundsError, StoreError
 from backend.learning import TRAINED_FILE
-from backend.offline_training import (
+from backend.offline_training import train, train_from_stores
+from backend.rl_agent import CHECKPOINT_FILE, KnobAgent
+from backend.state_features import STATE_LAYOUT, STATE_WIDTH
+from backend.telemetry import open_store
+from backend.training_data import (
     ALONE,
     DAMAGED,
     LEARNT_BEFORE,
@@ -29,13 +33,8 @@ from backend.offline_training import (
     OTHER_STATES,
     TWICE,
     Recorded,
-    train,
-    train_from_stores,
     training_data,
 )
-from backend.rl_agent import CHECKPOINT_FILE, KnobAgent
-from backend.state_features import STATE_LAYOUT, STATE_WIDTH
-from backend.telemetry import open_store
 
 NOW = datetime(2026, 3, 1, tzinfo=timezone.utc)
 TINY = KnobAgentSettings(updates_per_tell=2, hidden_layers=(8,), ensemble_size=2, candidates=64)
@@ -293,6 +292,47 @@ def test_what_another_agent_has_learnt_from_is_learnt_again(
         assert np.allclose(old.next_state, new.next_state)
         assert old.reward == pytest.approx(new.reward)
     assert not any(transition.reward == 0 for transition in again)
+
+
+def test_what_is_left_of_a_learnt_run_is_not_ranked_alone(
+    settings: Settings, tmp_path: Path
+) -> None:
+    runs = [measurement(n) for n in range(3)]
+    path = tmp_path / TRAINED_FILE
+    train(training_data([recorded(runs)], 0.2), path, TINY, seed=1, updates=5)
+    data = training_data([recorded(runs[:2])], 0.2, known=Pretrained.read(path))
+    assert data.workloads == ("mixed",)
+    assert data.left_out == {TWICE: 2, ALONE: 1}
+
+
+def test_the_agent_of_the_settings_is_learnt_again_unless_asked_not_to(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.offline_training.UPDATES", 5)
+    monkeypatch.setattr("backend.offline_training.agent_settings", lambda section: TINY)
+    first = fill(tmp_path / "a.db", [measurement(n) for n in range(3)])
+    second = fill(tmp_path / "b.db", [measurement(n, run="b") for n in range(5, 9)])
+    train_from_stores(settings, [first], tmp_path / "first")
+    monkeypatch.setattr("backend.learning.SHIPPED", tmp_path / "first")
+    training = train_from_stores(settings, [second], tmp_path / "out")
+    assert training.data.workloads == ("mixed", LEARNT_BEFORE)
+    assert training.not_learnt == ""
+    fresh = train_from_stores(settings, [second], tmp_path / "fresh", fresh=True)
+    assert fresh.data.workloads == ("mixed",)
+    assert fresh.not_learnt == ""
+    assert not any("Not learnt again" in line for line in fresh.summary())
+
+
+def test_an_agent_of_the_settings_for_other_knobs_is_told(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.offline_training.UPDATES", 5)
+    monkeypatch.setattr("backend.offline_training.agent_settings", lambda section: TINY)
+    store = fill(tmp_path / "a.db", [measurement(n) for n in range(3)])
+    training = train_from_stores(settings, [store], tmp_path / "out")
+    assert training.data.workloads == ("mixed",)
+    assert "is for knob space" in training.not_learnt
+    assert any(line.startswith("Not learnt again: ") for line in training.summary())
 
 
 def test_an_agent_for_other_knobs_is_not_learnt_from(settings: Settings, tmp_path: Path) -> None:

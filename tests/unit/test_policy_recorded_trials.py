@@ -9,8 +9,8 @@ import pytest
 
 from backend.domain.knobs import Knob, KnobSpace
 from backend.domain.transition import Transition
-from backend.offline_training import TrainingData
 from backend.policy.recorded_trials import FOLDS, RecordedTrials
+from backend.training_data import TrainingData
 
 SPACE = KnobSpace([Knob("work_mem", "integer", 64, 65536, "log", "kB", 4096)])
 

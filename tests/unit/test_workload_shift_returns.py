@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from backend.errors import ConfigError
 from benchmarks.shift.returns import (
     AFTER,
     MOST,
@@ -231,6 +232,18 @@ def test_a_line_cut_off_by_a_crash_is_dropped_and_written_over(tmp_path: Path) -
     assert [p.number for p in file.run("ours", 0)] == [0]
     file.add([phase(1, "night", {1: 0.9})])
     assert [p.number for p in PhaseFile(path).run("ours", 0)] == [0, 1]
+
+
+def test_a_file_that_was_made_otherwise_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "phases.jsonl"
+    PhaseFile(path, {"trials": 15, "workloads": 2}).add([phase(0, "day", {1: 0.9})])
+    assert len(PhaseFile(path, {"trials": 15, "workloads": 2}).run("ours", 0)) == 1
+    with pytest.raises(ConfigError, match="trials 15 instead of 30"):
+        PhaseFile(path, {"trials": 30, "workloads": 2})
+    untold = tmp_path / "untold.jsonl"
+    PhaseFile(untold).add([phase(0, "day", {1: 0.9})])
+    with pytest.raises(ConfigError, match="does not say with which options"):
+        PhaseFile(untold, {"trials": 15})
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from rich.console import Console
 from backend.domain.knobs import Knob, KnobSpace
 from backend.domain.transition import Transition
 from backend.evolution.learning_run import LearningRun
-from backend.offline_training import TrainingData
 from backend.state_features import STATE_WIDTH
+from backend.training_data import TrainingData
 from benchmarks.meta_learning import DEFAULT, EVOLVED, Cell, Kept, interval, print_comparison, split
 
 SPACE = KnobSpace([Knob("work_mem", "integer", 64, 1048576, "log", "kB", 4096)])

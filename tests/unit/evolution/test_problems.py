@@ -20,8 +20,8 @@ from backend.evolution.problems import (
     fit,
 )
 from backend.evolution.regression import Regression
-from backend.offline_training import TrainingData
 from backend.state_features import STATE_WIDTH
+from backend.training_data import TrainingData
 
 SPACE = KnobSpace(
     [
