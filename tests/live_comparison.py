@@ -12,6 +12,7 @@ from backend.sample_filter import Reference
 from benchmarks.harness.offers import LoadCounts
 from benchmarks.harness.windows import Measured
 from benchmarks.live.arithmetic import is_harmful
+from benchmarks.live.comparison import arrivals_of
 from benchmarks.live.records import Comparison, Evaluation, Part, Protocol
 from tests.windows import window
 
@@ -89,6 +90,7 @@ def compared(ratios: Mapping[str, list[float | None]], seed: int = 0, **finals: 
         blocks=tuple({m: found[k] for m, found in logs.items()} for k in range(count)),
         violations=[],
         durability=[],
+        arrivals=arrivals_of(seed),
     )
 
 

@@ -1,7 +1,8 @@
 """The end of a cell: all final configurations and the defaults, interleaved and replicated.
 
-Each block measures every distinct configuration once, in an order set by lot, on fresh data under
-the seed's load; it yields one log ratio a configuration, against the defaults of the same block.
+Each block measures every distinct configuration once, in an order set by lot, on fresh data; it
+yields one log ratio a configuration, against the defaults of the same block. The statements are
+others than those of the trials: what a tuner found in their parameters alone is worth nothing.
 """
 
 from __future__ import annotations
@@ -25,10 +26,17 @@ from benchmarks.live.tuning import Stage, stage
 
 DEFAULTS = KnobConfig({})
 """No knob changed."""
+OTHER_STATEMENTS = 1000
+"""Added to a cell's seed for the arrivals of its comparison."""
 TAKEN_AGAIN = 2
 """So often at most a window is measured anew where another machine or maintenance spoilt it: told
 by what happened on the host, not by what was measured, and alike for every method. On a disturbed
 host a comparison may so take up to three times as long as was expected."""
+
+
+def arrivals_of(seed: int) -> int:
+    """The seed of the statements under which a cell's final configurations are compared."""
+    return seed + OTHER_STATEMENTS
 
 
 def compare(
@@ -49,7 +57,7 @@ def compare(
     arms = [DEFAULTS, *dict.fromkeys(c for c in finals.values() if c != DEFAULTS)]
     lot = random.Random(f"{live.workload.name} {seed}")
     found: list[Mapping[str, float | None]] = []
-    with stage(live, seed, protocol, pace) as running:
+    with stage(live, arrivals_of(seed), protocol, pace) as running:
         failures = 0
         while len(found) < blocks:
             order = lot.sample(arms, len(arms))
@@ -74,6 +82,7 @@ def compare(
         violations=list(live.violations),
         durability=list(live.durability),
         pace=pace,
+        arrivals=arrivals_of(seed),
     )
 
 

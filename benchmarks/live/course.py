@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from benchmarks.harness.command_line import TimeLimit
 from benchmarks.harness.server import Say
 from benchmarks.live import methods
-from benchmarks.live.comparison import compare
+from benchmarks.live.comparison import arrivals_of, compare
 from benchmarks.live.records import Pace, Part, Protocol, Results
 from benchmarks.live.server import LiveServer
 from benchmarks.live.tuning import BASELINE_WINDOWS, MethodRun
@@ -67,6 +67,7 @@ class Course:
             compared is None
             or not parts.keys() >= set(names)
             or not compared.covers(parts, self.blocks, self.pace)
+            or compared.arrivals != arrivals_of(seed)
         ):
             yield COMPARISON
 

@@ -139,6 +139,7 @@ class Comparison:
     ``blocks`` holds for each block each method's log ratio of the latency index against the
     defaults of the same block; None where it could not be measured. ``finals`` are the
     configurations that were compared: a part that is done again makes the comparison stale.
+    ``arrivals`` is the seed of the statements; None in files of before: those of the trials.
     """
 
     workload: str
@@ -150,6 +151,7 @@ class Comparison:
     violations: Sequence[str]
     durability: Sequence[str]
     pace: Pace = AS_TRIALS
+    arrivals: int | None = None
 
     @property
     def key(self) -> CellKey:

@@ -100,6 +100,10 @@ def _of(pace: Pace) -> str:
     return "" if pace.window_s is None else f" of {pace.window_s:g} s"
 
 
+def _under(compared: Comparison) -> str:
+    return ", the trials' statements" if compared.arrivals is None else ""
+
+
 def lines(results: Results) -> list[Line]:
     """Cell by cell, then each workload over all its seeds."""
     found: list[Line] = []
@@ -147,7 +151,7 @@ def _cell_lines(cell: Cell) -> list[Line]:
         Line(
             workload,
             seed,
-            f"(comparison, {len(checked.blocks)} blocks{_of(checked.pace)})",
+            f"(comparison, {len(checked.blocks)} blocks{_of(checked.pace)}{_under(checked)})",
             violations=str(len(checked.violations)),
             durability=str(len(checked.durability)),
         )

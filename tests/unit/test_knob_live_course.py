@@ -58,6 +58,7 @@ def cell_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(course, "compare", compare)
     monkeypatch.setattr(methods, "make", lambda name, seed, problem: f"tuner of seed {seed}")
 
+    path = tmp_path / "results.jsonl"
     told: list[str] = []
     clock = ManualClock()
     monkeypatch.setattr(
@@ -75,7 +76,7 @@ def cell_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         CountingRun.ran = []
         told.clear()
         live: Any = SimpleNamespace(workload=SimpleNamespace(name="mixed"))
-        results = Results(tmp_path / "results.jsonl")
+        results = Results(path)
         problem: Any = None
         limit = TimeLimit(minutes)
         course.Course(live, PROTOCOL, results, problem, blocks, pace, limit, told.append).run(
@@ -83,7 +84,7 @@ def cell_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         )
         return CountingRun.ran
 
-    return SimpleNamespace(run=run, told=told)
+    return SimpleNamespace(run=run, told=told, path=path)
 
 
 def test_finished_parts_are_skipped(cell_runner: Any) -> None:
@@ -97,6 +98,13 @@ def test_one_more_method_or_more_blocks_need_a_new_comparison(cell_runner: Any) 
     assert cell_runner.run("defaults", "tpe", "ours") == ["ours: tuner of seed 3", "comparison"]
     assert cell_runner.run("defaults", "tpe", "ours", blocks=8) == ["comparison"]
     assert cell_runner.run("defaults", "tpe", blocks=8) == []
+
+
+def test_a_comparison_on_the_trials_own_statements_is_done_again(cell_runner: Any) -> None:
+    cell_runner.run("defaults", "tpe")
+    results = Results(cell_runner.path)
+    results.add_comparison(replace(results.comparisons["mixed", 3], arrivals=None))
+    assert cell_runner.run("defaults", "tpe") == ["comparison"]
 
 
 def test_what_was_measured_before_is_compared_too(cell_runner: Any) -> None:

@@ -106,6 +106,13 @@ def test_the_table_says_how_long_a_comparisons_windows_were(tmp_path: Path) -> N
     assert told["1"] == "(comparison, 3 blocks of 4 s)"
 
 
+def test_a_comparison_on_the_trials_own_statements_is_told(tmp_path: Path) -> None:
+    results = report_results(tmp_path)
+    results.add_comparison(replace(results.comparisons["mixed", 1], arrivals=None))
+    told = {line.seed: line.method for line in lines(results) if "comparison" in line.method}
+    assert told["1"] == "(comparison, 3 blocks, the trials' statements)"
+
+
 def test_a_cell_without_its_comparison_is_not_reported(tmp_path: Path) -> None:
     results = report_results(tmp_path)
     results.add_part("again", part("ours", (0.5,), {"work_mem": 77}, seed=1))
