@@ -99,7 +99,7 @@ class AskAndTell:
     def advice(self, state: State) -> str:
         """The next proposal in words, for mode ``advise``."""
         try:
-            values = self._changes(self._learner.ask(state, self._deployment.present))
+            values = self._changes(self._learner.advise(state, self._deployment.present))
         except MemoryBudgetError as error:
             return error.message
         text = ", ".join(f"{name} = {value}" for name, value in values.items())
@@ -108,10 +108,10 @@ class AskAndTell:
     def _changes(self, proposal: Mapping[str, KnobValue]) -> dict[str, KnobValue]:
         """What a proposal, shrunk to fit the memory budget, changes; nothing where it may not."""
         present = self._deployment.present
-        wanted = self._learner.fit(self._permission.bounded(present.replace(proposal)))
-        changes = {
-            name: wanted[name] for name in self._space.names if wanted[name] != present.get(name)
-        }
+        wanted = self._permission.bounded(present.replace(proposal))
+        # Only what may be tried can give way: what stands beside it takes what it takes.
+        wanted = self._learner.fit({name: wanted[name] for name in self._space.names})
+        changes = {name: value for name, value in wanted.items() if value != present.get(name)}
         return changes if self._permission.admits(changes) else {}
 
     def tell_standing(self, index: float, state: State, window: MetricsWindow) -> None:

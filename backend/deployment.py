@@ -136,6 +136,28 @@ class Deployment:
             return versions.succeed(STEERING, "hint sets changed while away", steering=served)
         return active
 
+    def notice(self) -> bool:
+        """Make a version of what somebody else has changed meanwhile; whether there is any.
+
+        Asked between two trials. What is read anyway tells it, so it costs nothing where nothing
+        has changed.
+        """
+        active = self.version
+        if active is None or self._stands(active) or self._store.open_changes():
+            return False
+        self.refresh()  # what was read last may have been read under an arm
+        if self._stands(active):
+            return False
+        self.versions.succeed("server", "changed by somebody else", config=self.deviating)
+        return True
+
+    def _changed_by_others(self, names: Collection[str]) -> list[str]:
+        """Those of the knobs whose entry is not the deployed version's any more."""
+        self.refresh()
+        now, active = self.deviating, self.version
+        ours = active.config if active is not None else now
+        return [name for name in names if now.get(name) != ours.get(name)]
+
     def _stands(self, version: PolicyVersionRecord) -> bool:
         return self.deviating == dict(version.config)
 
@@ -151,10 +173,18 @@ class Deployment:
     # -- the two arms of a trial (trials.ArmSwitch) -------------------------------------------
 
     def enter(self, values: Mapping[str, KnobValue | None], trial_id: int | None) -> str:
-        """Put the other arm on the server; "" where the arms are the same (an A/A trial)."""
+        """Put the other arm on the server; "" where the arms are the same (an A/A trial).
+
+        Raises:
+            FrozenError: the freeze switch is on.
+            ConflictError: somebody else has changed one of the knobs since the trial was planned.
+            AdjustmentError: it did not take effect; what stood before stands again.
+        """
         if not values:
             return ""
         self.may_act()
+        if others := self._changed_by_others(values):
+            raise ConflictError(f"{', '.join(others)}: changed by somebody else meanwhile")
         batch = self._adjuster.apply(
             values,
             actor=AUTOPILOT,
@@ -165,9 +195,17 @@ class Deployment:
         return batch.batch_id
 
     def leave(self, batch_id: str, reason: str) -> None:
-        """Take the other arm off again. Never refused: rolling back needs nobody's leave."""
+        """Take the other arm off again. Never refused: rolling back needs nobody's leave.
+
+        Raises:
+            ConflictError: somebody else changed a knob of it meanwhile, which is left alone.
+            AdjustmentError: it could not be taken off yet.
+        """
         if batch_id:
-            self._adjuster.roll_back(batch_id, epoch=self._epoch(), reason=reason)
+            result = self._adjuster.roll_back(batch_id, epoch=self._epoch(), reason=reason)
+            if result.conflicts:
+                names = ", ".join(row.knob for row in result.conflicts)
+                raise ConflictError(f"{names}: changed by somebody else meanwhile, and left alone")
 
     # -- deployments --------------------------------------------------------------------------
 
@@ -233,9 +271,15 @@ class Deployment:
     ) -> PolicyVersionRecord:
         """Bring back an earlier version's knobs alone; needs nobody's leave.
 
-        For what was proven, or failed, by its knobs: hint sets and weights found since stand.
+        For what was proven, or failed, by its knobs: hint sets and weights found since stand. So
+        does what somebody else has set since the present version was deployed.
         """
-        entries = {name: version.config.get(name) for name in self.changed_since(version.config)}
+        theirs = self._changed_by_others(self.readings)
+        entries = {
+            name: version.config.get(name)
+            for name in self.changed_since(version.config)
+            if name not in theirs
+        }
         batch = self._adjuster.apply(
             entries, actor=author, epoch=self._epoch(), allow_restart=self.allow_restart
         )

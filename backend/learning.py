@@ -152,6 +152,9 @@ class Learner:
                 self._agent = open_agent(path)
             except CheckpointError as error:
                 self._event("warning", f"checkpoint not used: {path}: {error.message}")
+                if path.name == CHECKPOINT_FILE:  # the next one would be written over it
+                    aside = path.replace(path.with_suffix(".not-used.npz"))
+                    self._event("info", f"it is kept as {aside}")
                 continue
             self._event("info", f"the knob agent starts from {path}")
             return
@@ -220,6 +223,16 @@ class Learner:
         """
         config = self._loaded().ask(state)
         self.proposer, changes = self._rules.pop(config, (AGENT, config))
+        return present.replace(changes)
+
+    def advise(
+        self, state: NDArray[np.float64] | None, present: KnobConfig
+    ) -> Mapping[str, KnobValue]:
+        """What would be tried next; nothing is used up by looking."""
+        agent = self._loaded()
+        with agent.looking():
+            config = agent.ask(state)
+        _, changes = self._rules.get(config, (AGENT, config))
         return present.replace(changes)
 
     def clamp(self, config: Mapping[str, KnobValue]) -> KnobConfig:

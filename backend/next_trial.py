@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 
 from backend.ask_and_tell import State
@@ -10,18 +10,23 @@ from backend.candidates import Candidates
 from backend.deployment import Deployment
 from backend.domain.experiment_plans import ExperimentPlanRecord, PlanState
 from backend.domain.knobs import KnobValue
-from backend.domain.modes import Mode, Phase, TrialKind
+from backend.domain.modes import Mode, Phase, TrialKind, Verdict
 from backend.domain.records import EventRecord
 from backend.permission import Permission
 from backend.protocols import Clock, Store
 from backend.recheck import Rechecks
 from backend.rollout import Rollout
 from backend.trial_planner import RunSchedule, TrialPlanner
-from backend.trials import TrialPlan
+from backend.trials import Trial, TrialPlan
 from backend.workloads import Workloads
 
 DRAFTS_AGAIN_AFTER = timedelta(days=1)
 """After an operator has declined a plan the tuner drafts none by itself for so long."""
+
+RETURN_AGAIN_AFTER_S = 10.0
+"""After a trial that returns to what stood before was broken off the next one waits so long; twice
+as long after each further one, up to:"""
+RETURN_AGAIN_AT_MOST_S = 900.0
 
 Draft = Callable[[], ExperimentPlanRecord]
 """Makes the tuner's own experiment plan."""
@@ -63,6 +68,7 @@ class NextTrial:
         self._draft, self._store, self._clock = draft, store, clock
         self.hindrance = ""
         self.phase: Phase | None = None
+        self._broken_off, self._may_return_s = 0, 0.0
 
     def choose(self, state: State) -> TrialPlan | None:
         """The trial to begin now, None where there is none.
@@ -77,9 +83,11 @@ class NextTrial:
         if self._rollout.on_probation:
             # Whatever the hour: what cannot be proven any more is undone here.
             probation = self._rollout.plan_probation()
-            return probation if probation is not None and self._may_return() else None
+            if probation is None or not self._may_return(probation.other_values):
+                return None
+            return probation
         if self._rechecks.alarm is not None:
-            return self._rechecks.plan() if self._may_return() else None
+            return self._rechecks.plan() if self._may_return(self._rechecks.returning) else None
         self.hindrance = self._permission.why_no_experiment()
         if self.hindrance:
             self._draft_where_missing()
@@ -96,10 +104,28 @@ class NextTrial:
             self.hindrance = self._candidates.hindrance
         return None
 
-    def _may_return(self) -> bool:
-        """Whether a trial may begin that only returns to what stood before."""
+    def ended(self, trial: Trial) -> None:
+        """Take note of a trial that is over: one that is broken off again and again has to wait.
+
+        Something stands in its way that lasts, such as a setting of a role for one of the knobs.
+        """
+        if trial.plan.kind not in (TrialKind.PROBATION, TrialKind.RECHECK):
+            return
+        if trial.verdict is not Verdict.ABORTED:
+            self._broken_off, self._may_return_s = 0, 0.0
+            return
+        wait_s = min(RETURN_AGAIN_AFTER_S * 2.0**self._broken_off, RETURN_AGAIN_AT_MOST_S)
+        self._broken_off = min(self._broken_off + 1, 10)
+        self._may_return_s = self._clock.monotonic_s() + wait_s
+
+    def _may_return(self, values: Collection[str]) -> bool:
+        """Whether a trial may begin that only returns to what stood before, in these knobs."""
         self.hindrance = self._permission.why_no_return
-        return not self.hindrance and self._has_time(TrialKind.PROBATION, {})
+        wait_s = self._may_return_s - self._clock.monotonic_s()
+        if not self.hindrance and wait_s > 0:
+            told = "the last look at what stood before was broken off"
+            self.hindrance = f"{told}; the next one in {wait_s:.0f} s"
+        return not self.hindrance and self._has_time(TrialKind.PROBATION, values)
 
     def _promotion(self) -> TrialPlan | None:
         promising = self._candidates.promising
@@ -120,7 +146,7 @@ class NextTrial:
         present = self._workloads.in_force
         return self._planner.plan(kind, values, proposer, present.chain.reference, present.noise)
 
-    def _has_time(self, kind: TrialKind, values: Mapping[str, KnobValue]) -> bool:
+    def _has_time(self, kind: TrialKind, values: Collection[str]) -> bool:
         least_s, restarts = self._planner.least_s(kind, values), self._planner.restarts(values)
         has = self._permission.has_time(kind, least_s, needs_restart=restarts)
         if not has:

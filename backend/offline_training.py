@@ -133,7 +133,8 @@ def train(
     """Train an agent and write what it has learnt."""
     from backend.rl_agent import KnobAgent
 
-    agent = KnobAgent(data.space, seed, settings=settings, state_width=STATE_WIDTH)
+    room = replace(settings, buffer_size=max(settings.buffer_size, data.used))
+    agent = KnobAgent(data.space, seed, settings=room, state_width=STATE_WIDTH)
     agent.pretrain(data.episodes, updates)
     replace(agent.pretrained(), state_layout=STATE_LAYOUT).write(path)
 

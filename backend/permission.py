@@ -132,9 +132,9 @@ class Permission:
         """The configuration moved to where it may be tried; what may not change stays."""
         present = self._deployment.present
         plan = self._plan if self._deployment.mode is Mode.APPROVE else None
-        held = (
-            set() if self.may_restart else {k.name for k in self._space if k.context == "restart"}
-        )
+        held = {k.name for k in self._space if k.context == "restart" and not self.may_restart}
+        # A role's or a database's own setting wins over our entry: nothing could be measured.
+        held |= {n for n, r in self._deployment.readings.items() if r.override is not None}
         ranges = plan.ranges if plan is not None else {}
         values: dict[str, KnobValue] = {}
         for name, value in wanted.items():

@@ -7,7 +7,7 @@ configuration. Definitions and the rule: docs/drift.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -133,6 +133,12 @@ class Rechecks:
         """Why a recheck is due; None where none is."""
         self._follow()
         return self._watch.alarm(self._clock.now())
+
+    @property
+    def returning(self) -> Collection[str]:
+        """The knobs that a recheck returns to what they were before."""
+        former = self._former
+        return self._deployment.changed_since(former.config) if former is not None else ()
 
     def _follow(self) -> None:
         """Watch what stands now, in the workload that is offered now."""

@@ -18,6 +18,8 @@ from backend.trial_planner import TrialPlanner
 from backend.trials import Trial, TrialPlan
 from backend.workloads import Workload, Workloads
 
+_ALL_TRIALS = 100_000
+
 
 @dataclass(frozen=True)
 class Probation:
@@ -185,6 +187,8 @@ class Rollout:
         version, store = self._deployment.versions.knobs_since(), self._store
         if version is None or version.author != AUTOPILOT or version.trial_id is None:
             return None
+        if self._level1.probation_blocks == 0:
+            return None
         promotion = store.trial(version.trial_id)
         versions = {found.id: found for found in store.policy_versions(limit=ALL_VERSIONS)}
         former = versions.get(version.parent_id)
@@ -195,7 +199,7 @@ class Rollout:
             trial.kind is TrialKind.PROBATION
             and trial.verdict is Verdict.ACCEPT
             and trial.created_at >= version.created_at
-            for trial in store.trials(limit=1000)
+            for trial in store.trials(limit=_ALL_TRIALS)
         )
         if promotion is None or former is None or workload is None or stood:
             return None

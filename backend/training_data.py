@@ -50,7 +50,7 @@ class TrainingData:
 
     Args:
         space: the knob space of the agent to train.
-        episodes: transitions by run and workload, oldest first.
+        episodes: transitions by run and workload, oldest first; those of the first store last.
         workloads: each episode's workload.
         left_out: how many transitions were left out, by reason.
     """
@@ -115,7 +115,8 @@ def training_data(
     left_out: Counter[str] = Counter()
     seen: set[tuple[str, str, datetime]] = set()
     episodes: Episodes = {}
-    for number, part in enumerate(recorded):
+    # An agent that can hold less than all keeps what comes last: the first store's.
+    for number, part in reversed(list(enumerate(recorded))):
         for record in part.transitions:
             key = (record.run, record.workload, record.at)
             reason = TWICE if key in seen else ""
@@ -135,8 +136,7 @@ def training_data(
         _refuse(total, where, left_out)
     if known is not None:
         known.check(target, STATE_LAYOUT)
-        _add_learnt_before(known, episodes, left_out)
-        _leave_out_alone(episodes, left_out)
+        episodes = {**_learnt_before(known, episodes, left_out), **episodes}
     return TrainingData(
         space=target,
         episodes=tuple(_linked(episode) for episode in episodes.values()),
@@ -219,14 +219,17 @@ def _leave_out_alone(episodes: Episodes, left_out: Counter[str]) -> None:
         left_out[ALONE] += len(episodes.pop(name))
 
 
-def _add_learnt_before(known: Pretrained, episodes: Episodes, left_out: Counter[str]) -> None:
-    """Add what a trained agent learnt from, but for what the stores hold themselves."""
+def _learnt_before(known: Pretrained, episodes: Episodes, left_out: Counter[str]) -> Episodes:
+    """What a trained agent learnt from, but for what the stores hold themselves."""
+    before: Episodes = {}
     stored = {_mark(transition) for episode in episodes.values() for transition in episode}
     for number, transition in known.replayed():
         if _mark(transition) in stored:
             left_out[TWICE] += 1
         else:
-            episodes.setdefault((f"run {number}", LEARNT_BEFORE), []).append(transition)
+            before.setdefault((f"run {number}", LEARNT_BEFORE), []).append(transition)
+    _leave_out_alone(before, left_out)
+    return before
 
 
 def _mark(transition: Transition) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 from backend.config import Level1Section, Settings
@@ -123,21 +123,21 @@ class TrialPlanner:
         gate = replace(plan.gate, min_blocks=min(3, blocks), max_blocks=max(blocks, 2))
         return replace(plan, deployed=Arm.CANDIDATE, before=before, other_values=other, gate=gate)
 
-    def least_s(self, kind: TrialKind, values: Mapping[str, KnobValue]) -> float:
+    def least_s(self, kind: TrialKind, values: Collection[str]) -> float:
         """Seconds that a trial of these knobs takes at the least, before it can have a verdict."""
         windows = {TrialKind.PROBE: 3, TrialKind.PROMOTION: 4 * self._level1.min_blocks}.get(
             kind, 2
         )
         return windows * (self._level1.window_s + self._settle_s(values))
 
-    def restarts(self, values: Mapping[str, KnobValue]) -> bool:
+    def restarts(self, values: Collection[str]) -> bool:
         """Whether the server has to be restarted for one of these knobs."""
         return any(knob.context == "restart" for knob in self._knobs(values))
 
-    def _knobs(self, values: Mapping[str, KnobValue]) -> list[Knob]:
+    def _knobs(self, values: Collection[str]) -> list[Knob]:
         return [self._space[name] for name in values if name in self._space]
 
-    def _settle_s(self, values: Mapping[str, KnobValue]) -> float:
+    def _settle_s(self, values: Collection[str]) -> float:
         return max([self._level1.settle_s, *(knob.settle_s for knob in self._knobs(values))])
 
     def _alpha_of_the_day(self) -> float:

@@ -17,6 +17,7 @@ from backend.domain.load import SampleQuality
 from backend.domain.metrics import MetricsSnapshot, MetricsWindow
 from backend.domain.modes import Arm, TrialState, Verdict
 from backend.domain.records import TrialRecord
+from backend.errors import ConflictError
 from backend.gate import Judgement
 from backend.protocols import Clock
 from backend.sample_filter import (
@@ -52,7 +53,11 @@ class ArmSwitch(Protocol):
         """Apply values; returns the batch's id."""
 
     def leave(self, batch_id: str, reason: str) -> None:
-        """Undo the batch."""
+        """Undo the batch.
+
+        Raises:
+            ConflictError: somebody else changed one of its knobs meanwhile, and that stays.
+        """
 
 
 class Trial:
@@ -101,6 +106,7 @@ class Trial:
         self._excuses = 0
         self._costs_ms = plan.shares.costs_ms
         self._ending: tuple[Verdict, tuple[str, ...]] | None = None
+        self._conflict = ""
 
     # -- the machine ------------------------------------------------------------------------
 
@@ -130,6 +136,9 @@ class Trial:
         else:
             if arm is self.plan.deployed:
                 self._leave_arm("the segment is over")
+                if self._conflict:
+                    self._finish(Verdict.ABORTED, ())
+                    return
             else:
                 self._batch_id = self._switch.enter(self.plan.other_values, self.record_id)
             self._arm = arm
@@ -142,7 +151,10 @@ class Trial:
 
     def _leave_arm(self, reason: str) -> None:
         if self._batch_id is not None:
-            self._switch.leave(self._batch_id, reason)
+            try:
+                self._switch.leave(self._batch_id, reason)
+            except ConflictError as error:  # it is off; whose knob it is now may not be tried
+                self._conflict = error.message
             self._batch_id = None
             self._arm = self.plan.deployed
 
@@ -269,6 +281,8 @@ class Trial:
     def _finish(self, verdict: Verdict, reasons: tuple[str, ...]) -> None:
         self._ending = verdict, reasons
         self._leave_arm("the trial is over")
+        if self._conflict:  # what was measured last was not the arms
+            verdict, reasons = Verdict.ABORTED, (*reasons, self._conflict)
         self.verdict, self.reasons = verdict, reasons
         self.finished_at = self._clock.now()
         self.state = TrialState.FINISHED
@@ -279,6 +293,11 @@ class Trial:
     def finished(self) -> bool:
         """Whether there is a verdict and the deployed arm stands again."""
         return self.state is TrialState.FINISHED
+
+    @property
+    def ending(self) -> bool:
+        """Whether a verdict waits until the other arm could be taken off."""
+        return self._ending is not None and not self.finished
 
     @property
     def measuring(self) -> bool:

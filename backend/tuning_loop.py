@@ -141,6 +141,11 @@ class TuningLoop:
             self._go_on(self.trial, now_s)
         elif self.phase is Phase.FINISHED:
             return
+        elif self._deployment.notice():
+            self.stand_down("somebody else changed knobs")
+            self.relink()
+            told = "somebody else changed knobs: that stays, and what is measured is under it"
+            self._event("warning", "changed", told)
         elif self._comparison.due(now_s):
             self._compare(now_s)
         elif (hindrances := self._hindrances) and self._rechecks.undo_blind(hindrances):
@@ -341,11 +346,12 @@ class TuningLoop:
         try:
             trial.tick()
         except (AdjustmentError, KnobError) as error:
-            trial.abort(f"the change was not made: {error.message}")
             self.failures += 1
-            if isinstance(error, RefusedChangeError):
-                index = self.workloads.in_force.index_standing
-                self._agent.tell_too_slow(trial.plan.after, index, self._state_before)
+            if not trial.ending:  # else its verdict stands, and the next tick takes the arm off
+                trial.abort(f"the change was not made: {error.message}")
+                if isinstance(error, RefusedChangeError):
+                    index = self.workloads.in_force.index_standing
+                    self._agent.tell_too_slow(trial.plan.after, index, self._state_before)
         if trial.finished:
             self._settle(trial)
         elif trial.progress != done:
@@ -355,6 +361,7 @@ class TuningLoop:
         """Draw the consequences of a finished trial."""
         self.trial = None
         self._history.ended(trial)
+        self._next.ended(trial)
         if trial.verdict is Verdict.ABORTED:
             return
         self.failures = 0

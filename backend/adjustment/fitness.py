@@ -33,7 +33,7 @@ def restart_needed(
                 remedy="run.py grants prints the SQL for each knob that is tried; for another one: "
                 f"GRANT ALTER SYSTEM ON PARAMETER {goal.name} (version 15 on)",
             )
-        if reading.override is not None:
+        if reading.override is not None and goal.value is not None:  # our entry may always go
             raise AdjustmentError(
                 f"{goal.name} is set by {reading.override}, which wins over our entry",
                 remedy="remove that setting, or leave this knob out",

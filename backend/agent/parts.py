@@ -5,9 +5,11 @@ The algorithm itself is in :mod:`backend.rl_agent`.
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,6 +44,9 @@ COUNTERS: Mapping[str, type] = {
     "_best_reward": float,
 }
 """The numbers of :class:`AgentParts` that a checkpoint holds."""
+
+_ASKING = ("_queue", "_asked", "_due", "_design_left", "_recalled_after")
+"""What changes when an agent is asked, besides its luck."""
 
 Agent = TypeVar("Agent", bound="AgentParts")
 
@@ -105,6 +110,18 @@ class AgentParts:
             tau=s.tau,
             seed=self.seed,
         )
+
+    @contextlib.contextmanager
+    def looking(self) -> Iterator[None]:
+        """What is asked inside counts as not asked: the next ask answers as if it had not been."""
+        kept = {name: copy.copy(getattr(self, name)) for name in _ASKING}
+        luck = copy.deepcopy(self._rng.bit_generator.state)
+        try:
+            yield
+        finally:
+            for name, value in kept.items():
+                setattr(self, name, value)
+            self._rng.bit_generator.state = luck
 
     def _note_asked(self, config: KnobConfig) -> None:
         """It is not asked for again, as long as the replay would remember it."""
