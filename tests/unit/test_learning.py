@@ -77,6 +77,40 @@ def test_a_rules_configuration_asked_for_again_is_meant_as_a_whole(
     assert learner.proposer == AGENT
 
 
+def test_looking_at_what_comes_next_uses_nothing_up(
+    settings: Settings, space: KnobSpace, store: SqlStore
+) -> None:
+    learner = make(settings, space, store)
+    present = space.default_config()
+    learner.load(present)
+    advised = [learner.advise(None, present) for _ in range(3)]
+    first = learner.ask(None, present)
+    assert learner.proposer.startswith("expert rule")
+    assert advised == [first] * 3
+    learner.tell(KnobConfig(dict(first)), 0.7, None, 1.0, None)
+    after = learner.advise(None, present)
+    assert after != first
+    assert learner.ask(None, present) == after
+
+
+def test_a_checkpoint_that_does_not_fit_is_kept(
+    settings: Settings, space: KnobSpace, store: SqlStore, tmp_path: Path
+) -> None:
+    learner = make(settings, space, store)
+    learner.load(space.default_config())
+    learner.tell(space.default_config(), 1.0, None, 1.0, None)
+    path = tmp_path / "knob_agent" / CHECKPOINT_FILE
+    learnt = path.read_bytes()
+    smaller = space.subset([name for name in space.names if name != "jit"])
+    other = make(settings, smaller, store)
+    other.load(smaller.default_config())
+    other.tell(smaller.default_config(), 1.0, None, 1.0, None)
+    assert path.read_bytes() != learnt
+    aside = path.with_suffix(".not-used.npz")
+    assert aside.read_bytes() == learnt
+    assert any(str(aside) in event.message for event in store.events())
+
+
 def test_it_goes_on_from_its_checkpoint_and_records_what_it_learnt(
     settings: Settings, space: KnobSpace, store: SqlStore
 ) -> None:

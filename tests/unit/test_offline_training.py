@@ -264,7 +264,8 @@ def test_several_stores_by_path_and_by_url(
     second = fill(tmp_path / "b.db", [measurement(n, run="b") for n in range(2)])
     stores = [str(first), f"sqlite:///{second}", first]
     training = train_from_stores(settings, stores, tmp_path / "out")
-    assert [len(episode) for episode in training.data.episodes] == [3, 2]
+    # What comes last is kept where an agent cannot hold all: the first store's.
+    assert [len(episode) for episode in training.data.episodes] == [2, 3]
     assert training.data.left_out == {}
 
 
@@ -279,19 +280,26 @@ def test_what_another_agent_has_learnt_from_is_learnt_again(
     second = fill(tmp_path / "b.db", [*runs[:3], measurement(9, run="c"), measurement(10, run="c")])
     train_from_stores(settings, [first], tmp_path / "one")
     training = train_from_stores(settings, [second], tmp_path / "two", trained=tmp_path / "one")
-    assert training.data.workloads == ("mixed", "mixed", LEARNT_BEFORE)
-    assert [len(episode) for episode in training.data.episodes] == [3, 2, 4]
+    assert training.data.workloads == (LEARNT_BEFORE, "mixed", "mixed")
+    assert [len(episode) for episode in training.data.episodes] == [4, 3, 2]
     assert training.data.left_out == {TWICE: 3}
     assert len(Pretrained.read(training.path).transitions["rewards"]) == 9
     before, again = (
         training_data([recorded(runs[3:])], 0.2).episodes[0],
-        training.data.episodes[-1],
+        training.data.episodes[0],
     )
     for old, new in zip(before, again, strict=True):
         assert np.array_equal(old.action.astype(np.float32), new.action.astype(np.float32))
         assert np.allclose(old.next_state, new.next_state)
         assert old.reward == pytest.approx(new.reward)
     assert not any(transition.reward == 0 for transition in again)
+
+
+def test_all_are_learnt_from_however_many_an_agent_keeps(tmp_path: Path) -> None:
+    data = training_data([recorded([measurement(n) for n in range(9)])], 0.2)
+    path = tmp_path / TRAINED_FILE
+    train(data, path, replace(TINY, buffer_size=4), seed=1, updates=5)
+    assert len(Pretrained.read(path).transitions["rewards"]) == 9
 
 
 def test_what_is_left_of_a_learnt_run_is_not_ranked_alone(
@@ -315,7 +323,7 @@ def test_the_agent_of_the_settings_is_learnt_again_unless_asked_not_to(
     train_from_stores(settings, [first], tmp_path / "first")
     monkeypatch.setattr("backend.learning.SHIPPED", tmp_path / "first")
     training = train_from_stores(settings, [second], tmp_path / "out")
-    assert training.data.workloads == ("mixed", LEARNT_BEFORE)
+    assert training.data.workloads == (LEARNT_BEFORE, "mixed")
     assert training.not_learnt == ""
     fresh = train_from_stores(settings, [second], tmp_path / "fresh", fresh=True)
     assert fresh.data.workloads == ("mixed",)
