@@ -1,4 +1,4 @@
-"""What a proposal changes: within the memory budget as it is applied, and within what may change."""
+"""What a proposal changes: within the memory budget as applied, and within what may change."""
 
 from __future__ import annotations
 
