@@ -154,12 +154,28 @@ class Deployment:
     def _changed_by_others(self, names: Collection[str]) -> list[str]:
         """Those of the knobs whose entry is not the deployed version's any more."""
         self.refresh()
-        now, active = self.deviating, self.version
-        ours = active.config if active is not None else now
-        return [name for name in names if now.get(name) != ours.get(name)]
+        if self.version is None:
+            return []
+        differing = self._differing(self.version)
+        return [name for name in names if name in differing]
 
     def _stands(self, version: PolicyVersionRecord) -> bool:
-        return self.deviating == dict(version.config)
+        return not self._differing(version)
+
+    def _differing(self, version: PolicyVersionRecord) -> set[str]:
+        """The knobs whose entry is not a version's.
+
+        Where a role or a database has a setting of its own the server shows that value: then only
+        whether there is an entry is compared.
+        """
+        now, config = self.deviating, version.config
+        hidden = {name for name, reading in self.readings.items() if reading.override is not None}
+        return {
+            name
+            for name in {*now, *config}
+            if (name in now) != (name in config)
+            or (name not in hidden and now.get(name) != config.get(name))
+        }
 
     def default_of(self, name: str) -> KnobValue | None:
         """The server's own default of a catalogued knob."""
@@ -204,6 +220,7 @@ class Deployment:
         if batch_id:
             result = self._adjuster.roll_back(batch_id, epoch=self._epoch(), reason=reason)
             if result.conflicts:
+                self.refresh()
                 names = ", ".join(row.knob for row in result.conflicts)
                 raise ConflictError(f"{names}: changed by somebody else meanwhile, and left alone")
 

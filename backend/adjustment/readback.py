@@ -98,7 +98,7 @@ class Readback:
             return f"the server has no knob {goal.name}"
         if not self._entry_agrees(goal, reading):
             return f"the entry of {goal.name} is {reading.entry!r}, not {goal.entry!r}"
-        if reading.override is not None:
+        if reading.override is not None and goal.entry is not None:
             return f"{goal.name} is set by {reading.override}, which wins over our entry"
         if goal.value is None or self._is_special(goal):
             return f"{goal.name} waits for a restart" if reading.pending_restart else None

@@ -23,13 +23,13 @@ THEIRS: dict[str, KnobValue] = {"cpu_tuple_cost": 0.02}
 
 
 def tried(folder: Path, kind: TrialKind, arm: Arm) -> ScriptedRun:
-    """A run whose trial of that kind has just put that arm on the server, after the other one."""
+    """A run whose trial of that kind measures that arm, not for the first time."""
     target = SimulatedDatabase(ResponseModel(seed=0), noise=NOISE, seed=0)
     run = ScriptedRun(folder, target, GOOD)
 
     def there() -> bool:
         trial = run.loop.trial
-        if trial is None or trial.plan.kind is not kind or trial.progress < 2:
+        if trial is None or trial.plan.kind is not kind or not trial.windows(Arm.INCUMBENT):
             return False
         return trial._arm is arm and trial.measuring
 
@@ -90,16 +90,33 @@ def test_a_promotion_of_a_knob_that_they_change_meanwhile_proves_nothing(
     run.orchestrator.end()
 
 
-def test_a_setting_of_a_role_does_not_make_rechecks_begin_without_end(tmp_path: Path) -> None:
+def test_a_setting_of_a_role_does_not_keep_what_stands_from_being_undone(tmp_path: Path) -> None:
     run = Drifting(tmp_path)
     run.target.overrides["work_mem"] = ("role reporting", 262144)
     run.turn_bad()
-    run.go(600)
-    rechecks = run.of_kind(TrialKind.RECHECK)
-    assert {trial.verdict for trial in rechecks} == {Verdict.ABORTED}
-    assert 2 <= len(rechecks) <= 7
-    assert "broken off; the next one in" in run.loop.hindrance
-    del run.target.overrides["work_mem"]
+    run.go(600, until=lambda: not run.entries)
+    assert [trial.verdict for trial in run.of_kind(TrialKind.RECHECK)] == [Verdict.REJECT]
+    assert not run.entries
+    run.orchestrator.end()
+
+
+def test_rechecks_that_cannot_be_made_do_not_begin_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Drifting(tmp_path)
+    deployment: Deployment = run.orchestrator._components.deployment
+
+    def refused(*_: object) -> str:
+        raise AdjustmentError("work_mem is set by role reporting, which wins over our entry")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(deployment, "enter", refused)
+        run.turn_bad()
+        run.go(600)
+        rechecks = run.of_kind(TrialKind.RECHECK)
+        assert {trial.verdict for trial in rechecks} == {Verdict.ABORTED}
+        assert 2 <= len(rechecks) <= 7
+        assert "broken off; the next one in" in run.loop.hindrance
     run.go(900, until=lambda: not run.entries)
     assert not run.entries
     run.orchestrator.end()
@@ -172,6 +189,8 @@ def test_a_probation_long_passed_is_not_begun_again(
                     proposer="",
                     created_at=newest.created_at,
                     finished_at=newest.finished_at,
+                    before={},
+                    after={},
                     verdict=Verdict.INCONCLUSIVE,
                 )
             )

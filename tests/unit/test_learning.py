@@ -101,7 +101,7 @@ def test_a_checkpoint_that_does_not_fit_is_kept(
     learner.tell(space.default_config(), 1.0, None, 1.0, None)
     path = tmp_path / "knob_agent" / CHECKPOINT_FILE
     learnt = path.read_bytes()
-    smaller = space.subset([name for name in space.names if name != "jit"])
+    smaller = space.subset(space.names[:-1])
     other = make(settings, smaller, store)
     other.load(smaller.default_config())
     other.tell(smaller.default_config(), 1.0, None, 1.0, None)
