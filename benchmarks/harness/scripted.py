@@ -34,6 +34,8 @@ class Proposes:
         """The next configuration."""
         return self._next_one(present)
 
+    advise = ask
+
     def fit(self, config: KnobConfig) -> KnobConfig:
         """Any configuration fits."""
         return config

@@ -106,6 +106,8 @@ class KnowsTheAnswer:
     def ask(self, state: object, present: KnobConfig) -> KnobConfig:
         return present.replace(BEST[self.clients.offered])
 
+    advise = ask
+
     def fit(self, config: KnobConfig) -> KnobConfig:
         return config
 
