@@ -33,6 +33,8 @@ _CONTEXT.set_forkserver_preload([lives.__name__])
 WAIT_S = 60.0
 """For what comes sooner or later on a busy machine; what is promised is measured, not awaited."""
 _LOOK_EVERY_S = 0.02
+_TIRELESS = {"max_consecutive_failures": 1_000_000}
+"""A tuner rests after some broken trials in a row, and breaking them is what the faults do."""
 _ALL = 100_000
 
 
@@ -119,7 +121,7 @@ class World(RunningProduct):
     """
 
     def __init__(self, folder: Path, **sections: Any) -> None:
-        super().__init__(folder, **{"mode": "auto", **sections})
+        super().__init__(folder, **{"mode": "auto", "safety": _TIRELESS, **sections})
         self.place = Place(self.config_path, folder)
         self.base: ServerState | None = None
         self.steps = 0
